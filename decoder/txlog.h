@@ -1,0 +1,148 @@
+/*
+ * txlog.h: the durable transaction log, pgbaton's spill-to-disk queue.
+ *
+ * An append-only file in segments below one directory: whole transactions in
+ * commit order, pgoutput's own message bytes inside checksummed blocks. One
+ * writer (the receiver's thread), any number of readers (threads of their own),
+ * one flusher thread that fsyncs in groups. Files are 0600 in a directory 0700;
+ * a lock file keeps other processes out.
+ *
+ * Invariants
+ *  T1 A block holds either whole transactions only, or bytes of one single
+ *     transaction only. So what is unfinished can be cut off at a block's edge.
+ *  T2 Readers see nothing beyond the end of the last whole transaction.
+ *  T3 Commit LSNs grow strictly; a transaction at or below the last one is
+ *     dropped on arrival (P7).
+ *  T4 Each segment starts with the Relation (and Type) messages in force, so it
+ *     can be read on its own; a transaction never spans two segments.
+ *  T5 A segment is removed only when every transaction in it was released.
+ *  T6 A torn tail (after the last whole transaction of the last segment) is cut
+ *     at open; a bad checksum or a gap anywhere else is an error naming file,
+ *     offset and LSN.
+ *  T7 synced_lsn never exceeds what fdatasync has returned for.
+ */
+#ifndef PGBATON_DECODER_TXLOG_H
+#define PGBATON_DECODER_TXLOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/lsn.h"
+#include "common/slice.h"
+#include "common/stop.h"
+
+typedef struct TxLog TxLog;
+
+typedef struct {
+	const char *directory;   /* made (0700) if it is not there */
+	const char *identity;    /* the migration's id: another one's log is refused */
+	uint64_t segment_bytes;  /* 0: 64 MiB; a larger transaction gets a larger segment */
+	uint64_t max_bytes;      /* 0: no limit; --log-max-bytes */
+	bool compress;           /* LZ4 blocks */
+} TxLogOptions;
+
+/* Locks, checks every segment's header, scans the last one and cuts its torn
+ * tail (T6), starts the flusher. */
+TxLog *txlog_open(const TxLogOptions *options, Error *err);
+/* Waits for the last fsync. Readers must be closed before. */
+void txlog_close(TxLog *log);
+
+/* ---- the writer: one thread ---- */
+
+/* True when the log is at max_bytes: the receiver then stops reading its
+ * socket (back pressure) and asks again when the release callback ran. */
+bool txlog_full(TxLog *log);
+
+/* A Begin with that final LSN was logged already (T3): the caller drops the
+ * whole transaction. */
+bool txlog_has(TxLog *log, Lsn commit_lsn);
+
+/*
+ * One pgoutput message of the transaction being received, in order: Begin
+ * first, Commit last. Relation and Type messages also update the set that new
+ * segments start with (T4). A message outside a transaction (non-transactional
+ * 'M') may come between transactions. Buffers; a big transaction is written
+ * before it is whole, but no reader sees it (T2).
+ */
+MUST_CHECK bool txlog_append(TxLog *log, Slice message, Error *err);
+/* Writes what is buffered and whole, makes it visible to the readers and wakes
+ * them and the flusher. Called when the socket has nothing more for now. */
+MUST_CHECK bool txlog_publish(TxLog *log, Error *err);
+/* The connection was lost inside a transaction: cuts off what came of it. */
+MUST_CHECK bool txlog_discard_open(TxLog *log, Error *err);
+
+/* ---- positions, any thread ---- */
+
+typedef struct {
+	Lsn last_commit;      /* of the last whole transaction; 0 when there never was one */
+	Lsn last_end;         /* its end LSN */
+	Lsn synced_end;       /* end LSN up to which all is fsynced */
+	uint64_t transactions;/* appended by this process */
+	uint64_t bytes_on_disk;
+	uint64_t segments;
+	int64_t last_commit_time_us; /* source's clock, since 2000 */
+} TxLogState;
+
+void txlog_state(TxLog *log, TxLogState *out);
+/* A flusher or writer error that stays: the log is unusable from then on. */
+bool txlog_failed(TxLog *log, Error *err);
+/* Waits until all that is published is fsynced. */
+MUST_CHECK bool txlog_sync(TxLog *log, int64_t deadline_ms, Error *err);
+/* All transactions with commit LSN <= upto are durably applied: T5. */
+void txlog_release(TxLog *log, Lsn upto);
+/* Called from the flusher's thread after synced_end moved or room was made. One
+ * callback; it must not call back into the log except txlog_state. */
+void txlog_on_progress(TxLog *log, void (*callback)(void *), void *arg);
+
+/* ---- readers ---- */
+
+typedef struct TxLogReader TxLogReader;
+
+/* Where a transaction starts; valid while its segment is not released. */
+typedef struct {
+	uint64_t segment;
+	uint64_t block;  /* file offset of the block */
+	uint32_t inside; /* offset in the block's bytes */
+} TxLogPos;
+
+/*
+ * Reads from the start of the segment that holds the first transaction with a
+ * commit LSN > after (so earlier transactions of that segment come too, with
+ * the Relation messages in force; the caller skips them by P3). With LSN_INVALID:
+ * from the oldest segment. When the log has a gap after `after` (its oldest
+ * transaction was released beyond it), ERROR_STORAGE.
+ */
+TxLogReader *txlog_reader_open(TxLog *log, Lsn after, Error *err);
+/* At a position that a reader of this log gave, for ordered replay. */
+TxLogReader *txlog_reader_open_at(TxLog *log, TxLogPos pos, Error *err);
+void txlog_reader_close(TxLogReader *reader);
+
+typedef enum {
+	TXLOG_MESSAGE, /* *message is one pgoutput message, valid until the next call */
+	TXLOG_WAIT,    /* nothing more until the deadline */
+	TXLOG_ERROR
+} TxLogNext;
+
+/* Waits until deadline_ms (clock.h; 1: do not wait) or stop. Messages come as
+ * pgoutput sent them: B, [O R Y I U D T M]*, C; and R, Y, M between transactions
+ * (segment starts). A streamed transaction (logged by reference) is given in the
+ * same form, between a B made from its commit and its C. */
+TxLogNext txlog_reader_next(TxLogReader *reader, const Stop *stop, int64_t deadline_ms,
+                            Slice *message, Error *err);
+/* True: a call would return a message without waiting. */
+bool txlog_reader_ready(TxLogReader *reader);
+/* Where the message last returned stands. */
+TxLogPos txlog_reader_tell(const TxLogReader *reader);
+/* Makes waiting readers return TXLOG_WAIT at once (used to hand over commands). */
+void txlog_wake(TxLog *log);
+
+/* ---- looking inside without opening for writing (pgbaton log) ---- */
+
+/* Read-only, without the lock: a torn tail is reported, not cut. The callback
+ * gets each message; false ends the walk. */
+typedef bool (*TxLogVisit)(void *arg, const char *segment, uint64_t offset, Slice message);
+MUST_CHECK bool txlog_walk(const char *directory, Lsn from, TxLogVisit visit, void *arg,
+                           Error *err);
+
+#endif

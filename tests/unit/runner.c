@@ -1,0 +1,29 @@
+#include "tests/unit/runner.h"
+
+#include <stdlib.h>
+
+enum { MAX_SUITES = 64 };
+
+static SuiteMaker makers[MAX_SUITES];
+static int count;
+
+void
+runner_add(SuiteMaker make)
+{
+	if (count == MAX_SUITES)
+		abort();
+	makers[count++] = make;
+}
+
+int
+main(void)
+{
+	SRunner *runner = srunner_create(NULL);
+
+	for (int i = 0; i < count; i++)
+		srunner_add_suite(runner, makers[i]());
+	srunner_run_all(runner, CK_ENV);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
