@@ -1,0 +1,153 @@
+/*
+ * catalog.h: what is to be moved: tables, columns, keys, sequences, and what
+ * was found that cannot be moved as it is.
+ *
+ * Read from the source once at the start (and compared later, to see DDL), then
+ * matched with the target's catalogue by name. The Catalog owns everything in
+ * its arena; the definitions do not change after catalog_match_target. The
+ * counters and states of a Table are atomics: written by the one who works on
+ * the table (copy worker, then applier), read by the status at any time.
+ */
+#ifndef PGBATON_APPLY_CATALOG_CATALOG_H
+#define PGBATON_APPLY_CATALOG_CATALOG_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "apply/sql.h"
+#include "common/arena.h"
+#include "common/error.h"
+#include "common/lsn.h"
+#include "common/map.h"
+
+/* --include-table and --exclude-table: "schema.table" or "table" (any schema),
+ * with pg_dump's wildcards * and ? and its double quotes. Empty include: all. */
+typedef struct {
+	const char **include;
+	size_t include_count;
+	const char **exclude;
+	size_t exclude_count;
+} Selection;
+
+typedef struct {
+	const char *name;
+	int16_t attnum;          /* on the source */
+	uint32_t type_oid;       /* on the source */
+	int32_t typmod;
+	const char *type;        /* format_type() on the source, schema-qualified */
+	bool not_null;
+	bool generated;          /* stored or virtual: not copied, not applied */
+	char identity;           /* 'a' ALWAYS, 'd' BY DEFAULT, 0 */
+	bool binary_safe;        /* same binary form on both ends, through send/recv:
+	                          * no reg*, no OID alias, no unknown extension type,
+	                          * at any depth of array, composite, range, domain */
+	bool is_array;           /* after domains: unnest would flatten it */
+	bool has_equality;       /* has a default btree or hash equality operator */
+	/* target side; 0/NULL until matched */
+	int16_t target_attnum;
+	uint32_t target_type_oid;
+	uint32_t target_array_oid;   /* the array type over target_type_oid, 0: none */
+	const char *target_type;     /* format_type() with typmod on the target, for casts */
+	char target_identity;
+	bool target_generated;
+} Column;
+
+typedef enum {
+	KEY_INDEX,   /* primary key or replica identity index: key_columns identify a row */
+	KEY_FULL,    /* REPLICA IDENTITY FULL (as it is, or set by us): the whole row */
+	KEY_NOTHING  /* insert-only: no updates or deletes are published */
+} KeyKind;
+
+typedef enum {
+	TABLE_QUEUED,
+	TABLE_COPYING,
+	TABLE_COPIED,
+	TABLE_ERRORED
+} TableState;
+
+typedef struct Table {
+	uint32_t oid;            /* on the source */
+	const char *schema;
+	const char *name;
+	const char *qualified;   /* "schema"."name", quoted, for SQL */
+	char persistence;        /* 'p' permanent, 'u' unlogged */
+	bool is_partition;       /* a leaf of a partitioned table */
+	uint64_t bytes;          /* pg_table_size on the source */
+	int64_t rows_estimate;   /* reltuples; -1 unknown */
+	uint16_t column_count;
+	Column *columns;         /* live ones, in attnum order */
+	char replica_identity;   /* relreplident as found: d n f i */
+	KeyKind key;             /* what the stream will carry, after set-up */
+	bool key_needs_full;     /* no usable identity as found: set-up must decide */
+	const char *key_index;   /* name of the identifying index, KEY_INDEX only */
+	uint16_t key_count;
+	uint16_t *key_columns;   /* indexes into columns */
+	bool copy_binary;        /* every copied column is binary_safe */
+	uint32_t target_oid;     /* 0: not on the target (yet) */
+
+	/* C2: set when the copy's transaction has read them (text as in
+	 * pg_current_snapshot, owned by the catalog's arena); valid when COPIED. */
+	const char *snapshot;
+	Lsn snapshot_lsn;
+
+	/* counters; state is an atomic TableState */
+	_Atomic int state;
+	_Atomic uint64_t copied_rows;
+	_Atomic uint64_t copied_bytes;
+	_Atomic uint64_t inserts;
+	_Atomic uint64_t updates;
+	_Atomic uint64_t deletes;
+	_Atomic uint64_t truncates;
+	char error[512];         /* under Catalog.lock */
+} Table;
+
+typedef struct {
+	uint32_t oid;
+	const char *schema;
+	const char *name;
+	const char *qualified;
+} Named;
+
+typedef struct Catalog {
+	Arena *arena;
+	pthread_mutex_t lock;    /* Table.error, Table.snapshot, arena while workers run */
+	Table *tables;           /* ordinary tables and leaves, by bytes, largest first */
+	size_t table_count;
+	Map *by_name;            /* "schema\0name" -> Table */
+	Named *parents;          /* partitioned tables above the leaves (for the fence) */
+	size_t parent_count;
+	Named *sequences;
+	size_t sequence_count;
+	Named *matviews;         /* populated ones, in dependency order */
+	size_t matview_count;
+	uint64_t large_objects;  /* how many there are: not moved yet, reported */
+	uint64_t foreign_tables;
+	uint64_t unlogged_tables;
+	bool stream_binary;      /* every column of every table is binary_safe, source 14+ */
+	int source_version;
+	int target_version;      /* 0 until matched */
+	char fingerprint[36];    /* of tables, columns and keys: changes with DDL */
+} Catalog;
+
+/* own_schema: the migration's own schema, left out. */
+Catalog *catalog_read_source(Sql *source, const Selection *selection, const char *own_schema,
+                             Error *err);
+/* Fills the target side. Everything missing or different (table, column, type,
+ * generated on one side only) is named in one ERROR_CONFIG, at most 20 of them. */
+MUST_CHECK bool catalog_match_target(Catalog *catalog, Sql *target, Error *err);
+void catalog_free(Catalog *catalog);
+
+Table *catalog_find(const Catalog *catalog, const char *schema, const char *name);
+/* The same query again: false (no error) in *same when a table, column or key
+ * has come, gone or changed; what says the first differences. */
+MUST_CHECK bool catalog_compare_source(const Catalog *catalog, Sql *source,
+                                       const Selection *selection, const char *own_schema,
+                                       bool *same, char *what, size_t what_size, Error *err);
+
+/* Arena allocation and Table.error from several threads. */
+void table_set_error(Catalog *catalog, Table *table, const Error *error);
+void table_set_snapshot(Catalog *catalog, Table *table, const char *snapshot, Lsn lsn);
+
+#endif

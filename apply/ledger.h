@@ -1,0 +1,129 @@
+/*
+ * ledger.h: what has to survive us, in a schema of our own on the target.
+ *
+ * The schema is named after the migration (--name, default pgbaton):
+ *   migration  one row: id, source, mode, lanes, state, journal
+ *   relation   a row for each table: state, snapshot, LSN, rows, bytes (C2, C3)
+ *   progress   a row for each lane: commit LSN, position (P1-P4)
+ *   object     everything made or changed, recorded before it is done (S2), with
+ *              the statement that undoes it
+ *   post_data  schema steps that are done
+ * All functions use the session they are given; the Ledger itself holds no
+ * connection and is immutable after open, so any thread may use it.
+ */
+#ifndef PGBATON_APPLY_LEDGER_H
+#define PGBATON_APPLY_LEDGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "apply/catalog/catalog.h"
+#include "apply/sql.h"
+#include "common/bytes.h"
+#include "common/error.h"
+#include "common/lsn.h"
+
+typedef struct {
+	char name[64];          /* schema, slot and publication are called so */
+	char schema[136];       /* quoted */
+	char id[40];            /* of this migration: a UUID made at creation */
+	char system_id[24];     /* source's system identifier */
+	char source_db[256];
+	char mode[16];          /* online | offline */
+	int lanes;              /* P4: what the progress rows were written with */
+} Ledger;
+
+typedef enum {
+	JOURNAL_NONE,
+	JOURNAL_SWITCHING, /* a cutover has begun: undo it on start */
+	JOURNAL_SWITCHED   /* K4: the point of no return is behind us */
+} Journal;
+
+/* Takes the session advisory lock that elects the one process which works on
+ * this migration (held as long as the session lives): ERROR_CONFIG naming the
+ * pid and client of the holder when it is taken. */
+MUST_CHECK bool ledger_lock(Sql *target, const char *name, Error *err);
+
+/* True in *exists when the schema is there and is ours (a schema of that name
+ * that is not: ERROR_CONFIG). */
+MUST_CHECK bool ledger_exists(Sql *target, const char *name, bool *exists, Error *err);
+/* Creates the schema, tables and the migration row in one transaction. */
+MUST_CHECK bool ledger_create(Sql *target, Ledger *ledger, Error *err);
+MUST_CHECK bool ledger_load(Sql *target, const char *name, Ledger *out, Error *err);
+/* Drops the schema. */
+MUST_CHECK bool ledger_drop(Sql *target, const char *name, Error *err);
+
+/* state: as in the status ("copying", ...). */
+MUST_CHECK bool ledger_set_state(Sql *target, const Ledger *ledger, const char *state, Error *err);
+MUST_CHECK bool ledger_get_state(Sql *target, const Ledger *ledger, char out[32], Error *err);
+/* The slot's consistent point: where the stream starts. */
+MUST_CHECK bool ledger_set_start(Sql *target, const Ledger *ledger, Lsn start, Error *err);
+MUST_CHECK bool ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err);
+/* The catalogue as it was at the start (its fingerprint), to see DDL after a restart. */
+MUST_CHECK bool ledger_set_fingerprint(Sql *target, const Ledger *ledger, const char *fp, Error *err);
+MUST_CHECK bool ledger_get_fingerprint(Sql *target, const Ledger *ledger, char out[36], Error *err);
+
+MUST_CHECK bool ledger_journal(Sql *target, const Ledger *ledger, Journal *out, Error *err);
+/* The statement that sets it, for a caller's own transaction. */
+void ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql);
+
+/* ---- tables ---- */
+
+/* Adds rows for tables that have none; loads state, snapshot, LSN, counts of the
+ * others into the catalogue. A table that was copying is queued again. */
+MUST_CHECK bool ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err);
+/* C3: the statement that records a finished copy, for the copy's transaction. */
+void ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot, Lsn lsn,
+                       uint64_t rows, uint64_t bytes, Buffer *sql);
+
+/* ---- objects (S2) ---- */
+
+typedef struct {
+	int64_t id;
+	char side[8];      /* source | target */
+	char kind[32];     /* slot, publication, replica_identity, schema, fence, trigger, identity */
+	char what[300];    /* for people: "replica identity of public.t" */
+	char *undo;        /* SQL; malloc'd */
+} LedgerObject;
+
+/* Before the thing is done. An equal record (side, kind, what) is left as it is,
+ * so the first one, which holds the original state, wins. */
+MUST_CHECK bool ledger_record(Sql *target, const Ledger *ledger, const char *side,
+                              const char *kind, const char *what, const char *undo, Error *err);
+/* Newest first. kind NULL: all. Free with ledger_objects_free. */
+MUST_CHECK bool ledger_objects(Sql *target, const Ledger *ledger, const char *side,
+                               const char *kind, LedgerObject **out, size_t *count, Error *err);
+void ledger_objects_free(LedgerObject *objects, size_t count);
+MUST_CHECK bool ledger_forget(Sql *target, const Ledger *ledger, int64_t id, Error *err);
+/* Runs the undo statements of one side's objects (kind NULL: all), newest first,
+ * each with lock_timeout and retries (S1), and forgets each one done. What cannot be
+ * undone is named with its statement in the error; the rest is undone all the same. */
+MUST_CHECK bool ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger,
+                            const char *side, const char *kind, Error *err);
+
+/* ---- steps that are done once (schema sections, indexes, constraints) ---- */
+
+MUST_CHECK bool ledger_step_done(Sql *target, const Ledger *ledger, const char *step, bool *done,
+                                 Error *err);
+/* The statement, for the step's own transaction where there is one. */
+void ledger_step_sql(const Ledger *ledger, const char *step, Buffer *sql);
+
+/* ---- progress (P1, P2) ---- */
+
+typedef struct {
+	Lsn commit_lsn;    /* all transactions below it are in */
+	int64_t position;  /* changes of that transaction that are in; LEDGER_WHOLE: all */
+} Progress;
+
+#define LEDGER_WHOLE INT64_MAX
+
+/* progress[lanes]; missing rows are created at (start, LEDGER_WHOLE). */
+MUST_CHECK bool ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start,
+                                     Progress *progress, Error *err);
+/* P4: only when all lanes are level. */
+MUST_CHECK bool ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err);
+/* UPDATE progress for lanes [first, first + count). Text SQL. */
+void ledger_progress_sql(const Ledger *ledger, int first, int count, Progress progress,
+                         Buffer *sql);
+
+#endif

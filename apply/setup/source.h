@@ -1,0 +1,86 @@
+/*
+ * source.h: what is made on the source: replica identities, the publication,
+ * our schema with the marker table and the fence, the slot. In that order (a
+ * publication that covers a table without identity breaks the application's
+ * updates), each recorded in the ledger before (S2), each lock asked for with a
+ * short lock_timeout and retried with jitter, blockers named (S1). Everything
+ * is idempotent: a second run goes on where the first one ended.
+ */
+#ifndef PGBATON_APPLY_SETUP_SOURCE_H
+#define PGBATON_APPLY_SETUP_SOURCE_H
+
+#include "apply/catalog/catalog.h"
+#include "apply/ledger.h"
+#include "apply/sql.h"
+#include "common/stop.h"
+#include "protocol/conninfo.h"
+
+typedef struct {
+	Sql *source;
+	Sql *target;             /* for the ledger */
+	const ConnInfo *source_info;
+	const Ledger *ledger;
+	Catalog *catalog;        /* key and key_needs_full are brought up to date */
+	const char *replica_identity; /* full | refuse | insert-only */
+	int64_t slot_timeout_ms; /* for running transactions to end */
+	int64_t lock_timeout_ms; /* of one try; 0: 500 ms */
+	int64_t lock_patience_ms;/* of all tries of one lock; 0: 60 s */
+	const Stop *stop;
+} SourceSetup;
+
+/* REPLICA IDENTITY FULL where needed; under "refuse" ERROR_CONFIG with the list;
+ * under "insert-only" KEY_NOTHING. */
+MUST_CHECK bool source_setup_identities(const SourceSetup *setup, Error *err);
+/* Our schema with table marker(id, content) for sources before 14 (published), and
+ * the publication: one for all tables, publish insert, update, delete, truncate;
+ * tables with KEY_NOTHING go to a second publication NAME_insert_only with
+ * publish = 'insert, truncate' (both are given to START_REPLICATION). */
+MUST_CHECK bool source_setup_publication(const SourceSetup *setup, Error *err);
+/* C1. Transactions that the slot waits for are logged and named in the timeout's error.
+ * An existing slot of ours is kept; *created tells. *start: consistent point or the
+ * slot's confirmed position. */
+MUST_CHECK bool source_setup_slot(const SourceSetup *setup, bool *created, Lsn *start, Error *err);
+
+/* What goes into receiver's publication option: "a" or "a","b" is quoted there. */
+void source_publications(const Ledger *ledger, const Catalog *catalog, char *out, size_t size);
+
+typedef struct {
+	bool exists;
+	bool active;
+	bool lost;               /* wal_status lost, or invalidated */
+	char why[128];           /* invalidation reason or wal_status */
+	Lsn confirmed;
+	Lsn restart;
+	uint64_t kept_bytes;     /* WAL held back on the source by the slot */
+	int64_t safe_bytes;      /* until max_slot_wal_keep_size hurts; -1: no limit */
+} SlotHealth;
+
+MUST_CHECK bool source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *err);
+/* The publication is there and still covers exactly our tables; else ERROR_CONFIG naming
+ * what is different. */
+MUST_CHECK bool source_check_publication(Sql *source, const Ledger *ledger,
+                                         const Catalog *catalog, Error *err);
+
+/* ---- the fence and the marker (K2, K3) ---- */
+
+/* Function NAME.refuse_writes() raising 25006 and, on every table and partitioned
+ * parent, a disabled statement trigger before insert, update, delete, truncate. */
+MUST_CHECK bool source_fence_prepare(const SourceSetup *setup, Error *err);
+/* In the given session: BEGIN, the deadline as idle_in_transaction_session_timeout,
+ * LOCK TABLE ... IN EXCLUSIVE MODE on all tables and parents. On failure (lock not had
+ * within the deadline, deadlock) rolled back, with the blockers named. */
+MUST_CHECK bool source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms,
+                                  Error *err);
+/* Enables the triggers in the open transaction; the caller commits. */
+MUST_CHECK bool source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog,
+                                    Error *err);
+/* Disables every enabled trigger of ours (undo of a committed fence). */
+MUST_CHECK bool source_fence_disable(Sql *source, const Ledger *ledger, const Catalog *catalog,
+                                     Error *err);
+/* Whether the fence is on (a trigger of ours enabled anywhere). */
+MUST_CHECK bool source_fence_state(Sql *source, const Ledger *ledger, bool *on, Error *err);
+/* Commits the marker on a second session; content comes back through the stream. */
+MUST_CHECK bool source_emit_marker(Sql *source, const Ledger *ledger, const char *content,
+                                   Error *err);
+
+#endif
