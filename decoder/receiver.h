@@ -31,7 +31,7 @@ typedef struct {
 	const ConnInfo *source;
 	const char *system_id; /* of the source; another server behind the name is refused */
 	const char *slot;
-	const char *publication;
+	const char *publication; /* names joined by commas */
 	bool binary;
 	ConfirmMode confirm;
 	Lsn start; /* where to start when the log is empty: confirmed position, or target's progress */

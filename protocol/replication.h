@@ -34,7 +34,7 @@ MUST_CHECK bool replication_drop_slot(Wire *wire, const char *name, Error *err);
 
 typedef struct {
 	const char *slot;
-	const char *publication; /* one; quoted by the function */
+	const char *publication; /* names joined by commas ("a,b"); each is quoted by the function */
 	Lsn start;               /* commits whose end is at or below it are not sent again */
 	int proto_version;       /* 1 to 4 */
 	bool binary;             /* 14+ */

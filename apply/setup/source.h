@@ -41,7 +41,7 @@ MUST_CHECK bool source_setup_publication(const SourceSetup *setup, Error *err);
  * slot's confirmed position. */
 MUST_CHECK bool source_setup_slot(const SourceSetup *setup, bool *created, Lsn *start, Error *err);
 
-/* What goes into receiver's publication option: "a" or "a","b" is quoted there. */
+/* What goes into the receiver's publication option: "a" or "a,b". */
 void source_publications(const Ledger *ledger, const Catalog *catalog, char *out, size_t size);
 
 typedef struct {
