@@ -1,0 +1,36 @@
+/*
+ * admin.h: the admin port: HTTP (libmicrohttpd) for status, metrics and commands.
+ *
+ *   GET  /v1/status   JSON (design.md, "The outside")
+ *   GET  /metrics     Prometheus text format
+ *   GET  /healthz     200 while the process works, 503 after it failed
+ *   GET  /readyz      200 when following or later, else 503
+ *   GET  /            a page to watch it on
+ *   POST /v1/{cutover,rehearse,verify,failback,finish,cancel,pause,resume}
+ *        202 {"accepted":true,"id":N}; 409 {"error":{...}}; 501 not available yet
+ *
+ * Loopback needs no token; anywhere else --admin-token-file does, sent as
+ * "Authorization: Bearer TOKEN". Host must be the address listened on or localhost, and an
+ * Origin, if sent, its own: a page in a browser must not steer a migration.
+ */
+#ifndef PGBATON_PROXY_ADMIN_ADMIN_H
+#define PGBATON_PROXY_ADMIN_ADMIN_H
+
+#include <jansson.h>
+
+#include "proxy/config.h"
+#include "proxy/migration/migration.h"
+
+typedef struct Admin Admin;
+
+/* Port 0 takes a free one; the port is logged and written to STATE_DIR/admin.port. */
+Admin *admin_start(const Config *config, Migration *migration, Error *err);
+int admin_port(const Admin *admin);
+void admin_stop(Admin *admin);
+
+/* The whole status document; the caller owns the reference. */
+json_t *status_json(const MigrationStatus *status);
+/* malloc'd Prometheus text. */
+char *status_metrics(const MigrationStatus *status);
+
+#endif

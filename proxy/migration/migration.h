@@ -1,0 +1,136 @@
+/*
+ * migration.h: one migration, from checking to finished.
+ *
+ * An object with a thread of its own that walks through the phases (state diagram in
+ * migration.c). It owns the sessions, the log, receiver and applier; everything else
+ * (admin port, signals) talks to it through the functions below, from any thread.
+ */
+#ifndef PGBATON_PROXY_MIGRATION_MIGRATION_H
+#define PGBATON_PROXY_MIGRATION_MIGRATION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "apply/catalog/catalog.h"
+#include "apply/setup/check.h"
+#include "apply/setup/source.h"
+#include "apply/stream/applier.h"
+#include "common/error.h"
+#include "decoder/receiver.h"
+#include "decoder/txlog.h"
+#include "proxy/config.h"
+
+typedef struct Migration Migration;
+
+typedef enum {
+	STATE_CHECKING,
+	STATE_PREPARING,
+	STATE_COPYING,
+	STATE_CATCHING_UP,
+	STATE_FOLLOWING,
+	STATE_CUTTING_OVER,
+	STATE_SWITCHED,
+	STATE_FINISHED,
+	STATE_FAILED,
+	STATE_CANCELLED
+} MigrationState;
+
+const char *migration_state_name(MigrationState state);
+MUST_CHECK bool migration_state_parse(const char *text, MigrationState *out);
+
+typedef enum {
+	COMMAND_CUTOVER,
+	COMMAND_REHEARSE,
+	COMMAND_VERIFY,
+	COMMAND_FAILBACK,
+	COMMAND_FINISH,
+	COMMAND_CANCEL,
+	COMMAND_PAUSE,
+	COMMAND_RESUME
+} MigrationCommand;
+
+typedef struct {
+	MigrationCommand command;
+	int64_t hold_timeout_ms; /* CUTOVER; 0: the configuration's */
+} MigrationRequest;
+
+/* The thread starts at once. */
+Migration *migration_start(const Config *config, Error *err);
+/* Asks it to stop cleanly (SIGTERM); a later start goes on. Async-signal-safe. */
+void migration_stop(Migration *migration);
+/* Waits for the end and returns the exit code: 0 done or stopped on request, 1 failed,
+ * 3 check failed. */
+int migration_wait(Migration *migration);
+/* After migration_wait; nobody may ask for the status any more. */
+void migration_free(Migration *migration);
+
+/*
+ * Hands a command over. False with ERROR_CONFIG when the state does not allow it (the
+ * text says what does). True: accepted; *ticket then names the run in the status
+ * (Cutover.id for CUTOVER); its end is seen there.
+ */
+MUST_CHECK bool migration_command(Migration *migration, const MigrationRequest *request,
+                                  uint64_t *ticket, Error *err);
+
+typedef enum { CUTOVER_NONE, CUTOVER_RUNNING, CUTOVER_SWITCHED, CUTOVER_ABORTED } CutoverOutcome;
+
+typedef struct {
+	uint64_t id;             /* of the last one; 0: never */
+	CutoverOutcome outcome;
+	char step[32];           /* prepare, hold, fence, marker, drain, verify, sequences, commit */
+	double prepare_ms;       /* before anyone was held */
+	double hold_ms;          /* from the first lock asked for to the switch or release */
+	double fence_ms;         /* until the locks were held */
+	double drain_ms;         /* from the marker's commit until it was applied */
+	double sequences_ms;
+	double verify_ms;
+	double commit_ms;        /* fence and journal */
+	uint64_t sessions_moved;
+	uint64_t sessions_closed;
+	uint64_t sequences;
+	int attempts;
+	Error error;             /* of an aborted one */
+} CutoverStatus;
+
+typedef struct {
+	MigrationState state;
+	bool online;
+	bool paused;
+	int64_t since_us;        /* wall clock at which the state was entered */
+	char name[64];
+	char id[40];
+	char detail[160];        /* what it is doing, for people: "indexes 12 of 40" */
+	Error error;             /* why it failed; or the trouble being retried */
+	bool retrying;           /* error is of something that is tried again */
+
+	/* lag: source's end as last known -> received -> applied */
+	uint64_t received_bytes; /* not yet received */
+	uint64_t applied_bytes;  /* received, not yet applied */
+	double lag_seconds;      /* age of the oldest commit not yet applied; 0: none */
+	uint64_t pending_transactions;
+
+	ReceiverState receiver;  /* zero when there is none (yet) */
+	ApplierState applier;
+	TxLogState log;
+	SlotHealth slot;
+	Lsn source_lsn;          /* pg_current_wal_lsn() when last asked */
+	double oldest_snapshot_s;/* age of the oldest copy transaction */
+
+	uint64_t copy_rows;
+	uint64_t copy_bytes;
+	uint64_t copy_bytes_total;
+	double copy_eta_seconds; /* -1: unknown */
+	size_t tables_queued, tables_copying, tables_copied, tables_errored;
+
+	CutoverStatus cutover;
+	const Catalog *catalog;  /* NULL before it is read; lives as long as the migration */
+} MigrationStatus;
+
+void migration_status(Migration *migration, MigrationStatus *out);
+
+/* Without a running process (finish, cancel when nobody works on it): undoes what is on
+ * the source and removes our schema from the target, taking the migration's lock.
+ * finish: only after the switch. */
+MUST_CHECK bool migration_cleanup(const Config *config, bool finish, Error *err);
+
+#endif
