@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/memory.h"
 
 struct Sql {
@@ -25,7 +26,7 @@ static const char session_settings[] =
 	"SET statement_timeout = 0; SET lock_timeout = 0;"
 	"SET idle_in_transaction_session_timeout = 0;"
 	"SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';"
-	"SET extra_float_digits = 3; SET bytea_output = 'hex';"
+	"SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C';"
 	"SET search_path = ''; SET row_security = off; SET default_transaction_read_only = off;"
 	"SET default_transaction_isolation = 'read committed';"
 	"SET standard_conforming_strings = on; SET check_function_bodies = off;"
@@ -92,6 +93,18 @@ set_all(Sql *sql, Error *err)
 	       sql_exec(sql, err, "SET idle_session_timeout = 0");
 }
 
+/* libpq would print notices on stderr as they are: ours is one line an event. */
+static void
+on_notice(void *arg, const PGresult *result)
+{
+	const Sql *sql = arg;
+	char line[900];
+	const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+	put_line(line, sizeof(line), primary != NULL ? primary : "");
+	log_debug("sql", "%s: %s", sql->side, line);
+}
+
 static bool
 finish_connecting(Sql *sql, int64_t deadline_ms, Error *err)
 {
@@ -142,6 +155,7 @@ sql_connect(const ConnInfo *info, const char *side, const char *purpose, const S
 	conninfo_libpq_params(own, &keywords, &values);
 	sql->conn = PQconnectStartParams(keywords, values, 0);
 	CHECK(sql->conn != NULL);
+	PQsetNoticeReceiver(sql->conn, on_notice, sql);
 	free(keywords);
 	free(values);
 	conninfo_free(own);

@@ -7,7 +7,7 @@
  * connection is ERROR_NETWORK, an ErrorResponse ERROR_SQL with SQLSTATE, and
  * its detail and hint in the Error. Sessions are opened with
  * statement/lock/idle timeouts off, DateStyle ISO, IntervalStyle postgres,
- * extra_float_digits 3, bytea_output hex, client_encoding UTF8, an empty
+ * extra_float_digits 3, bytea_output hex, lc_monetary C, client_encoding UTF8, an empty
  * search_path and row_security off (C5), whatever role and database say.
  */
 #ifndef PGBATON_APPLY_SQL_H

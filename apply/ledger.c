@@ -1,0 +1,516 @@
+#include "apply/ledger.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/map.h"
+#include "common/memory.h"
+#include "protocol/replication.h"
+
+/* How a schema is known to be ours; the number grows with the tables' form. */
+#define OUR_MARK "pgbaton migration, format 1"
+
+enum { NAME_MAX_LENGTH = 41, INSERT_ROWS = 500 };
+
+/* Names become identifiers, file names and metric labels, and NAME_insert_only
+ * has to fit in 63 bytes. pg_ is the server's own. */
+static bool
+name_check(const char *name, Error *err)
+{
+	size_t len = strlen(name);
+	bool ok = len >= 1 && len <= NAME_MAX_LENGTH && name[0] >= 'a' && name[0] <= 'z' &&
+	          strncmp(name, "pg_", 3) != 0;
+
+	for (size_t i = 0; ok && i < len; i++)
+		ok = (name[i] >= 'a' && name[i] <= 'z') || (name[i] >= '0' && name[i] <= '9') ||
+		     name[i] == '_';
+	if (ok)
+		return true;
+	error_set(err, ERROR_CONFIG, "\"%s\" cannot be the name of a migration", name);
+	return error_set_hint(err, "use a letter, then at most 40 of a-z, 0-9 and _ "
+	                      "(not starting with pg_)");
+}
+
+static void
+put_schema(const char *name, char out[136])
+{
+	Buffer quoted = BUFFER_INIT;
+
+	sql_put_identifier(&quoted, name);
+	snprintf(out, 136, "%s", buffer_cstr(&quoted));
+	buffer_free(&quoted);
+}
+
+/* ---- one process at a time ---- */
+
+static bool
+describe_holder(Sql *target, const char *name, uint64_t key, Error *err)
+{
+	PGresult *result = sql_queryf(target, err,
+		"SELECT l.pid, coalesce(pg_catalog.host(a.client_addr), 'local'),"
+		" coalesce(a.application_name, ''), coalesce(a.usename, '')"
+		" FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
+		" WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+		" AND l.classid = %" PRIu32 " AND l.objid = %" PRIu32
+		" AND l.database = (SELECT oid FROM pg_catalog.pg_database"
+		" WHERE datname = current_database())",
+		(uint32_t)(key >> 32), (uint32_t)key);
+
+	if (result == NULL)
+		return false;
+	if (PQntuples(result) == 0)
+		error_set(err, ERROR_CONFIG, "another process worked on migration \"%s\" just now",
+		          name);
+	else
+		error_set(err, ERROR_CONFIG,
+		          "another process works on migration \"%s\": server process %s, \"%s\" as "
+		          "%s from %s", name, PQgetvalue(result, 0, 0), PQgetvalue(result, 0, 2),
+		          PQgetvalue(result, 0, 3), PQgetvalue(result, 0, 1));
+	PQclear(result);
+	return error_set_hint(err, "stop that one first, or choose another --name");
+}
+
+bool
+ledger_lock(Sql *target, const char *name, Error *err)
+{
+	char text[80];
+	char got[8];
+
+	if (!name_check(name, err))
+		return false;
+	int len = snprintf(text, sizeof(text), "pgbaton/%s", name);
+	uint64_t key = hash_bytes(slice_of(text, (size_t)len), 0);
+	snprintf(text, sizeof(text), "SELECT pg_catalog.pg_try_advisory_lock(%" PRId64 ")",
+	         (int64_t)key);
+	/* The smallest number has no literal of its own type in SQL. */
+	if ((int64_t)key == INT64_MIN)
+		return error_set(err, ERROR_CONFIG, "\"%s\" cannot be locked: choose another --name",
+		                 name);
+	if (!sql_value(target, err, got, sizeof(got), text))
+		return false;
+	return got[0] == 't' || describe_holder(target, name, key, err);
+}
+
+/* ---- the schema ---- */
+
+bool
+ledger_exists(Sql *target, const char *name, bool *exists, Error *err)
+{
+	const char *values[] = {name};
+
+	*exists = false;
+	if (!name_check(name, err))
+		return false;
+	PGresult *result = sql_query_params(target, err,
+		"SELECT coalesce(pg_catalog.obj_description(oid, 'pg_namespace'), '')"
+		" FROM pg_catalog.pg_namespace WHERE nspname = $1", 1, values);
+	if (result == NULL)
+		return false;
+	bool there = PQntuples(result) == 1;
+	bool ours = there && strcmp(PQgetvalue(result, 0, 0), OUR_MARK) == 0;
+	PQclear(result);
+	if (there && !ours) {
+		error_set(err, ERROR_CONFIG,
+		          "the target has a schema \"%s\" that this version of pgbaton did not make",
+		          name);
+		return error_set_hint(err, "choose another --name");
+	}
+	*exists = there;
+	return true;
+}
+
+/* The progress rows are the hottest of the target: room on their page keeps
+ * the updates heap-only. */
+static void
+put_tables_sql(const char *schema, Buffer *sql)
+{
+	buffer_printf(sql,
+		"CREATE SCHEMA %s; COMMENT ON SCHEMA %s IS '" OUR_MARK "';"
+		"CREATE TABLE %s.migration (one boolean PRIMARY KEY DEFAULT true CHECK (one),"
+		" id text NOT NULL, system_id text NOT NULL, source_db text NOT NULL,"
+		" mode text NOT NULL, lanes integer NOT NULL CHECK (lanes > 0), state text NOT NULL,"
+		" start_lsn pg_lsn, fingerprint text, journal text NOT NULL DEFAULT 'none'"
+		" CHECK (journal IN ('none', 'switching', 'switched')),"
+		" created timestamptz NOT NULL DEFAULT now(),"
+		" changed timestamptz NOT NULL DEFAULT now());"
+		"CREATE TABLE %s.relation (schema_name text, table_name text,"
+		" state text NOT NULL CHECK (state IN ('queued', 'copied')), snapshot text,"
+		" snapshot_lsn pg_lsn, copied_rows bigint NOT NULL DEFAULT 0,"
+		" copied_bytes bigint NOT NULL DEFAULT 0, PRIMARY KEY (schema_name, table_name));",
+		schema, schema, schema, schema);
+	buffer_printf(sql,
+		"CREATE TABLE %s.progress (lane integer PRIMARY KEY, commit_lsn pg_lsn NOT NULL,"
+		" position bigint NOT NULL) WITH (fillfactor = 20);"
+		"CREATE TABLE %s.object (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+		" side text NOT NULL, kind text NOT NULL, what text NOT NULL, undo text NOT NULL,"
+		" made timestamptz NOT NULL DEFAULT now(), UNIQUE (side, kind, what));"
+		"CREATE TABLE %s.post_data (step text PRIMARY KEY,"
+		" done timestamptz NOT NULL DEFAULT now());",
+		schema, schema, schema);
+}
+
+bool
+ledger_create(Sql *target, Ledger *ledger, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+
+	if (!name_check(ledger->name, err))
+		return false;
+	put_schema(ledger->name, ledger->schema);
+	if (ledger->id[0] == '\0' &&
+	    !sql_value(target, err, ledger->id, sizeof(ledger->id), "SELECT gen_random_uuid()"))
+		return false;
+
+	buffer_put_text(&sql, "BEGIN;");
+	put_tables_sql(ledger->schema, &sql);
+	buffer_printf(&sql, "INSERT INTO %s.migration (id, system_id, source_db, mode, lanes, state)"
+	              " VALUES (", ledger->schema);
+	sql_put_literal(&sql, ledger->id);
+	buffer_put_text(&sql, ", ");
+	sql_put_literal(&sql, ledger->system_id);
+	buffer_put_text(&sql, ", ");
+	sql_put_literal(&sql, ledger->source_db);
+	buffer_put_text(&sql, ", ");
+	sql_put_literal(&sql, ledger->mode);
+	buffer_printf(&sql, ", %d, 'preparing'); COMMIT;", ledger->lanes);
+	bool ok = sql_exec(target, err, buffer_cstr(&sql));
+	buffer_free(&sql);
+	if (!ok) {
+		/* On an error inside the string the session is left in a failed transaction. */
+		(void)!sql_exec(target, NULL, "ROLLBACK");
+		return error_add_context(err, "creating schema %s", ledger->schema);
+	}
+	return true;
+}
+
+bool
+ledger_load(Sql *target, const char *name, Ledger *out, Error *err)
+{
+	bool exists;
+
+	if (!ledger_exists(target, name, &exists, err))
+		return false;
+	if (!exists)
+		return error_set(err, ERROR_CONFIG, "there is no migration \"%s\" on the target", name);
+	memset(out, 0, sizeof(*out));
+	snprintf(out->name, sizeof(out->name), "%s", name);
+	put_schema(name, out->schema);
+
+	PGresult *result = sql_queryf(target, err,
+		"SELECT id, system_id, source_db, mode, lanes FROM %s.migration", out->schema);
+	if (result == NULL)
+		return false;
+	bool ok = PQntuples(result) == 1;
+	if (ok) {
+		snprintf(out->id, sizeof(out->id), "%s", PQgetvalue(result, 0, 0));
+		snprintf(out->system_id, sizeof(out->system_id), "%s", PQgetvalue(result, 0, 1));
+		snprintf(out->source_db, sizeof(out->source_db), "%s", PQgetvalue(result, 0, 2));
+		snprintf(out->mode, sizeof(out->mode), "%s", PQgetvalue(result, 0, 3));
+		out->lanes = (int)sql_get_int(result, 0, 4);
+	} else {
+		error_set(err, ERROR_CONFIG, "table %s.migration on the target has no row", out->schema);
+	}
+	PQclear(result);
+	return ok;
+}
+
+bool
+ledger_drop(Sql *target, const char *name, Error *err)
+{
+	bool exists;
+	char schema[136];
+
+	/* Never drop a schema that is not ours. */
+	if (!ledger_exists(target, name, &exists, err))
+		return false;
+	put_schema(name, schema);
+	return !exists || sql_execf(target, err, "DROP SCHEMA %s CASCADE", schema);
+}
+
+/* ---- the migration's row ---- */
+
+/* SET column = $1::type on the one row. */
+static bool
+migration_set(Sql *target, const Ledger *ledger, const char *column, const char *type,
+              const char *value, Error *err)
+{
+	const char *values[] = {value};
+	char *text = mem_printf("UPDATE %s.migration SET %s = $1::%s, changed = now()",
+	                        ledger->schema, column, type);
+	PGresult *result = sql_query_params(target, err, text, 1, values);
+
+	free(text);
+	if (result == NULL)
+		return false;
+	bool one = strcmp(PQcmdTuples(result), "1") == 0;
+	PQclear(result);
+	return one || error_set(err, ERROR_CONFIG, "table %s.migration on the target has no row",
+	                        ledger->schema);
+}
+
+static bool
+migration_get(Sql *target, const Ledger *ledger, const char *column, char *out, size_t size,
+              Error *err)
+{
+	char *text = mem_printf("SELECT %s FROM %s.migration", column, ledger->schema);
+	bool ok = sql_value(target, err, out, size, text);
+
+	free(text);
+	return ok;
+}
+
+bool
+ledger_set_state(Sql *target, const Ledger *ledger, const char *state, Error *err)
+{
+	return migration_set(target, ledger, "state", "text", state, err);
+}
+
+bool
+ledger_get_state(Sql *target, const Ledger *ledger, char out[32], Error *err)
+{
+	return migration_get(target, ledger, "state", out, 32, err);
+}
+
+bool
+ledger_set_start(Sql *target, const Ledger *ledger, Lsn start, Error *err)
+{
+	return migration_set(target, ledger, "start_lsn", "pg_lsn", LSN_STR(start), err);
+}
+
+bool
+ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err)
+{
+	char text[LSN_TEXT_SIZE];
+
+	if (!migration_get(target, ledger, "start_lsn", text, sizeof(text), err))
+		return false;
+	if (!lsn_parse(text, start))
+		*start = LSN_INVALID; /* not set yet */
+	return true;
+}
+
+bool
+ledger_set_fingerprint(Sql *target, const Ledger *ledger, const char *fp, Error *err)
+{
+	return migration_set(target, ledger, "fingerprint", "text", fp, err);
+}
+
+bool
+ledger_get_fingerprint(Sql *target, const Ledger *ledger, char out[36], Error *err)
+{
+	return migration_get(target, ledger, "fingerprint", out, 36, err);
+}
+
+static const char *const journal_names[] = {
+	[JOURNAL_NONE] = "none",
+	[JOURNAL_SWITCHING] = "switching",
+	[JOURNAL_SWITCHED] = "switched",
+};
+
+bool
+ledger_journal(Sql *target, const Ledger *ledger, Journal *out, Error *err)
+{
+	char text[32];
+
+	if (!migration_get(target, ledger, "journal", text, sizeof(text), err))
+		return false;
+	for (int i = JOURNAL_NONE; i <= JOURNAL_SWITCHED; i++) {
+		if (strcmp(text, journal_names[i]) == 0) {
+			*out = (Journal)i;
+			return true;
+		}
+	}
+	return error_set(err, ERROR_CONFIG, "unknown journal \"%s\" in %s.migration", text,
+	                 ledger->schema);
+}
+
+void
+ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql)
+{
+	buffer_printf(sql, "UPDATE %s.migration SET journal = '%s', changed = now();",
+	              ledger->schema, journal_names[journal]);
+}
+
+/* ---- tables ---- */
+
+/* A snapshot of a migration's first hours can list thousands of xids. */
+static bool
+load_relations(Sql *target, const Ledger *ledger, Catalog *catalog, bool *known, Error *err)
+{
+	PGresult *result = sql_queryf(target, err,
+		"SELECT schema_name, table_name, state, snapshot, snapshot_lsn, copied_rows,"
+		" copied_bytes FROM %s.relation", ledger->schema);
+
+	if (result == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(result); i++) {
+		Table *table = catalog_find(catalog, PQgetvalue(result, i, 0),
+		                            PQgetvalue(result, i, 1));
+		if (table == NULL)
+			continue; /* gone from the source: catalog_compare_source says so */
+		known[table - catalog->tables] = true;
+		if (strcmp(PQgetvalue(result, i, 2), "copied") != 0) {
+			atomic_store(&table->state, (int)TABLE_QUEUED);
+			continue;
+		}
+		table_set_snapshot(catalog, table, PQgetvalue(result, i, 3),
+		                   sql_get_lsn(result, i, 4));
+		atomic_store(&table->copied_rows, (uint64_t)sql_get_int(result, i, 5));
+		atomic_store(&table->copied_bytes, (uint64_t)sql_get_int(result, i, 6));
+		atomic_store(&table->state, (int)TABLE_COPIED);
+	}
+	PQclear(result);
+	return true;
+}
+
+static bool
+insert_relations(Sql *target, const Ledger *ledger, const Catalog *catalog, const bool *known,
+                 Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	bool ok = true;
+
+	for (size_t i = 0; ok && i < catalog->table_count;) {
+		size_t rows = 0;
+		buffer_reset(&sql);
+		buffer_printf(&sql, "INSERT INTO %s.relation (schema_name, table_name, state) VALUES",
+		              ledger->schema);
+		for (; i < catalog->table_count && rows < INSERT_ROWS; i++) {
+			if (known[i])
+				continue;
+			buffer_put_text(&sql, rows++ > 0 ? ", (" : " (");
+			sql_put_literal(&sql, catalog->tables[i].schema);
+			buffer_put_text(&sql, ", ");
+			sql_put_literal(&sql, catalog->tables[i].name);
+			buffer_put_text(&sql, ", 'queued')");
+		}
+		if (rows > 0)
+			ok = sql_exec(target, err, buffer_cstr(&sql));
+	}
+	buffer_free(&sql);
+	return ok;
+}
+
+bool
+ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err)
+{
+	bool *known = mem_zalloc(catalog->table_count + 1);
+	bool ok = load_relations(target, ledger, catalog, known, err) &&
+	          insert_relations(target, ledger, catalog, known, err);
+
+	free(known);
+	return ok;
+}
+
+void
+ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot, Lsn lsn,
+                  uint64_t rows, uint64_t bytes, Buffer *sql)
+{
+	buffer_printf(sql, "INSERT INTO %s.relation (schema_name, table_name, state, snapshot,"
+	              " snapshot_lsn, copied_rows, copied_bytes) VALUES (", ledger->schema);
+	sql_put_literal(sql, table->schema);
+	buffer_put_text(sql, ", ");
+	sql_put_literal(sql, table->name);
+	buffer_put_text(sql, ", 'copied', ");
+	sql_put_literal(sql, snapshot);
+	buffer_printf(sql, ", '%s', %" PRIu64 ", %" PRIu64 ") ON CONFLICT (schema_name, table_name)"
+	              " DO UPDATE SET state = 'copied', snapshot = EXCLUDED.snapshot,"
+	              " snapshot_lsn = EXCLUDED.snapshot_lsn, copied_rows = EXCLUDED.copied_rows,"
+	              " copied_bytes = EXCLUDED.copied_bytes;", LSN_STR(lsn), rows, bytes);
+}
+
+/* ---- steps ---- */
+
+bool
+ledger_step_done(Sql *target, const Ledger *ledger, const char *step, bool *done, Error *err)
+{
+	const char *values[] = {step};
+	char *text = mem_printf("SELECT 1 FROM %s.post_data WHERE step = $1", ledger->schema);
+	PGresult *result = sql_query_params(target, err, text, 1, values);
+
+	free(text);
+	if (result == NULL)
+		return false;
+	*done = PQntuples(result) > 0;
+	PQclear(result);
+	return true;
+}
+
+void
+ledger_step_sql(const Ledger *ledger, const char *step, Buffer *sql)
+{
+	buffer_printf(sql, "INSERT INTO %s.post_data (step) VALUES (", ledger->schema);
+	sql_put_literal(sql, step);
+	buffer_put_text(sql, ") ON CONFLICT (step) DO NOTHING;");
+}
+
+/* ---- progress ---- */
+
+bool
+ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start, Progress *progress, Error *err)
+{
+	/* The primary key makes two processes that both try harmless. */
+	if (!sql_execf(target, err,
+	               "INSERT INTO %s.progress (lane, commit_lsn, position)"
+	               " SELECT lane, '%s', %" PRId64 " FROM pg_catalog.generate_series(0, %d) lane"
+	               " ON CONFLICT (lane) DO NOTHING",
+	               ledger->schema, LSN_STR(start), LEDGER_WHOLE, ledger->lanes - 1))
+		return false;
+	PGresult *result = sql_queryf(target, err,
+		"SELECT lane, commit_lsn, position FROM %s.progress ORDER BY lane", ledger->schema);
+	if (result == NULL)
+		return false;
+	bool ok = PQntuples(result) == ledger->lanes;
+	for (int i = 0; ok && i < ledger->lanes; i++) {
+		ok = sql_get_int(result, i, 0) == i;
+		progress[i] = (Progress){sql_get_lsn(result, i, 1), sql_get_int(result, i, 2)};
+	}
+	if (!ok)
+		error_set(err, ERROR_BUG, "%s.progress has %d rows, but the migration has %d lanes",
+		          ledger->schema, PQntuples(result), ledger->lanes);
+	PQclear(result);
+	return ok;
+}
+
+/* All rows equal before (P4), so the new ones start where the old ones are. */
+bool
+ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err)
+{
+	char differing[16];
+	char *level = mem_printf("SELECT count(DISTINCT (commit_lsn, position)) FROM %s.progress",
+	                         ledger->schema);
+	bool ok = lanes > 0 && sql_value(target, err, differing, sizeof(differing), level);
+
+	free(level);
+	if (lanes <= 0)
+		return error_set(err, ERROR_BUG, "%d lanes", lanes);
+	if (!ok)
+		return false;
+	if (atoi(differing) > 1)
+		return error_set(err, ERROR_BUG, "the number of lanes changes while they are not level");
+	ok = sql_execf(target, err,
+	               "BEGIN; LOCK TABLE %s.progress;"
+	               "INSERT INTO %s.progress (lane, commit_lsn, position)"
+	               " SELECT lane, p.commit_lsn, p.position FROM (SELECT commit_lsn, position"
+	               " FROM %s.progress LIMIT 1) p, pg_catalog.generate_series(0, %d) lane"
+	               " ON CONFLICT (lane) DO NOTHING;"
+	               "DELETE FROM %s.progress WHERE lane >= %d;"
+	               "UPDATE %s.migration SET lanes = %d, changed = now(); COMMIT",
+	               ledger->schema, ledger->schema, ledger->schema, lanes - 1, ledger->schema,
+	               lanes, ledger->schema, lanes);
+	if (ok)
+		ledger->lanes = lanes;
+	else
+		(void)!sql_exec(target, NULL, "ROLLBACK");
+	return ok;
+}
+
+void
+ledger_progress_sql(const Ledger *ledger, int first, int count, Progress progress, Buffer *sql)
+{
+	buffer_printf(sql, "UPDATE %s.progress SET commit_lsn = '%s', position = %" PRId64
+	              " WHERE lane >= %d AND lane < %d;", ledger->schema,
+	              LSN_STR(progress.commit_lsn), progress.position, first, first + count);
+}
