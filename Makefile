@@ -1,9 +1,24 @@
 # pgbaton: `make help` lists the targets.
+#
+# Files are found by wildcards: a new .c file in common/ protocol/ decoder/
+# apply/ proxy/ is built, tests/unit/FOLDER/*.c join that folder's program,
+# tests/integration/test_NAME.c and tests/fuzz/fuzz_NAME.c are programs.
 
-CC      ?= gcc
-BUILD   ?= build
-SAN     ?=
-OPT     ?= -O2 -g
+ifeq ($(origin CC),default)
+  CC := gcc
+endif
+SAN          ?=
+TEST         ?=
+OPT          ?= -O2 -g
+FUZZ_SECONDS ?= 10
+KILLS        ?= 1000
+comma        := ,
+
+# Every variant has a folder of its own: build, build/test, build/clang,
+# build/san-address-undefined, build/san-thread/test ...
+VARIANT := $(if $(findstring clang,$(CC)),/clang)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+TOP     := build$(VARIANT)
+BUILD   := $(TOP)$(if $(TEST),/test)
 
 # Each warning has caught a real bug somewhere; -Wconversion stays off: the
 # wire formats need so many casts that it hides more than it shows.
@@ -12,30 +27,55 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes 
         -Wformat=2 -Wcast-qual -Wnull-dereference -Wdouble-promotion \
         -Wimplicit-fallthrough -Wunused-result
 
-PKGS := libpq openssl jansson libmicrohttpd liblz4 libxxhash inih
+PKGS     := libpq openssl jansson libmicrohttpd liblz4 libxxhash inih
 CPPFLAGS += -D_GNU_SOURCE -I. $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 CFLAGS   += -std=c11 $(OPT) $(WARN) -pthread -fno-omit-frame-pointer -MMD -MP
 LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lev -lm -pthread
+CHECKLIBS = $(shell pkg-config --libs check 2>/dev/null)
+
 ifneq ($(SAN),)
   CFLAGS  += -fsanitize=$(SAN) -fno-sanitize-recover=all
   LDFLAGS += -fsanitize=$(SAN)
-  BUILD   := build/san-$(subst $(comma),-,$(SAN))
+else
+  # Fortified only where the sanitizers do not look themselves.
+  CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+  CFLAGS   += -fstack-protector-strong -fPIE
+  LDFLAGS  += -pie -Wl,-z,relro,-z,now
 endif
-comma := ,
+# Fault points (places where a test can stop or kill the process) exist only in
+# the test variant, never in what is installed.
+ifneq ($(TEST),)
+  CPPFLAGS += -DPGBATON_FAULTS
+endif
 
 FOLDERS := common protocol decoder apply proxy
-SRC  := $(filter-out proxy/main.c,$(shell find $(FOLDERS) -name '*.c' 2>/dev/null | LC_ALL=C sort))
+find_c   = $(shell find $(1) -name '*.c' 2>/dev/null | LC_ALL=C sort)
+SRC     := $(filter-out proxy/main.c,$(call find_c,$(FOLDERS)))
 # Libraries from the top of the house to the bottom: the order the linker needs.
-LIBS := $(foreach f,proxy apply decoder protocol common,$(if $(filter $(f)/%,$(SRC)),$(BUILD)/lib$(f).a))
+libs_of  = $(foreach f,$(1),$(if $(filter $(f)/%,$(SRC)),$(BUILD)/lib$(f).a))
+LIBS    := $(call libs_of,proxy apply decoder protocol common)
+objects  = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 .PHONY: all
-all: $(BUILD)/pgbaton
+all: $(if $(wildcard proxy/main.c),$(BUILD)/pgbaton) compile_commands.json ## build/pgbaton and compile_commands.json (the default)
+ifeq ($(wildcard proxy/main.c),)
+all: $(LIBS)
+endif
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  CC=clang  SAN=address,undefined  SAN=thread  OPT='-O0 -g3'  choose another build"
+	@echo "  unit-FOLDER       one folder's unit tests: unit-common, unit-protocol, ..."
+	@echo "  INTEGRATION=NAME  one integration program: tests/integration/test_NAME.c"
+	@echo "  CK_RUN_CASE=NAME, CK_FORK=no: Check's own choices, for one case and for a debugger"
 
 $(BUILD)/pgbaton: $(BUILD)/proxy/main.o $(LIBS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 define folder_lib
-$(BUILD)/lib$(1).a: $$(patsubst %.c,$(BUILD)/%.o,$$(filter $(1)/%,$$(SRC)))
+$(BUILD)/lib$(1).a: $$(call objects,$$(filter $(1)/%,$$(SRC)))
 	@rm -f $$@
 	ar rcs $$@ $$^
 endef
@@ -45,11 +85,23 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
-# Unit tests: one program for each tests/unit/FOLDER, from all its files.
+## --- tests ---
+
+HARNESS     := $(call find_c,tests/harness)
+HARNESS_LIB := $(BUILD)/libharness.a
+RUNNER      := $(BUILD)/tests/unit/runner.o
+
+$(HARNESS_LIB): $(call objects,$(HARNESS))
+	@rm -f $@
+	ar rcs $@ $^
+# The binary that integration tests start is always the test variant.
+$(BUILD)/tests/harness/%.o: CPPFLAGS += -DHARNESS_PGBATON='"$(abspath $(TOP)/test/pgbaton)"'
+
+# Unit tests: one program for each tests/unit/FOLDER, from all its files. It is
+# linked with the folders its own folder may know, and with the harness.
 define unit_test
-$(BUILD)/unit-$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(shell find tests/unit/$(1) -name '*.c' 2>/dev/null)) $(BUILD)/tests/unit/runner.o \
-    $$(foreach f,$(2),$$(if $$(filter $$(f)/%,$$(SRC)),$(BUILD)/lib$$(f).a))
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(shell pkg-config --libs check)
+$(BUILD)/unit-$(1): $$(call objects,$$(call find_c,tests/unit/$(1))) $$(RUNNER) $$(HARNESS_LIB) $$(call libs_of,$(2))
+	$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(CHECKLIBS)
 .PHONY: unit-$(1)
 unit-$(1): $(BUILD)/unit-$(1)
 	$(BUILD)/unit-$(1)
@@ -59,9 +111,118 @@ $(eval $(call unit_test,protocol,protocol common))
 $(eval $(call unit_test,decoder,decoder protocol common))
 $(eval $(call unit_test,apply,apply decoder protocol common))
 $(eval $(call unit_test,proxy,proxy apply decoder protocol common))
+$(eval $(call unit_test,harness,common))
+
+UNITS := $(foreach f,$(FOLDERS) harness,$(if $(wildcard tests/unit/$(f)/*.c),unit-$(f)))
+
+# Integration tests: test_*.c are programs, other files there help all of them.
+INTEGRATION ?=
+IT_ALL    := $(sort $(wildcard tests/integration/test_*.c))
+IT_HELP   := $(call objects,$(filter-out $(IT_ALL),$(call find_c,tests/integration)))
+IT_CHOSEN := $(if $(INTEGRATION),$(foreach n,$(INTEGRATION),tests/integration/test_$(patsubst test_%,%,$(n)).c),$(IT_ALL))
+IT_BINS   := $(patsubst tests/integration/%.c,$(BUILD)/integration/%,$(IT_CHOSEN))
+
+$(BUILD)/integration/test_%: $(BUILD)/tests/integration/test_%.o $(IT_HELP) $(RUNNER) $(HARNESS_LIB) $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECKLIBS)
+
+.PHONY: unit integration check test-binary unit-programs integration-programs
+unit: $(UNITS) ## all unit tests
+
+test-binary: ## build/test/pgbaton: the variant with fault points
+ifneq ($(wildcard proxy/main.c),)
+	+@$(MAKE) --no-print-directory TEST=1 $(TOP)/test/pgbaton
+endif
+
+unit-programs: $(patsubst unit-%,$(BUILD)/unit-%,$(UNITS)) ## build the unit tests, do not run them
+integration-programs: $(IT_BINS) test-binary ## build the integration tests, do not run them
+
+integration: integration-programs ## all integration tests, or INTEGRATION=NAME
+	@status=0; for program in $(IT_BINS); do \
+	  echo "$$program"; "$$program" || status=1; \
+	done; exit $$status
+
+check: unit integration ## unit and integration tests
+
+ifneq ($(wildcard tests/integration/test_torture.c),)
+.PHONY: torture
+torture: $(BUILD)/integration/test_torture test-binary ## kill -9 at random moments, KILLS=1000
+	KILLS=$(KILLS) CK_DEFAULT_TIMEOUT=86400 $(BUILD)/integration/test_torture
+endif
+
+.PHONY: valgrind
+valgrind: unit-programs ## the unit tests under valgrind
+	@for program in $(patsubst unit-%,$(BUILD)/unit-%,$(UNITS)); do \
+	  CK_FORK=no CK_DEFAULT_TIMEOUT=600 valgrind --quiet --leak-check=full --show-leak-kinds=definite \
+	    --error-exitcode=1 "$$program" || exit 1; \
+	done
+
+.PHONY: coverage
+coverage: ## unit tests with gcov; build/coverage/index.html
+	rm -rf build/coverage
+	+$(MAKE) --no-print-directory VARIANT=/coverage OPT='-O0 -g --coverage' unit
+	lcov --quiet --capture --directory build/coverage --output-file build/coverage/all.info
+	lcov --quiet --remove build/coverage/all.info '/usr/*' '*/tests/*' --output-file build/coverage/lcov.info
+	genhtml --quiet build/coverage/lcov.info --output-directory build/coverage
+	lcov --summary build/coverage/lcov.info
+
+# Fuzzing: each tests/fuzz/fuzz_NAME.c has LLVMFuzzerTestOneInput. With clang it
+# is driven by libFuzzer; everywhere, replay.c feeds it the corpus, so that old
+# findings stay tests.
+FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+fuzz_corpus = $(wildcard tests/fuzz/corpus/$(1))
+
+$(BUILD)/fuzz/replay_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/harness/fuzz/replay.o $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: fuzz fuzz-replay
+fuzz-replay: $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/fuzz/replay_%,$(FUZZERS)) ## the fuzz targets over tests/fuzz/corpus
+	@for program in $^; do name=$${program##*/replay_}; \
+	  "$$program" tests/fuzz/corpus/$$name || exit 1; \
+	done
+
+fuzz: ## libFuzzer on every target, FUZZ_SECONDS=10 each (needs clang)
+	@mkdir -p build/fuzz
+	@for source in $(FUZZERS); do name=$${source##*/fuzz_}; name=$${name%.c}; \
+	  echo "$$name"; mkdir -p build/fuzz/corpus-$$name tests/fuzz/corpus/$$name; \
+	  clang -std=c11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	    -o build/fuzz/$$name $$source $(SRC) $(LDLIBS) || exit 1; \
+	  build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -artifact_prefix=build/fuzz/$$name- \
+	    -print_final_stats=0 -verbosity=0 build/fuzz/corpus-$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
+
+## --- the source itself ---
+
+ALL_C := $(SRC) $(wildcard proxy/main.c) $(call find_c,tests bench)
+ALL_H  = $(shell find $(FOLDERS) tests bench -name '*.h' 2>/dev/null | LC_ALL=C sort)
+
+.PHONY: layers format format-check lint
+layers: ## fails when an #include points the wrong way
+	@tools/layers
+
+format: ## clang-format over all sources
+	clang-format -i $(ALL_C) $(ALL_H)
+
+format-check: ## fails when format would change something
+	clang-format --dry-run --Werror $(ALL_C) $(ALL_H)
+
+lint: ## cppcheck and shellcheck
+	cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
+	  --suppress=missingIncludeSystem -D_GNU_SOURCE -I. $(SRC) $(wildcard proxy/main.c)
+	shellcheck $(shell grep -lE '^#!.*(ba)?sh' tools/* .ci/* bench/* 2>/dev/null)
+
+# One entry a source file, for editors and clang tools.
+compile_commands.json: Makefile $(ALL_C)
+	@{ echo '['; separator=''; \
+	for source in $(ALL_C); do \
+	  printf '%s{"directory": "%s", "file": "%s", "command": "%s"}' "$$separator" '$(CURDIR)' "$$source" \
+	    "$$(printf '%s' '$(CC) $(CPPFLAGS) -DHARNESS_PGBATON=\"\" $(CFLAGS) -c '"$$source" | sed 's/[\\"]/\\&/g')"; \
+	  separator=',\n'; \
+	done; echo; echo ']'; } > $@
 
 .PHONY: clean
-clean:
-	rm -rf build
+clean: ## removes build/
+	rm -rf build compile_commands.json
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(patsubst %.c,$(BUILD)/%.d,$(ALL_C))
