@@ -33,7 +33,7 @@ char *arena_strdup(Arena *arena, const char *text);
 char *arena_strndup(Arena *arena, const char *text, size_t len);
 Slice arena_slice(Arena *arena, Slice from);
 char *arena_printf(Arena *arena, const char *fmt, ...) PRINTF_LIKE(2, 3);
-char *arena_vprintf(Arena *arena, const char *fmt, va_list args);
+char *arena_vprintf(Arena *arena, const char *fmt, va_list args) PRINTF_LIKE(2, 0);
 
 /* Bytes handed out since the last reset, for limits on a batch's memory. */
 size_t arena_used(const Arena *arena);

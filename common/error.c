@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* vsnprintf, then the cut moved back so that no UTF-8 character is halved. */
-static void
+PRINTF_LIKE(3, 0) static void
 format_cut(char *out, size_t size, const char *fmt, va_list args)
 {
 	int wanted = vsnprintf(out, size, fmt, args);
