@@ -140,7 +140,8 @@ void txlog_wake(TxLog *log);
 /* ---- looking inside without opening for writing (pgbaton log) ---- */
 
 /* Read-only, without the lock: a torn tail is reported, not cut. The callback
- * gets each message; false ends the walk. */
+ * gets each message; false ends the walk. An empty message: the bytes from that
+ * offset on are an unfinished write or transaction (a torn tail). */
 typedef bool (*TxLogVisit)(void *arg, const char *segment, uint64_t offset, Slice message);
 MUST_CHECK bool txlog_walk(const char *directory, Lsn from, TxLogVisit visit, void *arg,
                            Error *err);

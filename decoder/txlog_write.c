@@ -1,0 +1,428 @@
+#include <inttypes.h>
+#include <lz4.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/memory.h"
+#include "decoder/txlog_internal.h"
+
+/*
+ * The writer's side. States of a transaction:
+ *
+ *   none --append_begin--> open, in writer.block only
+ *   open --flush_part--> open, parts in the file from open_at on
+ *   open --append_commit--> none; whole in the block, or LAST written
+ *   open --txlog_discard_open--> none; what came of it is gone
+ *
+ * T1 holds because block[0, whole) is written by flush_whole alone, and the
+ * open rest by flush_part alone, when nothing whole stands before it.
+ */
+
+typedef struct {
+	uint32_t oid;
+	size_t len;
+	uint8_t message[];
+} TypeMessage;
+
+static bool
+parse(Writer *w, Slice message, PgoMessage *out, Error *err)
+{
+	static const PgoContext context = {.proto_version = 1};
+
+	arena_reset(w->parse);
+	return pgoutput_parse(&context, message, w->parse, out, err);
+}
+
+static void
+remember_type(Writer *w, uint32_t oid, Slice message)
+{
+	TypeMessage *type = mem_alloc(sizeof(*type) + message.len);
+
+	type->oid = oid;
+	type->len = message.len;
+	memcpy(type->message, message.data, message.len);
+	TypeMessage *old = map_get(w->types, slice_of(&oid, sizeof(oid)));
+	map_remove(w->types, slice_of(&oid, sizeof(oid)));
+	free(old);
+	map_put(w->types, slice_of(&type->oid, sizeof(type->oid)), type);
+}
+
+bool
+txlog_remember(Writer *w, Slice message, Error *err)
+{
+	PgoMessage parsed;
+
+	if (!parse(w, message, &parsed, err))
+		return false;
+	if (parsed.kind == PGO_RELATION) {
+		relation_map_put(w->relations, &parsed.relation, message);
+		relation_map_trim(w->relations);
+	} else {
+		remember_type(w, parsed.type.oid, message);
+	}
+	return true;
+}
+
+static void
+put_frame(Buffer *out, Slice message)
+{
+	uint8_t head[FRAME_HEADER_SIZE];
+	frame_header_put(message.len, FRAME_MESSAGE, head);
+	buffer_put(out, head, sizeof(head));
+	buffer_put_slice(out, message);
+}
+
+void
+txlog_put_preamble(Writer *w, Buffer *out)
+{
+	void *value;
+	Relation *relation;
+
+	for (size_t i = 0; map_each(w->types, &i, NULL, &value);) {
+		const TypeMessage *type = value;
+		put_frame(out, slice_of(type->message, type->len));
+	}
+	for (size_t i = 0; (relation = relation_map_each(w->relations, &i)) != NULL;)
+		put_frame(out, relation->message);
+}
+
+void
+txlog_writer_free(Writer *w)
+{
+	void *value;
+
+	for (size_t i = 0; map_each(w->types, &i, NULL, &value);)
+		free(value);
+	map_free(w->types);
+	relation_map_free(w->relations);
+	arena_free(w->parse);
+	buffer_free(&w->block);
+	buffer_free(&w->packed);
+	if (w->fd >= 0)
+		close(w->fd);
+}
+
+/* LZ4 where it is asked for, pays, and needs no second giant buffer. */
+static bool
+pack(TxLog *log, const Slice *pieces, int count)
+{
+	Writer *w = &log->writer;
+	size_t len = pieces[0].len;
+
+	if (!log->compress || count != 1 || len > TXLOG_COMPRESS_MAX + FRAME_HEADER_SIZE)
+		return false;
+	int room = LZ4_compressBound((int)len);
+	buffer_reset(&w->packed);
+	char *to = (char *)buffer_reserve(&w->packed, (size_t)room);
+	int n = LZ4_compress_default((const char *)pieces[0].data, to, (int)len, room);
+	if (n <= 0 || (size_t)n >= len)
+		return false;
+	w->packed.len = (size_t)n;
+	return true;
+}
+
+/* T2: all that the readers see moves at once, under the lock. */
+static void
+publish_locked(TxLog *log)
+{
+	log->segments[log->segment_count - 1].last_commit = log->writer.appended.commit;
+	log->visible = log->writer.size;
+	log->published = log->writer.appended;
+	log->publications++;
+	txlog_wake_readers(log, false);
+	pthread_cond_signal(&log->flusher);
+}
+
+bool
+txlog_write_block(TxLog *log, unsigned flags, const Slice *pieces, int count, Error *err)
+{
+	Writer *w = &log->writer;
+	uint8_t head[BLOCK_HEADER_SIZE];
+	char name[TXLOG_NAME_SIZE];
+	Slice all[4];
+	size_t raw = 0;
+
+	CHECK(count >= 1 && count < 4);
+	for (int i = 0; i < count; i++)
+		raw += pieces[i].len;
+	Slice packed = SLICE_EMPTY;
+	if (pack(log, pieces, count)) {
+		flags |= BLOCK_LZ4;
+		packed = buffer_slice(&w->packed);
+		pieces = &packed;
+	}
+	BlockHeader header = {
+		.flags = flags,
+		.stored_len = (uint32_t)((flags & BLOCK_LZ4) != 0 ? packed.len : raw),
+		.raw_len = (uint32_t)raw,
+		.offset = w->size,
+		.first_commit = (flags & BLOCK_PART) != 0 ? w->open_lsn : w->block_first,
+		.last_commit = w->appended.commit,
+		.last_end = w->appended.end,
+		.last_time_us = w->appended.time_us,
+	};
+	block_header_put(&header, w->number, pieces, count, head);
+	all[0] = slice_of(head, sizeof(head));
+	for (int i = 0; i < count; i++)
+		all[i + 1] = pieces[i];
+	txlog_segment_name(w->number, name);
+	if (!txlog_file_write(&log->faults, w->fd, name, w->size, all, count + 1, err))
+		return txlog_fail(log, err);
+
+	uint64_t written = sizeof(head) + header.stored_len;
+	pthread_mutex_lock(&log->lock);
+	w->size += written;
+	log->segments[log->segment_count - 1].size = w->size;
+	log->bytes_on_disk += written;
+	if ((flags & BLOCK_PART) == 0 || (flags & BLOCK_LAST) != 0)
+		publish_locked(log);
+	pthread_mutex_unlock(&log->lock);
+	return true;
+}
+
+static bool
+flush_whole(TxLog *log, Error *err)
+{
+	Writer *w = &log->writer;
+	Slice bytes = slice_of(w->block.data, w->whole);
+
+	if (w->whole == 0)
+		return true;
+	if (!txlog_write_block(log, 0, &bytes, 1, err))
+		return false;
+	buffer_consume(&w->block, w->whole);
+	w->whole = 0;
+	w->block_first = LSN_INVALID;
+	return true;
+}
+
+static bool
+write_part(TxLog *log, unsigned flags, const Slice *pieces, int count, Error *err)
+{
+	Writer *w = &log->writer;
+
+	if (!w->open_in_file) {
+		w->open_in_file = true;
+		w->open_at = w->size;
+	}
+	return txlog_write_block(log, BLOCK_PART | flags, pieces, count, err);
+}
+
+/* The open transaction's bytes, once nothing whole stands before them. */
+static bool
+flush_part(TxLog *log, unsigned flags, Error *err)
+{
+	Writer *w = &log->writer;
+	Slice bytes = buffer_slice(&w->block);
+
+	CHECK(w->whole == 0);
+	if (bytes.len == 0)
+		return true;
+	if (!write_part(log, flags, &bytes, 1, err))
+		return false;
+	if (w->block.cap > 4 * TXLOG_COMPRESS_MAX)
+		buffer_free(&w->block);
+	buffer_reset(&w->block);
+	return true;
+}
+
+/* A message that is a block of its own, written from where it is. */
+static bool
+append_large(TxLog *log, Slice message, Error *err)
+{
+	Writer *w = &log->writer;
+	uint8_t head[FRAME_HEADER_SIZE];
+	Slice pieces[2] = {slice_of(head, sizeof(head)), message};
+
+	if (!flush_whole(log, err) || !flush_part(log, 0, err))
+		return false;
+	frame_header_put(message.len, FRAME_MESSAGE, head);
+	if (w->open)
+		return write_part(log, 0, pieces, 2, err);
+	return txlog_write_block(log, 0, pieces, 2, err);
+}
+
+static bool
+append_bytes(TxLog *log, Slice message, Error *err)
+{
+	Writer *w = &log->writer;
+
+	if (message.len > TXLOG_BLOCK_TARGET &&
+	    (!log->compress || message.len > TXLOG_COMPRESS_MAX))
+		return append_large(log, message, err);
+	put_frame(&w->block, message);
+	if (!w->open)
+		w->whole = w->block.len;
+	if (w->block.len < TXLOG_BLOCK_TARGET)
+		return true;
+	if (!flush_whole(log, err))
+		return false;
+	return w->block.len < TXLOG_BLOCK_TARGET || flush_part(log, 0, err);
+}
+
+/* T4: a new segment, with no transaction open. The old one is synced first:
+ * only the last segment may have a torn tail (T6). */
+static bool
+roll(TxLog *log, Error *err)
+{
+	Writer *w = &log->writer;
+	char name[TXLOG_NAME_SIZE];
+
+	CHECK(!w->open);
+	txlog_segment_name(w->number, name);
+	if (!flush_whole(log, err))
+		return false;
+	if (!txlog_file_sync(&log->faults, w->fd, name, err) ||
+	    !txlog_segment_create(log, w->number + 1, err))
+		return txlog_fail(log, err);
+	return true;
+}
+
+static bool
+roll_if_large(TxLog *log, Error *err)
+{
+	if (log->writer.size + log->writer.block.len < log->segment_bytes)
+		return true;
+	return roll(log, err);
+}
+
+static bool
+append_begin(TxLog *log, Slice message, Error *err)
+{
+	Writer *w = &log->writer;
+	PgoMessage begin;
+
+	if (w->open)
+		return error_set(err, ERROR_PROTOCOL, "Begin inside the transaction of commit %s",
+		                 LSN_STR(w->open_lsn));
+	if (!parse(w, message, &begin, err))
+		return false;
+	/* T3; the caller asks txlog_has and drops what the server sends again. */
+	if (txlog_has(log, begin.begin.final_lsn))
+		return error_set(err, ERROR_BUG, "commit %s is not behind the last one logged, %s",
+		                 LSN_STR(begin.begin.final_lsn), LSN_STR(w->appended.commit));
+	if (!roll_if_large(log, err))
+		return false;
+	w->open = true;
+	w->open_in_file = false;
+	w->open_lsn = begin.begin.final_lsn;
+	return append_bytes(log, message, err);
+}
+
+static bool
+append_commit(TxLog *log, Slice message, Error *err)
+{
+	Writer *w = &log->writer;
+	PgoMessage commit;
+
+	if (!parse(w, message, &commit, err))
+		return false;
+	if (!w->open || lsn_cmp(commit.commit.commit_lsn, w->open_lsn) != 0)
+		return error_set(err, ERROR_PROTOCOL, "Commit %s does not belong to Begin %s",
+		                 LSN_STR(commit.commit.commit_lsn),
+		                 w->open ? LSN_STR(w->open_lsn) : "(none)");
+	put_frame(&w->block, message);
+	w->open = false;
+	w->appended.commit = commit.commit.commit_lsn;
+	w->appended.end = commit.commit.end_lsn;
+	w->appended.time_us = commit.commit.time_us;
+	w->appended.transactions++;
+	if (w->open_in_file)
+		return flush_part(log, BLOCK_LAST, err);
+
+	w->whole = w->block.len;
+	if (!lsn_valid(w->block_first))
+		w->block_first = commit.commit.commit_lsn;
+	return w->block.len < TXLOG_BLOCK_TARGET || flush_whole(log, err);
+}
+
+bool
+txlog_append(TxLog *log, Slice message, Error *err)
+{
+	Writer *w = &log->writer;
+
+	if (!txlog_usable(log, err))
+		return false;
+	if (message.len == 0 || message.len > TXLOG_MESSAGE_MAX)
+		return error_set(err, ERROR_PROTOCOL, "a pgoutput message of %zu bytes", message.len);
+
+	switch (message.data[0]) {
+	case PGO_BEGIN:
+		return append_begin(log, message, err);
+	case PGO_COMMIT:
+		return append_commit(log, message, err);
+	case PGO_RELATION:
+	case PGO_TYPE:
+		return txlog_remember(w, message, err) && append_bytes(log, message, err);
+	case PGO_MESSAGE:
+		return (w->open || roll_if_large(log, err)) && append_bytes(log, message, err);
+	default:
+		if (!w->open)
+			return error_set(err, ERROR_PROTOCOL,
+			                 "pgoutput message 0x%02X outside a transaction, behind commit %s",
+			                 message.data[0], LSN_STR(w->appended.commit));
+		return append_bytes(log, message, err);
+	}
+}
+
+/* Everything in the segment was released, and it is worth a new one: so an
+ * idle system does not keep a whole segment, and a full log gets room. */
+static bool
+worth_rolling(TxLog *log)
+{
+	const Writer *w = &log->writer;
+
+	pthread_mutex_lock(&log->lock);
+	const Segment *segment = &log->segments[log->segment_count - 1];
+	bool all_released = lsn_cmp(segment->last_commit, segment->previous_commit) > 0 &&
+	                    lsn_cmp(segment->last_commit, log->released) <= 0;
+	pthread_mutex_unlock(&log->lock);
+	return all_released && !w->open && w->size > log->segment_bytes / 4;
+}
+
+bool
+txlog_publish(TxLog *log, Error *err)
+{
+	if (!txlog_usable(log, err) || !flush_whole(log, err))
+		return false;
+	if (!worth_rolling(log))
+		return true;
+	if (!roll(log, err))
+		return false;
+	/* The flusher removes the old one. */
+	pthread_mutex_lock(&log->lock);
+	log->release_news = true;
+	pthread_cond_signal(&log->flusher);
+	pthread_mutex_unlock(&log->lock);
+	return true;
+}
+
+bool
+txlog_discard_open(TxLog *log, Error *err)
+{
+	Writer *w = &log->writer;
+	char name[TXLOG_NAME_SIZE];
+
+	if (!txlog_usable(log, err))
+		return false;
+	if (!w->open)
+		return true;
+	w->open = false;
+	w->block.len = w->whole;
+	if (!w->open_in_file)
+		return true;
+
+	/* Synced at once: after a power failure old parts behind newer torn bytes
+	 * would look like damage, not like a torn tail (T6). */
+	txlog_segment_name(w->number, name);
+	if (!txlog_file_truncate(&log->faults, w->fd, name, w->open_at, err) ||
+	    !txlog_file_sync(&log->faults, w->fd, name, err))
+		return txlog_fail(log, err);
+	pthread_mutex_lock(&log->lock);
+	log->bytes_on_disk -= w->size - w->open_at;
+	w->size = w->open_at;
+	log->segments[log->segment_count - 1].size = w->size;
+	pthread_mutex_unlock(&log->lock);
+	w->open_in_file = false;
+	return true;
+}
