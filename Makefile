@@ -87,7 +87,7 @@ $(BUILD)/%.o: %.c
 
 ## --- tests ---
 
-HARNESS     := $(call find_c,tests/harness)
+HARNESS     := $(wildcard tests/harness/*.c)
 HARNESS_LIB := $(BUILD)/libharness.a
 RUNNER      := $(BUILD)/tests/unit/runner.o
 

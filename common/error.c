@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void format_cut(char *out, size_t size, const char *fmt, va_list args) PRINTF_LIKE(3, 0);
+
 /* vsnprintf, then the cut moved back so that no UTF-8 character is halved. */
-PRINTF_LIKE(3, 0) static void
+static void
 format_cut(char *out, size_t size, const char *fmt, va_list args)
 {
 	int wanted = vsnprintf(out, size, fmt, args);
@@ -127,11 +129,11 @@ const char *
 error_class_name(ErrorClass class)
 {
 	static const char *const names[] = {
-		[ERROR_NONE] = "none",           [ERROR_NETWORK] = "network",
-		[ERROR_PROTOCOL] = "protocol",   [ERROR_AUTH] = "authentication",
-		[ERROR_SQL] = "sql",             [ERROR_CONFIG] = "configuration",
-		[ERROR_STORAGE] = "storage",     [ERROR_DIVERGENCE] = "divergence",
-		[ERROR_TIMEOUT] = "timeout",     [ERROR_CANCELLED] = "cancelled",
+		[ERROR_NONE] = "none",         [ERROR_NETWORK] = "network",
+		[ERROR_PROTOCOL] = "protocol", [ERROR_AUTH] = "authentication",
+		[ERROR_SQL] = "sql",           [ERROR_CONFIG] = "configuration",
+		[ERROR_STORAGE] = "storage",   [ERROR_DIVERGENCE] = "divergence",
+		[ERROR_TIMEOUT] = "timeout",   [ERROR_CANCELLED] = "cancelled",
 		[ERROR_BUG] = "bug",
 	};
 	return names[class];

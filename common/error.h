@@ -44,23 +44,25 @@ typedef struct Error {
 } Error;
 
 /* An empty Error: `Error err = ERROR_INIT;` */
-#define ERROR_INIT { .class = ERROR_NONE }
+#define ERROR_INIT          \
+	{                       \
+		.class = ERROR_NONE \
+	}
 
 /*
  * Sets class and message, clears the rest, and returns false, so that
  * `return error_set(err, ERROR_STORAGE, "...")` is the usual way out.
  * err may be NULL (the text is then lost).
  */
-#define error_set(err, class_, ...) \
-	error_set_at((err), (class_), __FILE__, __LINE__, __VA_ARGS__)
-bool error_set_at(Error *err, ErrorClass class, const char *file, int line,
-                  const char *fmt, ...) PRINTF_LIKE(5, 6);
+#define error_set(err, class_, ...) error_set_at((err), (class_), __FILE__, __LINE__, __VA_ARGS__)
+bool error_set_at(Error *err, ErrorClass class, const char *file, int line, const char *fmt, ...)
+	PRINTF_LIKE(5, 6);
 
 /* Like error_set, with ": " and strerror(errnum) appended. */
 #define error_set_errno(err, class_, errnum, ...) \
 	error_set_errno_at((err), (class_), (errnum), __FILE__, __LINE__, __VA_ARGS__)
-bool error_set_errno_at(Error *err, ErrorClass class, int errnum, const char *file,
-                        int line, const char *fmt, ...) PRINTF_LIKE(6, 7);
+bool error_set_errno_at(Error *err, ErrorClass class, int errnum, const char *file, int line,
+                        const char *fmt, ...) PRINTF_LIKE(6, 7);
 
 /* Puts "text: " in front of the context (outermost first). Returns false. */
 bool error_add_context(Error *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -88,8 +90,7 @@ char *error_format(const Error *err, char *out, size_t out_size);
  * release builds too (the stream or the log is not what it must be and going
  * on could lose rows).
  */
-#define CHECK(cond) \
-	((cond) ? (void)0 : check_failed(#cond, __FILE__, __LINE__))
+#define CHECK(cond) ((cond) ? (void)0 : check_failed(#cond, __FILE__, __LINE__))
 NORETURN void check_failed(const char *cond, const char *file, int line);
 
 #endif

@@ -6,8 +6,7 @@
 char *
 lsn_format(Lsn lsn, char out[LSN_TEXT_SIZE])
 {
-	snprintf(out, LSN_TEXT_SIZE, "%" PRIX32 "/%" PRIX32, (uint32_t)(lsn.v >> 32),
-	         (uint32_t)lsn.v);
+	snprintf(out, LSN_TEXT_SIZE, "%" PRIX32 "/%" PRIX32, (uint32_t)(lsn.v >> 32), (uint32_t)lsn.v);
 	return out;
 }
 

@@ -24,9 +24,9 @@
 #include "tests/harness/watcher.h"
 
 enum {
-	TEXTS = 16,       /* how many cluster_uri results live at once */
-	TEMPLATES = 4,    /* servers of one process with system identifiers of their own */
-	START_TRIES = 5,  /* another program may take the free port first */
+	TEXTS = 16,      /* how many cluster_uri results live at once */
+	TEMPLATES = 4,   /* servers of one process with system identifiers of their own */
+	START_TRIES = 5, /* another program may take the free port first */
 	START_SECONDS = 60
 };
 
@@ -168,14 +168,14 @@ write_settings(Cluster *cluster, const ClusterOptions *options)
 		"logging_collector = off\n"
 		"jit = off\n"
 		"%s%s%s",
-		cluster->sock,
-		options->durable ? "" : "fsync = off\nfull_page_writes = off\n",
+		cluster->sock, options->durable ? "" : "fsync = off\nfull_page_writes = off\n",
 		options->tls ? "ssl = on\nssl_cert_file = '../server.crt'\nssl_key_file = '../server.key'\n"
-		               "ssl_ca_file = '../root.crt'\n"
-		             : "",
+					   "ssl_ca_file = '../root.crt'\n"
+					 : "",
 		options->conf != NULL ? options->conf : "");
 	/* The harness's own way in stays first, whatever a test writes behind it. */
-	char *hba = mem_printf("local postgres postgres trust\n%s", options->hba != NULL ? options->hba : "");
+	char *hba =
+		mem_printf("local postgres postgres trust\n%s", options->hba != NULL ? options->hba : "");
 
 	edit_file(cluster, "postgresql.conf", conf, false);
 	edit_file(cluster, "pg_hba.conf", hba, true);
@@ -274,8 +274,8 @@ cluster_start(const ClusterOptions *options)
 	cluster->name = mem_strdup(options->name != NULL ? options->name : "server");
 	cluster->postgres = mem_printf("%s/postgres", bin_dir);
 	free(bin_dir);
-	while (cluster->template < TEMPLATES - 1 && template_used[cluster->template])
-		cluster->template++;
+	while (cluster->template <TEMPLATES - 1 && template_used[cluster->template])
+		cluster->template ++;
 	template_used[cluster->template] = true;
 	make_dirs(cluster, options);
 

@@ -15,23 +15,23 @@ enum { ROWS_SHOWN = 5 };
  * One name, one expression a table. The columns come in the order of their
  * names, for a copy may hold them in another one. %s: the own schema.
  */
-#define TABLES_SQL                                                                             \
-	"SELECT n.nspname || '.' || c.relname, c.oid::regclass::text,"                           \
-	" 'ROW(' || coalesce(string_agg(quote_ident(a.attname) || '::text', ', '"                \
-	"   ORDER BY a.attname COLLATE \"C\"), '') || ')::text'"                                 \
-	" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"                         \
-	" LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"                       \
-	"   AND NOT a.attisdropped AND a.attgenerated = ''"                                      \
-	" WHERE c.relkind = 'r' AND c.relpersistence = 'p'" NOT_OURS                             \
+#define TABLES_SQL                                                            \
+	"SELECT n.nspname || '.' || c.relname, c.oid::regclass::text,"            \
+	" 'ROW(' || coalesce(string_agg(quote_ident(a.attname) || '::text', ', '" \
+	"   ORDER BY a.attname COLLATE \"C\"), '') || ')::text'"                  \
+	" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"          \
+	" LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"        \
+	"   AND NOT a.attisdropped AND a.attgenerated = ''"                       \
+	" WHERE c.relkind = 'r' AND c.relpersistence = 'p'" NOT_OURS              \
 	" GROUP BY c.oid, n.nspname, c.relname ORDER BY 1 COLLATE \"C\""
-#define SEQUENCES_SQL                                                                          \
-	"SELECT n.nspname || '.' || c.relname, c.oid::regclass::text, s.seqincrement::text"      \
-	" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"                         \
-	" JOIN pg_sequence s ON s.seqrelid = c.oid"                                              \
+#define SEQUENCES_SQL                                                                   \
+	"SELECT n.nspname || '.' || c.relname, c.oid::regclass::text, s.seqincrement::text" \
+	" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"                    \
+	" JOIN pg_sequence s ON s.seqrelid = c.oid"                                         \
 	" WHERE c.relpersistence = 'p'" NOT_OURS " ORDER BY 1 COLLATE \"C\""
-#define NOT_OURS                                                                               \
-	" AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND n.nspname <> %s"     \
-	" AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"        \
+#define NOT_OURS                                                                         \
+	" AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND n.nspname <> %s" \
+	" AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"    \
 	"   AND d.objid = c.oid AND d.deptype = 'e')"
 
 typedef struct {
@@ -97,8 +97,8 @@ own_schema(const Comparison *cmp)
 }
 
 /* Rows as text do not depend on the database's encoding once they are UTF8. */
-#define HASHED_SQL                                                                             \
-	"(SELECT md5(convert_to(t, 'UTF8')) AS h, t FROM (SELECT %s AS t FROM ONLY %s) rows)"    \
+#define HASHED_SQL                                                                        \
+	"(SELECT md5(convert_to(t, 'UTF8')) AS h, t FROM (SELECT %s AS t FROM ONLY %s) rows)" \
 	" hashed"
 
 /* "count sum sum": the sums do not depend on the rows' order, and duplicates
@@ -142,9 +142,10 @@ show_rows(Comparison *cmp, const char *expression, const char *on_source, const 
 	int only_target = 0;
 
 	for (int s = 0, t = 0; s < PQntuples(source) || t < PQntuples(target);) {
-		int order = s == PQntuples(source)   ? 1
-		            : t == PQntuples(target) ? -1
-		                                     : strcmp(PQgetvalue(source, s, 0), PQgetvalue(target, t, 0));
+		int order = s == PQntuples(source) ? 1
+		            : t == PQntuples(target)
+		                ? -1
+		                : strcmp(PQgetvalue(source, s, 0), PQgetvalue(target, t, 0));
 		if (order < 0)
 			show_row(cmp, "source", source, s++, &only_source);
 		else if (order > 0)
@@ -169,8 +170,8 @@ is_skipped(const Comparison *cmp, const char *name)
 }
 
 /* s and t: the object's row in the two lists; the same name. */
-typedef void (*CompareObject)(Comparison *cmp, const PGresult *source, int s, const PGresult *target,
-                              int t);
+typedef void (*CompareObject)(Comparison *cmp, const PGresult *source, int s,
+                              const PGresult *target, int t);
 
 static void
 compare_table(Comparison *cmp, const PGresult *source, int s, const PGresult *target, int t)
@@ -242,9 +243,10 @@ compare_objects(Comparison *cmp, const char *what, const char *list_fmt, Compare
 	PGresult *target = rows_of(cmp->target, sql);
 
 	for (int s = 0, t = 0; s < PQntuples(source) || t < PQntuples(target);) {
-		int order = s == PQntuples(source)   ? 1
-		            : t == PQntuples(target) ? -1
-		                                     : strcmp(PQgetvalue(source, s, 0), PQgetvalue(target, t, 0));
+		int order = s == PQntuples(source) ? 1
+		            : t == PQntuples(target)
+		                ? -1
+		                : strcmp(PQgetvalue(source, s, 0), PQgetvalue(target, t, 0));
 		const PGresult *side = order < 0 ? source : target;
 		int row = order < 0 ? s : t;
 		if (order == 0)

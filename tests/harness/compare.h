@@ -24,15 +24,14 @@ typedef enum {
 
 typedef struct {
 	CompareSequences sequences;
-	const char *own_schema;           /* left out; NULL: "pgbaton" */
-	const char *const *skip_tables;   /* "schema.table" left out, NULL at the end; or NULL */
+	const char *own_schema;         /* left out; NULL: "pgbaton" */
+	const char *const *skip_tables; /* "schema.table" left out, NULL at the end; or NULL */
 } CompareOptions;
 
 /* Appends what differs to report (tables, counts, up to five rows of each
  * side, cut to 300 characters) and says whether nothing does. options may be
  * NULL. Ends the test only when a query fails. */
-bool databases_equal(PGconn *source, PGconn *target, const CompareOptions *options,
-                     Buffer *report);
+bool databases_equal(PGconn *source, PGconn *target, const CompareOptions *options, Buffer *report);
 /* Ends the test with the report when they differ. Fails also when there is no
  * table at all to compare: such a test would prove nothing. */
 void compare_databases(PGconn *source, PGconn *target, const CompareOptions *options);

@@ -77,7 +77,10 @@ db_create(Cluster *cluster, const char *name)
 	PQfinish(conn);
 }
 
-PRINTF_LIKE(1, 0) static char *
+static char *format(const char *fmt, va_list args) PRINTF_LIKE(1, 0);
+static PGresult *query(PGconn *conn, const char *fmt, va_list args) PRINTF_LIKE(2, 0);
+
+static char *
 format(const char *fmt, va_list args)
 {
 	char *out = NULL;
@@ -88,7 +91,7 @@ format(const char *fmt, va_list args)
 }
 
 /* The result of the last statement; ends the test on a failure. */
-PRINTF_LIKE(2, 0) static PGresult *
+static PGresult *
 query(PGconn *conn, const char *fmt, va_list args)
 {
 	char *sql = format(fmt, args);

@@ -34,7 +34,8 @@ struct Pgbaton {
 
 /* In the order in which a migration goes through them. */
 static const char *const states[] = {
-	"checking", "preparing", "copying", "catching_up", "following", "cutting_over", "switched", "finished",
+	"checking",  "preparing",    "copying",  "catching_up",
+	"following", "cutting_over", "switched", "finished",
 };
 
 const char *
@@ -63,8 +64,8 @@ pgbaton_start(const PgbatonOptions *options)
 	snprintf(p->admin, sizeof(p->admin), "127.0.0.1:%d", p->admin_port);
 
 	const char *own[] = {
-		pgbaton_binary(), "run", "--source", options->source, "--target", options->target,
-		"--state-dir", p->state_dir, "--admin", p->admin,
+		pgbaton_binary(), "run",         "--source",   options->source, "--target",
+		options->target,  "--state-dir", p->state_dir, "--admin",       p->admin,
 	};
 	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
 		add_arg(p, own[i]);
@@ -173,8 +174,8 @@ pgbaton_admin_raw(Pgbaton *p, const char *request)
 json_t *
 pgbaton_status(Pgbaton *p)
 {
-	char *request = mem_printf("GET /v1/status HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
-	                           p->admin);
+	char *request =
+		mem_printf("GET /v1/status HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", p->admin);
 	char *response = pgbaton_admin_raw(p, request);
 	const char *body = strstr(response, "\r\n\r\n");
 	json_t *status = NULL;
@@ -226,7 +227,8 @@ pgbaton_status_int(Pgbaton *p, const char *path)
 	json_t *status = need_status(p, path, &value);
 
 	ck_assert_msg(json_is_number(value), "\"%s\" in the status is no number", path);
-	long long out = json_is_integer(value) ? json_integer_value(value) : (long long)json_real_value(value);
+	long long out =
+		json_is_integer(value) ? json_integer_value(value) : (long long)json_real_value(value);
 	json_decref(status);
 	return out;
 }
@@ -268,7 +270,8 @@ static bool
 is_reached(const char *now, const char *wanted)
 {
 	int rank = rank_of(now);
-	return strcmp(now, wanted) == 0 || (rank >= 0 && rank_of(wanted) >= 0 && rank >= rank_of(wanted));
+	return strcmp(now, wanted) == 0 ||
+	       (rank >= 0 && rank_of(wanted) >= 0 && rank >= rank_of(wanted));
 }
 
 bool

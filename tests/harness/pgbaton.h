@@ -18,11 +18,11 @@
 typedef struct Pgbaton Pgbaton;
 
 typedef struct {
-	const char *source;            /* connection string; cluster_uri(...) */
-	const char *target;            /* connection string */
-	const char *const *args;       /* more arguments of `run`, NULL at the end; or NULL */
-	const char *const *env;        /* more "KEY=VALUE", NULL at the end; or NULL */
-	const char *state_dir;         /* NULL: a scratch directory of this Pgbaton's */
+	const char *source;      /* connection string; cluster_uri(...) */
+	const char *target;      /* connection string */
+	const char *const *args; /* more arguments of `run`, NULL at the end; or NULL */
+	const char *const *env;  /* more "KEY=VALUE", NULL at the end; or NULL */
+	const char *state_dir;   /* NULL: a scratch directory of this Pgbaton's */
 } PgbatonOptions;
 
 /* Starts `pgbaton run` in the background; does not wait for anything. */

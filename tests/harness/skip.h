@@ -15,15 +15,15 @@
 
 void test_skip(const char *test, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
-#define TEST_SKIP(...)                           \
-	do {                                     \
+#define TEST_SKIP(...)                    \
+	do {                                  \
 		test_skip(__func__, __VA_ARGS__); \
-		return;                          \
+		return;                           \
 	} while (0)
 
-#define TEST_NEEDS_MAJOR(major)                                           \
-	do {                                                              \
-		if (!cluster_available(major))                            \
+#define TEST_NEEDS_MAJOR(major)                                                         \
+	do {                                                                                \
+		if (!cluster_available(major))                                                  \
 			TEST_SKIP("no server of major %d (tools/deps --test fetches it)", (major)); \
 	} while (0)
 

@@ -76,7 +76,8 @@ open_new(const char *dir, const char *file, mode_t mode)
 }
 
 static void
-identity_write(const Identity *id, const char *dir, const char *cert, const char *key, bool for_server)
+identity_write(const Identity *id, const char *dir, const char *cert, const char *key,
+               bool for_server)
 {
 	FILE *file = open_new(dir, cert, 0644);
 	need(PEM_write_X509(file, id->cert) == 1, cert);

@@ -55,7 +55,8 @@ proc_stat(pid_t pid, ProcStat *out)
 	const char *rest = strrchr(text, ')');
 	int parent;
 	if (rest == NULL ||
-	    sscanf(rest + 1, " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+	    sscanf(rest + 1,
+	           " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
 	           &out->state, &parent, &out->started) != 3)
 		return false;
 	out->parent = parent;
@@ -172,7 +173,8 @@ server_kill(const char *cluster_dir)
 }
 
 static int
-remove_entry(const char *path, const struct stat *st UNUSED, int type UNUSED, struct FTW *ftw UNUSED)
+remove_entry(const char *path, const struct stat *st UNUSED, int type UNUSED,
+             struct FTW *ftw UNUSED)
 {
 	if (remove(path) != 0 && errno != ENOENT)
 		return 0; /* go on with the rest; the directory above then stays */
@@ -290,8 +292,7 @@ watcher_start(void)
 }
 
 /* One write below PIPE_BUF: lines of several processes do not mix. */
-static void
-tell(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static void tell(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
 static void
 tell(const char *fmt, ...)

@@ -17,10 +17,10 @@ typedef Suite *(*SuiteMaker)(void);
 
 void runner_add(SuiteMaker make);
 
-#define TEST_SUITE(make)                                                                  \
-	__attribute__((constructor)) static void register_##make(void)                     \
-	{                                                                                  \
-		runner_add(make);                                                          \
+#define TEST_SUITE(make)                                           \
+	__attribute__((constructor)) static void register_##make(void) \
+	{                                                              \
+		runner_add(make);                                          \
 	}
 
 #endif
