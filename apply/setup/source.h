@@ -74,7 +74,9 @@ MUST_CHECK bool source_fence_lock(Sql *fence, const Catalog *catalog, int64_t de
 /* Enables the triggers in the open transaction; the caller commits. */
 MUST_CHECK bool source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog,
                                     Error *err);
-/* Disables every enabled trigger of ours (undo of a committed fence). */
+/* Disables every enabled trigger of ours (undo of a committed fence). catalog may be NULL
+ * (after a crash it is not read yet): the triggers are found by their name in pg_trigger.
+ * Waits for a fence transaction that is still ending (its locks), so its outcome is seen. */
 MUST_CHECK bool source_fence_disable(Sql *source, const Ledger *ledger, const Catalog *catalog,
                                      Error *err);
 /* Whether the fence is on (a trigger of ours enabled anywhere). */

@@ -1,0 +1,108 @@
+/*
+ * The end of a migration, in either way: everything that was made on the source is undone,
+ * newest first, then what was changed on the target, then our schema and the log (S2).
+ */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/memory.h"
+#include "proxy/migration/internal.h"
+
+static void
+remove_files(const char *directory)
+{
+	DIR *dir = opendir(directory);
+	struct dirent *entry;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		char *path = mem_printf("%s/%s", directory, entry->d_name);
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			unlink(path);
+		free(path);
+	}
+	if (dir != NULL)
+		closedir(dir);
+}
+
+/* The log's changes are of no use to anybody any more; the directory stays. */
+static void
+remove_log(const Config *config)
+{
+	char *log = mem_printf("%s/log", config->state_dir);
+	char *dump = mem_printf("%s/schema.dump", config->state_dir);
+
+	remove_files(log);
+	rmdir(log);
+	unlink(dump);
+	free(log);
+	free(dump);
+}
+
+static void
+say_what_goes(Sql *target, const Ledger *ledger, const char *side)
+{
+	LedgerObject *objects;
+	size_t count;
+	Error err = ERROR_INIT;
+
+	if (!ledger_objects(target, ledger, side, NULL, &objects, &count, &err)) {
+		log_failure(LOG_WARNING, "cleanup", &err);
+		return;
+	}
+	for (size_t i = 0; i < count; i++)
+		log_info("cleanup", "%s: undoing %s", side, objects[i].what);
+	ledger_objects_free(objects, count);
+}
+
+bool
+cleanup_all(Migration *m, bool finish, Error *err)
+{
+	migration_set_detail(m, "removing what was made");
+	phase_stop_stream(m);
+	say_what_goes(m->target, &m->ledger, "source");
+	say_what_goes(m->target, &m->ledger, "target");
+	if (!ledger_undo(m->target, m->source, &m->ledger, "source", NULL, err) ||
+	    !ledger_undo(m->target, m->target, &m->ledger, "target", NULL, err) ||
+	    !ledger_drop(m->target, m->config->name, err))
+		return false;
+	remove_log(m->config);
+	log_info("cleanup", finish ? "finished: nothing of the migration is left on either side"
+	                           : "cancelled: nothing of the migration is left on the source; "
+	                             "copied tables stay on the target");
+	return true;
+}
+
+bool
+migration_cleanup(const Config *config, bool finish, Error *err)
+{
+	Migration m = {.config = config};
+	bool exists = false;
+	Journal journal = JOURNAL_NONE;
+
+	pthread_mutex_init(&m.lock, NULL);
+	bool ok = migration_connect(&m, err) && ledger_lock(m.target, config->name, err) &&
+	          ledger_exists(m.target, config->name, &exists, err);
+	if (ok && !exists) {
+		ok = error_set(err, ERROR_CONFIG, "the target has no migration \"%s\"", config->name);
+		error_set_hint(err, "there is nothing to %s; see --name", finish ? "finish" : "cancel");
+	}
+	ok = ok && ledger_load(m.target, config->name, &m.ledger, err) &&
+	     ledger_journal(m.target, &m.ledger, &journal, err);
+	if (ok && finish && journal != JOURNAL_SWITCHED) {
+		ok = error_set(err, ERROR_CONFIG, "migration \"%s\" has not switched", config->name);
+		error_set_hint(err, "`pgbaton cancel` gives it up");
+	} else if (ok && !finish && journal == JOURNAL_SWITCHED) {
+		ok = error_set(err, ERROR_CONFIG, "migration \"%s\" has switched: the target is live",
+		               config->name);
+		error_set_hint(err, "`pgbaton finish` ends it");
+	}
+	ok = ok && cleanup_all(&m, finish, err);
+	sql_close(m.source);
+	sql_close(m.target);
+	pthread_mutex_destroy(&m.lock);
+	return ok;
+}

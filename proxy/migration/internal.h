@@ -1,0 +1,102 @@
+/*
+ * internal.h: what the files of proxy/migration share. Nobody else includes it.
+ */
+#ifndef PGBATON_PROXY_MIGRATION_INTERNAL_H
+#define PGBATON_PROXY_MIGRATION_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "apply/ledger.h"
+#include "apply/schema/schema.h"
+#include "common/queue.h"
+#include "common/stop.h"
+#include "proxy/migration/migration.h"
+
+typedef struct Monitor Monitor;
+
+/* `lock` guards what the status shows; the rest belongs to the migration's thread. */
+struct Migration {
+	const Config *config;
+	Stop *stop;                /* SIGTERM or cancel: everything under way ends */
+	atomic_bool cancel_wanted;
+	atomic_bool pause_wanted;
+	Queue *requests;           /* MigrationRequest *, for the thread */
+	pthread_t thread;
+	int exit_code;
+
+	pthread_mutex_t lock;
+	MigrationState state;
+	int64_t since_us;
+	char detail[160];
+	Error error;
+	bool retrying;
+	CutoverStatus cutover;
+	SlotHealth slot;
+	Lsn source_lsn;
+	int64_t copy_started_ms;
+	uint64_t copy_bytes_at_start;
+	Ledger ledger;             /* written once, before catalog */
+	Catalog *catalog;          /* set once */
+	TxLog *log;                /* set and taken out under the lock */
+	Receiver *receiver;
+	Applier *applier;
+
+	/* the thread's own */
+	Sql *source;
+	Sql *target;
+	Sql *lock_session;         /* holds the migration's advisory lock */
+	Monitor *monitor;
+	Lsn start;                 /* the slot's consistent point */
+	bool fresh;                /* no copy was begun yet: a failure leaves nothing behind */
+	bool paused;               /* the applier is paused for pause_wanted */
+	char system_id[24];
+};
+
+/* ---- migration.c ---- */
+
+/* The one place where the state changes; records it in the ledger where there is one. */
+MUST_CHECK bool migration_set_state(Migration *m, MigrationState state, Error *err);
+void migration_set_detail(Migration *m, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Reopens the control sessions that are lost. */
+MUST_CHECK bool migration_connect(Migration *m, Error *err);
+SourceSetup migration_source_setup(Migration *m);
+SchemaWork migration_schema_work(Migration *m);
+bool migration_online(const Migration *m);
+
+/* ---- phases.c: each may be run again after a failure or restart ---- */
+
+MUST_CHECK bool phase_open(Migration *m, Error *err); /* sessions, lock, ledger, journal */
+/* *blocked: findings of the check that block; they were logged. */
+MUST_CHECK bool phase_check(Migration *m, bool *blocked, Error *err);
+MUST_CHECK bool phase_prepare(Migration *m, Error *err);
+MUST_CHECK bool phase_copy(Migration *m, Error *err);
+MUST_CHECK bool phase_offline_end(Migration *m, Error *err);
+MUST_CHECK bool phase_catch_up(Migration *m, Error *err);
+/* Sends a marker and waits until everything before it is applied. */
+MUST_CHECK bool phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err);
+void phase_stop_stream(Migration *m);
+
+/* ---- cutover.c ---- */
+
+/* One cutover with its attempts. False: aborted, everything undone, source goes on. */
+MUST_CHECK bool cutover_run(Migration *m, const MigrationRequest *request, Error *err);
+/* Start after a crash: undoes what a cutover before its journal left. */
+MUST_CHECK bool cutover_recover(Migration *m, bool *switched, Error *err);
+/* Compares source and target at one and the same state (a short hold on the source). */
+MUST_CHECK bool cutover_verify(Migration *m, Error *err);
+
+/* ---- cleanup.c ---- */
+
+/* finish and cancel, on open sessions: the source's objects, the target's, the ledger,
+ * the log. What could not be removed is named. */
+MUST_CHECK bool cleanup_all(Migration *m, bool finish, Error *err);
+
+/* ---- monitor.c: watches the source on a session of its own ---- */
+
+Monitor *monitor_start(Migration *m);
+void monitor_stop(Monitor *monitor);
+/* Something that cannot come right by itself (slot lost, publication altered). */
+bool monitor_failed(Monitor *monitor, Error *err);
+
+#endif

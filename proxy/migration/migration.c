@@ -1,0 +1,657 @@
+/*
+ * The migration's thread and its state machine.
+ *
+ *                 phase_check      phase_prepare    phase_copy
+ *   CHECKING ----------------> PREPARING ------> COPYING ------> CATCHING_UP
+ *      | blockers: exit 3                           |                 | phase_catch_up
+ *      v                              offline: FINISHED               v
+ *                                                                 FOLLOWING <--+
+ *                                                      cutover_run |           | aborted
+ *                                                                  v           |
+ *                                                            CUTTING_OVER -----+
+ *                                                                  | journal committed (K4)
+ *                                                                  v
+ *                                               FINISHED <---- SWITCHED
+ *                                                  cleanup_all(finish)
+ *
+ * From COPYING on a failure leads to FAILED, where the process stays so that the status can
+ * be read; resume runs the phase again (each phase can be repeated), cancel undoes all. Before
+ * COPYING a failure of a fresh migration undoes what was made and ends with exit 1.
+ */
+#include "proxy/migration/migration.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/memory.h"
+#include "proxy/migration/internal.h"
+
+static const char *const state_names[] = {
+	[STATE_CHECKING] = "checking",         [STATE_PREPARING] = "preparing",
+	[STATE_COPYING] = "copying",           [STATE_CATCHING_UP] = "catching_up",
+	[STATE_FOLLOWING] = "following",       [STATE_CUTTING_OVER] = "cutting_over",
+	[STATE_SWITCHED] = "switched",         [STATE_FINISHED] = "finished",
+	[STATE_FAILED] = "failed",             [STATE_CANCELLED] = "cancelled",
+};
+
+const char *
+migration_state_name(MigrationState state)
+{
+	return state_names[state];
+}
+
+bool
+migration_state_parse(const char *text, MigrationState *out)
+{
+	for (size_t i = 0; i < sizeof(state_names) / sizeof(state_names[0]); i++) {
+		if (strcmp(text, state_names[i]) == 0) {
+			*out = (MigrationState)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool
+migration_online(const Migration *m)
+{
+	return m->config->mode == MODE_ONLINE;
+}
+
+static void
+enter_state(Migration *m, MigrationState state)
+{
+	pthread_mutex_lock(&m->lock);
+	bool changed = m->state != state;
+	if (changed) {
+		m->state = state;
+		m->since_us = clock_wall_us();
+		m->detail[0] = '\0';
+	}
+	pthread_mutex_unlock(&m->lock);
+	if (changed)
+		log_info("migration", "state is now %s", state_names[state]);
+}
+
+/* FAILED, CANCELLED and FINISHED are not recorded: after a restart the migration goes on
+ * from the last working state, and the other two have no ledger any more. */
+bool
+migration_set_state(Migration *m, MigrationState state, Error *err)
+{
+	if (state != STATE_CHECKING && state < STATE_FINISHED &&
+	    !ledger_set_state(m->target, &m->ledger, state_names[state], err))
+		return false;
+	enter_state(m, state);
+	return true;
+}
+
+void
+migration_set_detail(Migration *m, const char *fmt, ...)
+{
+	char text[sizeof(m->detail)];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	pthread_mutex_lock(&m->lock);
+	snprintf(m->detail, sizeof(m->detail), "%s", text);
+	pthread_mutex_unlock(&m->lock);
+}
+
+static void
+note_error(Migration *m, const Error *err, bool retrying)
+{
+	pthread_mutex_lock(&m->lock);
+	m->error = *err;
+	m->retrying = retrying;
+	pthread_mutex_unlock(&m->lock);
+}
+
+static void
+clear_error(Migration *m)
+{
+	Error none = ERROR_INIT;
+	note_error(m, &none, false);
+}
+
+static bool
+reopen(Migration *m, Sql **sql, const ConnInfo *info, const char *side, Error *err)
+{
+	if (*sql != NULL && PQstatus(sql_pgconn(*sql)) == CONNECTION_OK)
+		return true;
+	sql_close(*sql);
+	*sql = sql_connect(info, side, "control", m->stop, err);
+	return *sql != NULL;
+}
+
+bool
+migration_connect(Migration *m, Error *err)
+{
+	return reopen(m, &m->source, m->config->source, "source", err) &&
+	       reopen(m, &m->target, m->config->target, "target", err);
+}
+
+SourceSetup
+migration_source_setup(Migration *m)
+{
+	return (SourceSetup){
+		.source = m->source,
+		.target = m->target,
+		.source_info = m->config->source,
+		.ledger = &m->ledger,
+		.catalog = m->catalog,
+		.replica_identity = m->config->replica_identity,
+		.slot_timeout_ms = m->config->slot_timeout_ms,
+		.stop = m->stop,
+	};
+}
+
+SchemaWork
+migration_schema_work(Migration *m)
+{
+	return (SchemaWork){
+		.source = m->config->source,
+		.target = m->config->target,
+		.target_sql = m->target,
+		.ledger = &m->ledger,
+		.catalog = m->catalog,
+		.state_dir = m->config->state_dir,
+		.selection = &m->config->selection,
+		.jobs = m->config->jobs,
+		.no_owner = m->config->no_owner,
+		.stop = m->stop,
+	};
+}
+
+/* ---- the walk through the phases ---- */
+
+typedef bool (*Phase)(Migration *m, Error *err);
+
+static bool
+is_retryable(const Error *err)
+{
+	return err->class == ERROR_NETWORK || error_has_sqlstate(err, "57P01") ||
+	       error_has_sqlstate(err, "57P02") || error_has_sqlstate(err, "57P03") ||
+	       error_has_sqlstate(err, "53300");
+}
+
+/* A cutover that was accepted and will not be run any more. */
+static void
+abort_waiting_cutover(Migration *m, const Error *err)
+{
+	pthread_mutex_lock(&m->lock);
+	if (m->cutover.outcome == CUTOVER_RUNNING) {
+		m->cutover.outcome = CUTOVER_ABORTED;
+		m->cutover.error = *err;
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
+/* Waits in FAILED for resume (true), or for cancel and stop (false). */
+static bool
+wait_for_resume(Migration *m, const Error *err)
+{
+	note_error(m, err, false);
+	abort_waiting_cutover(m, err);
+	log_failure(LOG_ERROR, "migration", err);
+	enter_state(m, STATE_FAILED);
+
+	while (!stop_requested(m->stop)) {
+		MigrationRequest *request = NULL;
+		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(100)) != QUEUE_OK)
+			continue;
+		bool resume = request->command == COMMAND_RESUME;
+		free(request);
+		if (resume) {
+			clear_error(m);
+			return true;
+		}
+	}
+	return false;
+}
+
+enum { RETRY_FIRST_MS = 500, RETRY_MOST_MS = 15000 };
+
+/*
+ * Runs one phase until it succeeds. Lost connections are retried with back-off; anything
+ * else waits in FAILED for the operator. False: stop or cancel.
+ */
+static bool
+run_phase(Migration *m, MigrationState state, Phase phase)
+{
+	int64_t pause_ms = RETRY_FIRST_MS;
+
+	for (;;) {
+		Error err = ERROR_INIT;
+		if (migration_connect(m, &err) && migration_set_state(m, state, &err) &&
+		    phase(m, &err)) {
+			clear_error(m);
+			return true;
+		}
+		if (stop_requested(m->stop))
+			return false;
+		if (is_retryable(&err)) {
+			note_error(m, &err, true);
+			log_failure(LOG_WARNING, "migration", &err);
+			if (!stop_sleep_ms(m->stop, clock_jitter_ms(pause_ms), NULL))
+				return false;
+			pause_ms = pause_ms * 2 < RETRY_MOST_MS ? pause_ms * 2 : RETRY_MOST_MS;
+			continue;
+		}
+		if (!wait_for_resume(m, &err))
+			return false;
+		pause_ms = RETRY_FIRST_MS;
+	}
+}
+
+/* A fresh start that did not come to copying leaves nothing behind. */
+static void
+undo_fresh_start(Migration *m)
+{
+	Error err = ERROR_INIT;
+
+	if (!m->fresh || m->ledger.id[0] == '\0' || stop_requested(m->stop))
+		return;
+	log_info("migration", "removing what this start has made");
+	if (!migration_connect(m, &err) || !cleanup_all(m, false, &err))
+		log_failure(LOG_ERROR, "migration", &err);
+}
+
+/* Up to PREPARING: failures end the process, nothing has to be waited for. */
+static bool
+begin(Migration *m, bool *switched)
+{
+	Error err = ERROR_INIT;
+	bool blocked = false;
+
+	*switched = false;
+	if (!phase_open(m, &err) || !cutover_recover(m, switched, &err))
+		goto failed;
+	if (*switched)
+		return true;
+	if (!phase_check(m, &blocked, &err))
+		goto failed;
+	if (blocked) {
+		m->exit_code = 3;
+		enter_state(m, STATE_FAILED);
+		return false;
+	}
+	if (!phase_prepare(m, &err))
+		goto failed;
+	return true;
+
+failed:
+	if (err.class != ERROR_CANCELLED) {
+		m->exit_code = 1;
+		note_error(m, &err, false);
+		log_failure(LOG_ERROR, "migration", &err);
+		enter_state(m, STATE_FAILED);
+	}
+	phase_stop_stream(m);
+	undo_fresh_start(m);
+	return false;
+}
+
+/* What stopped the stream for good, if anything. */
+static bool
+stream_failed(Migration *m, Error *err)
+{
+	ReceiverState receiver;
+	ApplierState applier;
+
+	receiver_state(m->receiver, &receiver);
+	if (receiver.failed) {
+		*err = receiver.error;
+		return true;
+	}
+	applier_state(m->applier, &applier);
+	if (applier.phase == APPLIER_FAILED) {
+		*err = applier.error;
+		return true;
+	}
+	return monitor_failed(m->monitor, err);
+}
+
+/* After resume: what had failed is begun again, the rest goes on. */
+static bool
+restart_stream(Migration *m, Error *err)
+{
+	phase_stop_stream(m);
+	return phase_prepare(m, err);
+}
+
+static void
+follow_pause(Migration *m)
+{
+	Error err = ERROR_INIT;
+	bool wanted = atomic_load(&m->pause_wanted);
+
+	if (wanted == m->paused)
+		return;
+	if (!wanted)
+		applier_resume(m->applier);
+	else if (!applier_pause(m->applier, deadline_in_ms(60000), &err)) {
+		log_failure(LOG_WARNING, "migration", &err);
+		return;
+	}
+	m->paused = wanted;
+	log_info("migration", wanted ? "apply is paused; receiving goes on" : "apply goes on");
+}
+
+static bool
+follow_cutover(Migration *m, const MigrationRequest *request)
+{
+	Error err = ERROR_INIT;
+	bool ok = !m->paused && migration_connect(m, &err) && cutover_run(m, request, &err);
+
+	if (m->paused)
+		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
+	pthread_mutex_lock(&m->lock);
+	m->cutover.outcome = ok ? CUTOVER_SWITCHED : CUTOVER_ABORTED;
+	m->cutover.error = err;
+	pthread_mutex_unlock(&m->lock);
+	if (!ok)
+		log_failure(LOG_ERROR, "cutover", &err);
+	return ok;
+}
+
+static void
+follow_verify(Migration *m)
+{
+	Error err = ERROR_INIT;
+	bool ok = migration_connect(m, &err) && cutover_verify(m, &err);
+
+	if (ok) {
+		clear_error(m);
+		migration_set_detail(m, "verified: source and target are equal");
+		log_info("verify", "source and target are equal");
+	} else {
+		migration_set_detail(m, "verify failed: %s", err.message);
+		note_error(m, &err, false);
+		log_failure(LOG_ERROR, "verify", &err);
+	}
+}
+
+typedef enum { FOLLOW_SWITCHED, FOLLOW_FAILED, FOLLOW_STOPPED } FollowEnd;
+
+/* An automatic cutover that was aborted is tried again after this. */
+enum { AUTO_CUTOVER_AGAIN_MS = 30000 };
+
+/* FOLLOWING: the stream runs by itself; here commands are taken and its health is watched. */
+static FollowEnd
+follow(Migration *m, Error *err)
+{
+	int64_t next_auto_ms = clock_mono_ms();
+
+	while (!stop_requested(m->stop)) {
+		MigrationRequest *request = NULL;
+
+		follow_pause(m);
+		if (m->config->cutover_auto && !m->paused && clock_mono_ms() >= next_auto_ms) {
+			MigrationRequest own = {.command = COMMAND_CUTOVER};
+			uint64_t ticket;
+			next_auto_ms = clock_mono_ms() + AUTO_CUTOVER_AGAIN_MS;
+			if (!migration_command(m, &own, &ticket, err))
+				log_failure(LOG_WARNING, "cutover", err);
+		}
+		if (stream_failed(m, err))
+			return FOLLOW_FAILED;
+		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(50)) != QUEUE_OK)
+			continue;
+		MigrationRequest todo = *request;
+		free(request);
+		if (todo.command == COMMAND_CUTOVER && follow_cutover(m, &todo))
+			return FOLLOW_SWITCHED;
+		if (todo.command == COMMAND_VERIFY)
+			follow_verify(m);
+	}
+	return FOLLOW_STOPPED;
+}
+
+/* FOLLOWING until the switch, through failures. False: stop or cancel. */
+static bool
+run_following(Migration *m)
+{
+	for (;;) {
+		Error err = ERROR_INIT;
+		if (migration_connect(m, &err) && migration_set_state(m, STATE_FOLLOWING, &err)) {
+			FollowEnd end = follow(m, &err);
+			if (end == FOLLOW_SWITCHED)
+				return true;
+			if (end == FOLLOW_STOPPED)
+				return false;
+		} else if (is_retryable(&err)) {
+			note_error(m, &err, true);
+			if (!stop_sleep_ms(m->stop, clock_jitter_ms(RETRY_FIRST_MS), NULL))
+				return false;
+			continue;
+		}
+		do {
+			if (!wait_for_resume(m, &err))
+				return false;
+		} while (!migration_connect(m, &err) || !restart_stream(m, &err) ||
+		         !phase_catch_up(m, &err));
+	}
+}
+
+/* SWITCHED: nothing is left to do but to wait for finish. */
+static void
+run_switched(Migration *m)
+{
+	enter_state(m, STATE_SWITCHED);
+	while (!stop_requested(m->stop)) {
+		MigrationRequest *request = NULL;
+		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(100)) != QUEUE_OK)
+			continue;
+		bool finish = request->command == COMMAND_FINISH;
+		free(request);
+		if (!finish)
+			continue;
+
+		Error err = ERROR_INIT;
+		clear_error(m);
+		if (migration_connect(m, &err) && cleanup_all(m, true, &err)) {
+			enter_state(m, STATE_FINISHED);
+			return;
+		}
+		note_error(m, &err, false);
+		log_failure(LOG_ERROR, "migration", &err);
+	}
+}
+
+static void
+run_cancel(Migration *m)
+{
+	Error err = ERROR_INIT;
+
+	/* The old stop has been used up; what undoes must not be stopped by it. */
+	sql_close(m->source);
+	sql_close(m->target);
+	m->source = sql_connect(m->config->source, "source", "cancel", NULL, &err);
+	m->target = m->source != NULL
+	                ? sql_connect(m->config->target, "target", "cancel", NULL, &err)
+	                : NULL;
+	if (m->target != NULL && cleanup_all(m, false, &err)) {
+		enter_state(m, STATE_CANCELLED);
+		return;
+	}
+	error_set_hint(&err, "run `pgbaton cancel` with --source and --target again when both "
+	                     "servers can be reached");
+	m->exit_code = 1;
+	note_error(m, &err, false);
+	log_failure(LOG_ERROR, "migration", &err);
+	enter_state(m, STATE_FAILED);
+}
+
+static void
+run(Migration *m)
+{
+	bool switched;
+
+	if (!begin(m, &switched))
+		return;
+	if (!switched) {
+		if (!run_phase(m, STATE_COPYING, phase_copy))
+			return;
+		if (!migration_online(m)) {
+			if (run_phase(m, STATE_COPYING, phase_offline_end))
+				enter_state(m, STATE_FINISHED);
+			return;
+		}
+		if (!run_phase(m, STATE_CATCHING_UP, phase_catch_up) || !run_following(m))
+			return;
+	}
+	run_switched(m);
+}
+
+static void *
+migration_main(void *arg)
+{
+	Migration *m = arg;
+
+	run(m);
+	phase_stop_stream(m);
+	if (atomic_load(&m->cancel_wanted) && m->ledger.id[0] != '\0')
+		run_cancel(m);
+	sql_close(m->lock_session);
+	sql_close(m->source);
+	sql_close(m->target);
+	m->lock_session = m->source = m->target = NULL;
+	return NULL;
+}
+
+/* ---- the outside ---- */
+
+Migration *
+migration_start(const Config *config, Error *err)
+{
+	Migration *m = mem_zalloc(sizeof(Migration));
+
+	m->config = config;
+	m->stop = stop_new();
+	m->requests = queue_new(64);
+	m->state = STATE_CHECKING;
+	m->since_us = clock_wall_us();
+	pthread_mutex_init(&m->lock, NULL);
+	if (pthread_create(&m->thread, NULL, migration_main, m) != 0) {
+		error_set(err, ERROR_BUG, "cannot start the migration's thread");
+		queue_free(m->requests);
+		stop_free(m->stop);
+		free(m);
+		return NULL;
+	}
+	return m;
+}
+
+void
+migration_stop(Migration *migration)
+{
+	stop_request(migration->stop);
+}
+
+int
+migration_wait(Migration *migration)
+{
+	pthread_join(migration->thread, NULL);
+	return migration->exit_code;
+}
+
+void
+migration_free(Migration *migration)
+{
+	void *request;
+
+	if (migration == NULL)
+		return;
+	queue_close(migration->requests);
+	while (queue_pop(migration->requests, &request, 1) == QUEUE_OK)
+		free(request);
+	queue_free(migration->requests);
+	catalog_free(migration->catalog);
+	stop_free(migration->stop);
+	pthread_mutex_destroy(&migration->lock);
+	free(migration);
+}
+
+static bool
+refuse(Error *err, MigrationState state, const char *what, const char *needs)
+{
+	error_set(err, ERROR_CONFIG, "cannot %s while %s", what, state_names[state]);
+	return error_set_hint(err, "%s", needs);
+}
+
+/* Which states a command may come in; the caller holds the lock. */
+static bool
+command_allowed(Migration *m, MigrationCommand command, Error *err)
+{
+	MigrationState now = m->state;
+
+	switch (command) {
+	case COMMAND_CUTOVER:
+		if (m->cutover.outcome == CUTOVER_RUNNING)
+			return error_set(err, ERROR_CONFIG, "a cutover is running already");
+		if (now != STATE_FOLLOWING)
+			return refuse(err, now, "cut over",
+			              "`pgbaton wait --for following` waits until it can");
+		if (atomic_load(&m->pause_wanted))
+			return refuse(err, now, "cut over a paused migration", "run `pgbaton resume` first");
+		return true;
+	case COMMAND_VERIFY:
+		return now == STATE_FOLLOWING || refuse(err, now, "verify", "it needs state following");
+	case COMMAND_FINISH:
+		return now == STATE_SWITCHED ||
+		       refuse(err, now, "finish", "finish ends a migration that has switched; "
+		                                  "`pgbaton cancel` gives one up before");
+	case COMMAND_CANCEL:
+		if (now == STATE_SWITCHED || now == STATE_FINISHED)
+			return refuse(err, now, "cancel", "the target is live: `pgbaton finish` ends it");
+		if (now == STATE_CUTTING_OVER)
+			return refuse(err, now, "cancel", "wait for the cutover's end");
+		return true;
+	case COMMAND_PAUSE:
+	case COMMAND_RESUME:
+		return now < STATE_SWITCHED || now == STATE_FAILED ||
+		       refuse(err, now, "pause or resume", "nothing is applied any more");
+	case COMMAND_REHEARSE:
+	case COMMAND_FAILBACK:
+		return error_set(err, ERROR_CONFIG, "not available yet");
+	}
+	return error_set(err, ERROR_BUG, "unknown command %d", (int)command);
+}
+
+bool
+migration_command(Migration *migration, const MigrationRequest *request, uint64_t *ticket,
+                  Error *err)
+{
+	pthread_mutex_lock(&migration->lock);
+	bool ok = command_allowed(migration, request->command, err);
+	if (ok && request->command == COMMAND_CUTOVER) {
+		uint64_t id = migration->cutover.id + 1;
+		migration->cutover = (CutoverStatus){.id = id, .outcome = CUTOVER_RUNNING};
+	}
+	*ticket = migration->cutover.id;
+	pthread_mutex_unlock(&migration->lock);
+	if (!ok)
+		return false;
+
+	if (request->command == COMMAND_PAUSE || request->command == COMMAND_RESUME)
+		atomic_store(&migration->pause_wanted, request->command == COMMAND_PAUSE);
+	if (request->command == COMMAND_CANCEL) {
+		atomic_store(&migration->cancel_wanted, true);
+		stop_request(migration->stop);
+		return true;
+	}
+
+	MigrationRequest *copy = mem_alloc(sizeof(*copy));
+	*copy = *request;
+	if (queue_push(migration->requests, copy, deadline_in_ms(1000)) != QUEUE_OK) {
+		free(copy);
+		return error_set(err, ERROR_TIMEOUT, "too many commands are waiting");
+	}
+	return true;
+}

@@ -1,0 +1,164 @@
+/*
+ * Watches the source on a session of its own: how far it is, what the slot holds back, and
+ * what somebody may have done to slot and publication behind our back. Warns before the
+ * slot's limit is reached (S3).
+ */
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/memory.h"
+#include "proxy/migration/internal.h"
+
+struct Monitor {
+	Migration *m;
+	Stop *stop;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	Error failure; /* under lock */
+};
+
+enum {
+	POSITION_EVERY_MS = 1000,
+	PUBLICATION_EVERY = 5, /* rounds */
+	QUERY_TIMEOUT_MS = 10000,
+	WARN_EVERY_MS = 60000
+};
+
+static void
+set_failure(Monitor *monitor, const Error *err)
+{
+	pthread_mutex_lock(&monitor->lock);
+	if (monitor->failure.class == ERROR_NONE)
+		monitor->failure = *err;
+	pthread_mutex_unlock(&monitor->lock);
+}
+
+static void
+warn_of_limit(const SlotHealth *slot, int64_t *next_warning_ms)
+{
+	bool close = slot->safe_bytes >= 0 && (uint64_t)slot->safe_bytes < slot->kept_bytes / 4;
+
+	if (!close || clock_mono_ms() < *next_warning_ms)
+		return;
+	*next_warning_ms = clock_mono_ms() + WARN_EVERY_MS;
+	log_warning("monitor",
+	            "the slot holds back %llu bytes of WAL and is %lld bytes from "
+	            "max_slot_wal_keep_size: raise it on the source, or the slot will be lost",
+	            (unsigned long long)slot->kept_bytes, (long long)slot->safe_bytes);
+}
+
+static bool
+look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err)
+{
+	Migration *m = monitor->m;
+	SlotHealth slot;
+	char text[32];
+	Lsn lsn = LSN_INVALID;
+
+	if (!source_slot_health(source, &m->ledger, &slot, err) ||
+	    !sql_value(source, err, text, sizeof(text), "SELECT pg_current_wal_lsn()::text"))
+		return false;
+	if (!lsn_parse(text, &lsn))
+		return error_set(err, ERROR_PROTOCOL, "pg_current_wal_lsn() gave \"%s\"", text);
+
+	pthread_mutex_lock(&m->lock);
+	m->slot = slot;
+	m->source_lsn = lsn;
+	pthread_mutex_unlock(&m->lock);
+	warn_of_limit(&slot, next_warning_ms);
+
+	if (slot.exists && !slot.lost)
+		return true;
+	if (slot.exists)
+		error_set(err, ERROR_CONFIG, "replication slot \"%s\" was invalidated by the source (%s)",
+		          m->ledger.name, slot.why);
+	else
+		error_set(err, ERROR_CONFIG, "replication slot \"%s\" is gone from the source",
+		          m->ledger.name);
+	error_set_hint(err, "changes are lost: run `pgbaton cancel` and begin again");
+	set_failure(monitor, err);
+	return false;
+}
+
+/* One round. False: the session is useless, or a failure was noted. */
+static bool
+look(Monitor *monitor, Sql *source, unsigned round, int64_t *next_warning_ms, Error *err)
+{
+	Migration *m = monitor->m;
+
+	if (!look_at_slot(monitor, source, next_warning_ms, err))
+		return false;
+	if (round % PUBLICATION_EVERY != 0 ||
+	    source_check_publication(source, &m->ledger, m->catalog, err))
+		return true;
+	if (err->class == ERROR_CONFIG)
+		set_failure(monitor, err);
+	return false;
+}
+
+static void *
+monitor_main(void *arg)
+{
+	Monitor *monitor = arg;
+	Migration *m = monitor->m;
+	Sql *source = NULL;
+	int64_t next_warning_ms = 0;
+
+	for (unsigned round = 0; !stop_requested(monitor->stop); round++) {
+		Error err = ERROR_INIT;
+
+		if (source == NULL) {
+			source = sql_connect(m->config->source, "source", "monitor", monitor->stop, &err);
+			if (source != NULL)
+				sql_set_timeout_ms(source, QUERY_TIMEOUT_MS);
+		}
+		if (source != NULL && !look(monitor, source, round, &next_warning_ms, &err)) {
+			sql_close(source);
+			source = NULL;
+		}
+		if (err.class != ERROR_NONE && err.class != ERROR_CANCELLED)
+			log_failure(LOG_WARNING, "monitor", &err);
+		if (!stop_sleep_ms(monitor->stop, POSITION_EVERY_MS, NULL))
+			break;
+	}
+	sql_close(source);
+	return NULL;
+}
+
+Monitor *
+monitor_start(Migration *m)
+{
+	Monitor *monitor = mem_zalloc(sizeof(Monitor));
+
+	monitor->m = m;
+	monitor->stop = stop_new();
+	pthread_mutex_init(&monitor->lock, NULL);
+	CHECK(pthread_create(&monitor->thread, NULL, monitor_main, monitor) == 0);
+	return monitor;
+}
+
+void
+monitor_stop(Monitor *monitor)
+{
+	if (monitor == NULL)
+		return;
+	stop_request(monitor->stop);
+	pthread_join(monitor->thread, NULL);
+	pthread_mutex_destroy(&monitor->lock);
+	stop_free(monitor->stop);
+	free(monitor);
+}
+
+bool
+monitor_failed(Monitor *monitor, Error *err)
+{
+	if (monitor == NULL)
+		return false;
+	pthread_mutex_lock(&monitor->lock);
+	bool failed = monitor->failure.class != ERROR_NONE;
+	if (failed)
+		*err = monitor->failure;
+	pthread_mutex_unlock(&monitor->lock);
+	return failed;
+}

@@ -1,0 +1,570 @@
+/*
+ * The phases up to following. Each can be run again: after a lost connection, after resume,
+ * after a restart of the process. What is done already is recognised, not repeated.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "apply/copy/copy.h"
+#include "apply/schema/target.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/log.h"
+#include "common/memory.h"
+#include "proxy/migration/internal.h"
+
+/* ---- open: sessions, lock, ledger ---- */
+
+static bool
+source_identity(Migration *m, Error *err)
+{
+	/* pg_control_system() may be denied; the replication connection then still tells. */
+	return sql_value(m->source, err, m->system_id, sizeof(m->system_id),
+	                 "SELECT system_identifier::text FROM pg_control_system()");
+}
+
+static bool
+new_ledger(Migration *m, Ledger *ledger, Error *err)
+{
+	snprintf(ledger->name, sizeof(ledger->name), "%s", m->config->name);
+	snprintf(ledger->system_id, sizeof(ledger->system_id), "%s", m->system_id);
+	snprintf(ledger->mode, sizeof(ledger->mode), "%s", migration_online(m) ? "online" : "offline");
+	ledger->lanes = m->config->lanes;
+	return sql_value(m->source, err, ledger->source_db, sizeof(ledger->source_db),
+	                 "SELECT current_database()") &&
+	       sql_value(m->target, err, ledger->id, sizeof(ledger->id),
+	                 "SELECT gen_random_uuid()::text");
+}
+
+/* A ledger that is there must be of this very migration. */
+static bool
+check_ledger(Migration *m, const Ledger *ledger, Error *err)
+{
+	char database[256];
+	const char *mode = migration_online(m) ? "online" : "offline";
+
+	if (!sql_value(m->source, err, database, sizeof(database), "SELECT current_database()"))
+		return false;
+	if (strcmp(ledger->system_id, m->system_id) != 0 ||
+	    strcmp(ledger->source_db, database) != 0) {
+		error_set(err, ERROR_CONFIG,
+		          "the target holds a migration \"%s\" from another source (database %s of "
+		          "system %s; this one is database %s of system %s)",
+		          ledger->name, ledger->source_db, ledger->system_id, database, m->system_id);
+		return error_set_hint(err, "use another --name, or cancel that migration");
+	}
+	if (strcmp(ledger->mode, mode) != 0) {
+		error_set(err, ERROR_CONFIG, "migration \"%s\" was begun with --mode %s", ledger->name,
+		          ledger->mode);
+		return error_set_hint(err, "go on with --mode %s, or run `pgbaton cancel`", ledger->mode);
+	}
+	return true;
+}
+
+bool
+phase_open(Migration *m, Error *err)
+{
+	Ledger ledger = {.lanes = 0};
+	bool exists;
+
+	if (!migration_connect(m, err))
+		return false;
+	if (m->lock_session == NULL) {
+		m->lock_session = sql_connect(m->config->target, "target", "lock", m->stop, err);
+		if (m->lock_session == NULL)
+			return false;
+	}
+	if (!ledger_lock(m->lock_session, m->config->name, err) || !source_identity(m, err) ||
+	    !ledger_exists(m->target, m->config->name, &exists, err))
+		return false;
+
+	m->fresh = true;
+	if (exists) {
+		char state[32];
+		if (!ledger_load(m->target, m->config->name, &ledger, err) ||
+		    !check_ledger(m, &ledger, err) ||
+		    !ledger_get_state(m->target, &ledger, state, err))
+			return false;
+		MigrationState at;
+		m->fresh = !migration_state_parse(state, &at) || at < STATE_COPYING;
+		log_info("migration", "going on with migration %s, which was %s", ledger.id, state);
+		pthread_mutex_lock(&m->lock);
+		m->ledger = ledger;
+		pthread_mutex_unlock(&m->lock);
+	}
+	return true;
+}
+
+/* ---- check ---- */
+
+static void
+log_finding(const Finding *finding)
+{
+	LogLevel level = finding->severity == FINDING_BLOCKER   ? LOG_ERROR
+	                 : finding->severity == FINDING_WARNING ? LOG_WARNING
+	                                                        : LOG_INFO;
+	log_event(level, "check", "%s: %s%s%s", finding->object, finding->message,
+	          finding->fix != NULL ? "; " : "", finding->fix != NULL ? finding->fix : "");
+}
+
+static void
+report_blockers(Migration *m, const Findings *findings)
+{
+	const Finding *first = NULL;
+
+	for (size_t i = 0; i < findings->count; i++) {
+		log_finding(&findings->items[i]);
+		if (first == NULL && findings->items[i].severity == FINDING_BLOCKER)
+			first = &findings->items[i];
+	}
+	if (first == NULL)
+		return;
+	pthread_mutex_lock(&m->lock);
+	error_set(&m->error, ERROR_CONFIG, "%s: %s", first->object, first->message);
+	if (first->fix != NULL)
+		error_set_hint(&m->error, "%s", first->fix);
+	pthread_mutex_unlock(&m->lock);
+}
+
+static void
+keep_catalog(Migration *m, Catalog *catalog)
+{
+	pthread_mutex_lock(&m->lock);
+	m->catalog = catalog;
+	pthread_mutex_unlock(&m->lock);
+}
+
+bool
+phase_check(Migration *m, bool *blocked, Error *err)
+{
+	const Config *config = m->config;
+	CheckOptions options = {
+		.online = migration_online(m),
+		.schema_copy = config->schema_copy,
+		.replica_identity = config->replica_identity,
+		.name = config->name,
+		.log_directory = config->state_dir,
+		.resuming = m->ledger.id[0] != '\0',
+		.selection = config->selection,
+	};
+	Findings *findings = findings_new();
+	Catalog *catalog = NULL;
+
+	migration_set_detail(m, "checking both servers");
+	bool ok = check_run(m->source, m->target, config->source, &options, findings, &catalog, err);
+	if (ok) {
+		*blocked = findings_count(findings, FINDING_BLOCKER) > 0;
+		report_blockers(m, findings);
+		if (catalog == NULL && !*blocked)
+			ok = error_set(err, ERROR_BUG, "the check did not read the catalogue");
+	}
+	findings_free(findings);
+	if (ok && !*blocked)
+		keep_catalog(m, catalog);
+	else
+		catalog_free(catalog);
+	return ok;
+}
+
+/* ---- prepare ---- */
+
+static bool
+has_log_segments(const char *directory)
+{
+	DIR *dir = opendir(directory);
+	struct dirent *entry;
+	bool found = false;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		const char *dot = strrchr(entry->d_name, '.');
+		if (dot != NULL && strcmp(dot, ".log") == 0)
+			found = true;
+	}
+	if (dir != NULL)
+		closedir(dir);
+	return found;
+}
+
+/*
+ * With confirm = logged the log is the only copy of what the source has recycled. A log that
+ * is not there any more is lost transactions, unless nothing was confirmed from it.
+ */
+static bool
+open_log(Migration *m, bool slot_created, Error *err)
+{
+	char *directory = mem_printf("%s/log", m->config->state_dir);
+	TxLogOptions options = {
+		.directory = directory,
+		.identity = m->ledger.id,
+		.max_bytes = m->config->log_max_bytes,
+		.compress = m->config->log_compress,
+	};
+	TxLog *log = NULL;
+
+	if (mkdir(m->config->state_dir, 0700) != 0 && errno != EEXIST) {
+		error_set_errno(err, ERROR_STORAGE, errno, "state directory %s", m->config->state_dir);
+	} else if (!slot_created && !m->fresh && m->config->confirm == CONFIRM_LOGGED &&
+	           !has_log_segments(directory)) {
+		error_set(err, ERROR_STORAGE,
+		          "%s holds no transaction log, but migration \"%s\" has logged and confirmed "
+		          "changes: they exist nowhere else any more",
+		          directory, m->ledger.name);
+		error_set_hint(err, "start with the --state-dir that was used before; if it is gone, "
+		                    "run `pgbaton cancel` and begin again");
+	} else {
+		log = txlog_open(&options, err);
+	}
+	free(directory);
+	if (log == NULL)
+		return false;
+	pthread_mutex_lock(&m->lock);
+	m->log = log;
+	pthread_mutex_unlock(&m->lock);
+	return true;
+}
+
+static bool
+start_receiver(Migration *m, Error *err)
+{
+	char publications[160];
+	ReceiverOptions options = {
+		.source = m->config->source,
+		.system_id = m->ledger.system_id,
+		.slot = m->ledger.name,
+		.publication = publications,
+		.binary = m->catalog->stream_binary,
+		.confirm = m->config->confirm,
+		.start = m->start,
+	};
+
+	source_publications(&m->ledger, m->catalog, publications, sizeof(publications));
+	Receiver *receiver = receiver_start(&options, m->log, err);
+	if (receiver == NULL)
+		return false;
+	pthread_mutex_lock(&m->lock);
+	m->receiver = receiver;
+	pthread_mutex_unlock(&m->lock);
+	return true;
+}
+
+/* The slot that a migration in progress must find: without it the changes are lost. */
+static bool
+slot_must_exist(Migration *m, Error *err)
+{
+	SlotHealth slot;
+
+	if (!source_slot_health(m->source, &m->ledger, &slot, err))
+		return false;
+	if (slot.exists && !slot.lost)
+		return true;
+	if (!slot.exists)
+		error_set(err, ERROR_CONFIG, "replication slot \"%s\" is gone from the source: the "
+		          "changes since are lost", m->ledger.name);
+	else
+		error_set(err, ERROR_CONFIG, "replication slot \"%s\" was invalidated by the source "
+		          "(%s): the changes since are lost", m->ledger.name, slot.why);
+	return error_set_hint(err, "this migration cannot go on: run `pgbaton cancel` and begin "
+	                           "again; see max_slot_wal_keep_size on the source");
+}
+
+static bool
+prepare_source(Migration *m, bool *slot_created, Error *err)
+{
+	SourceSetup setup = migration_source_setup(m);
+
+	*slot_created = false;
+	if (!m->fresh) {
+		migration_set_detail(m, "checking slot and publication");
+		return slot_must_exist(m, err) &&
+		       source_setup_identities(&setup, err) &&
+		       source_check_publication(m->source, &m->ledger, m->catalog, err) &&
+		       ledger_get_start(m->target, &m->ledger, &m->start, err);
+	}
+
+	migration_set_detail(m, "replica identities");
+	if (!source_setup_identities(&setup, err))
+		return false;
+	FAULT_POINT("prepare_identities");
+	migration_set_detail(m, "publication");
+	if (!source_setup_publication(&setup, err))
+		return false;
+	FAULT_POINT("prepare_publication");
+	migration_set_detail(m, "replication slot (waits for running transactions)");
+	if (!source_setup_slot(&setup, slot_created, &m->start, err))
+		return false;
+	FAULT_POINT("prepare_slot");
+	return ledger_set_start(m->target, &m->ledger, m->start, err);
+}
+
+static bool
+create_ledger(Migration *m, Error *err)
+{
+	Ledger ledger = {.lanes = 0};
+
+	if (m->ledger.id[0] != '\0')
+		return true;
+	if (!new_ledger(m, &ledger, err) || !ledger_create(m->target, &ledger, err))
+		return false;
+	pthread_mutex_lock(&m->lock);
+	m->ledger = ledger;
+	pthread_mutex_unlock(&m->lock);
+	return true;
+}
+
+static bool
+prepare_schema(Migration *m, Error *err)
+{
+	SchemaWork work = migration_schema_work(m);
+
+	if (m->config->schema_copy) {
+		migration_set_detail(m, "schema: definitions");
+		if (!schema_pre_data(&work, err))
+			return false;
+	}
+	migration_set_detail(m, "matching tables and columns");
+	return catalog_match_target(m->catalog, m->target, err) &&
+	       target_prepare(m->target, &m->ledger, m->catalog, err) &&
+	       ledger_sync_tables(m->target, &m->ledger, m->catalog, err);
+}
+
+bool
+phase_prepare(Migration *m, Error *err)
+{
+	bool slot_created = false;
+
+	if (!migration_connect(m, err) || !create_ledger(m, err))
+		return false;
+	if (m->fresh && !migration_set_state(m, STATE_PREPARING, err))
+		return false;
+	if (migration_online(m)) {
+		if (!prepare_source(m, &slot_created, err))
+			return false;
+		if (m->log == NULL && !open_log(m, slot_created, err))
+			return false;
+		if (m->receiver == NULL && !start_receiver(m, err))
+			return false;
+		if (m->monitor == NULL)
+			m->monitor = monitor_start(m);
+	}
+	return prepare_schema(m, err);
+}
+
+/* ---- copy ---- */
+
+bool
+phase_copy(Migration *m, Error *err)
+{
+	CopyOptions options = {
+		.source = m->config->source,
+		.target = m->config->target,
+		.ledger = &m->ledger,
+		.catalog = m->catalog,
+		.jobs = m->config->jobs,
+		.one_snapshot = !migration_online(m),
+		.stop = m->stop,
+	};
+	MigrationStatus now;
+
+	m->fresh = false;
+	migration_status(m, &now);
+	pthread_mutex_lock(&m->lock);
+	m->copy_started_ms = clock_mono_ms();
+	m->copy_bytes_at_start = now.copy_bytes;
+	pthread_mutex_unlock(&m->lock);
+
+	migration_set_detail(m, "rows");
+	FAULT_POINT("copy_begin");
+	if (!copy_tables(&options, err))
+		return false;
+	FAULT_POINT("copy_rows");
+	if (m->config->schema_copy) {
+		SchemaWork work = migration_schema_work(m);
+		migration_set_detail(m, "indexes and keys");
+		if (!schema_indexes(&work, err))
+			return false;
+	}
+	return true;
+}
+
+bool
+phase_offline_end(Migration *m, Error *err)
+{
+	SchemaWork work = migration_schema_work(m);
+	Buffer restore = BUFFER_INIT;
+	size_t count;
+
+	migration_set_detail(m, "constraints, triggers, sequences");
+	bool ok = (!m->config->schema_copy ||
+	           (schema_rest_locking(&work, err) && schema_rest_validate(&work, err))) &&
+	          target_set_sequences(m->source, m->target, m->catalog, m->config->sequence_margin,
+	                               &count, err) &&
+	          target_refresh_matviews(m->target, m->catalog, err) &&
+	          target_analyze(m->target, m->catalog, err) &&
+	          (m->config->verify == VERIFY_OFF ||
+	           verify_tables(m->source, m->target, m->catalog, m->config->verify_kind, err)) &&
+	          target_restore_sql(m->target, &m->ledger, &restore, err) &&
+	          (restore.len == 0 || sql_exec(m->target, err, buffer_cstr(&restore)));
+	buffer_free(&restore);
+	return ok && cleanup_all(m, true, err);
+}
+
+/* ---- catch up ---- */
+
+static void
+on_durable(void *arg, Lsn end)
+{
+	receiver_set_applied(arg, end);
+}
+
+static bool
+start_applier(Migration *m, Error *err)
+{
+	ApplierOptions options = {
+		.target = m->config->target,
+		.ledger = &m->ledger,
+		.catalog = m->catalog,
+		.log = m->log,
+		.start = m->start,
+		.lanes = m->config->lanes,
+		.proto_version = 1,
+		.on_durable = on_durable,
+		.arg = m->receiver,
+	};
+
+	Applier *applier = applier_start(&options, err);
+	if (applier == NULL)
+		return false;
+	pthread_mutex_lock(&m->lock);
+	m->applier = applier;
+	pthread_mutex_unlock(&m->lock);
+	m->paused = false;
+	return true;
+}
+
+bool
+phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err)
+{
+	char marker[64];
+
+	return sql_value(m->target, err, marker, sizeof(marker), "SELECT gen_random_uuid()::text") &&
+	       source_emit_marker(m->source, &m->ledger, marker, err) &&
+	       applier_wait_marker(m->applier, marker, deadline_ms, err);
+}
+
+/* Short locks on the target's tables, between two batches; foreign keys then are checked
+ * beside the apply. */
+static bool
+rest_of_schema(Migration *m, Error *err)
+{
+	SchemaWork work = migration_schema_work(m);
+
+	if (!m->config->schema_copy)
+		return true;
+	migration_set_detail(m, "foreign keys and triggers");
+	if (!applier_pause(m->applier, 0, err))
+		return false;
+	bool ok = schema_rest_locking(&work, err) &&
+	          target_prepare(m->target, &m->ledger, m->catalog, err);
+	applier_resume(m->applier);
+	if (!ok)
+		return false;
+	FAULT_POINT("catch_up_rest");
+	migration_set_detail(m, "checking foreign keys");
+	return schema_rest_validate(&work, err);
+}
+
+/* Close enough to begin a cutover: what is left is applied within its hold. */
+enum { FOLLOWING_LAG_BYTES = 16 * 1024 * 1024 };
+
+static bool
+wait_for_small_lag(Migration *m, Error *err)
+{
+	for (;;) {
+		MigrationStatus now;
+		Error failure = ERROR_INIT;
+
+		migration_status(m, &now);
+		if (now.applier.phase == APPLIER_FAILED) {
+			*err = now.applier.error;
+			return false;
+		}
+		if (now.receiver.failed) {
+			*err = now.receiver.error;
+			return false;
+		}
+		if (monitor_failed(m->monitor, &failure)) {
+			*err = failure;
+			return false;
+		}
+		if (now.applied_bytes < FOLLOWING_LAG_BYTES && now.received_bytes < FOLLOWING_LAG_BYTES)
+			return true;
+		if (!stop_sleep_ms(m->stop, 20, err))
+			return false;
+	}
+}
+
+/* Once: a restart need not wait for it again. */
+static bool
+fill_and_analyze(Migration *m, Error *err)
+{
+	static const char step[] = "matviews and statistics";
+	Buffer sql = BUFFER_INIT;
+	bool done;
+
+	if (!ledger_step_done(m->target, &m->ledger, step, &done, err))
+		return false;
+	if (done)
+		return true;
+	migration_set_detail(m, "materialised views and statistics");
+	if (!target_refresh_matviews(m->target, m->catalog, err) ||
+	    !target_analyze(m->target, m->catalog, err))
+		return false;
+	ledger_step_sql(&m->ledger, step, &sql);
+	bool ok = sql_exec(m->target, err, buffer_cstr(&sql));
+	buffer_free(&sql);
+	return ok;
+}
+
+bool
+phase_catch_up(Migration *m, Error *err)
+{
+	migration_set_detail(m, "applying changes since the copy");
+	if (m->applier == NULL && !start_applier(m, err))
+		return false;
+
+	/* Past this marker every table's snapshot lies behind, so that the tables agree with
+	 * each other and foreign keys can be checked. */
+	if (!phase_drain_to_marker(m, 0, err) || !rest_of_schema(m, err))
+		return false;
+	if (!fill_and_analyze(m, err))
+		return false;
+	migration_set_detail(m, "applying changes since the copy");
+	return wait_for_small_lag(m, err);
+}
+
+void
+phase_stop_stream(Migration *m)
+{
+	pthread_mutex_lock(&m->lock);
+	Receiver *receiver = m->receiver;
+	Applier *applier = m->applier;
+	TxLog *log = m->log;
+	m->receiver = NULL;
+	m->applier = NULL;
+	m->log = NULL;
+	pthread_mutex_unlock(&m->lock);
+
+	monitor_stop(m->monitor);
+	m->monitor = NULL;
+	/* The applier first: it reports to the receiver; both use the log. */
+	if (applier != NULL)
+		applier_stop(applier);
+	if (receiver != NULL)
+		receiver_stop(receiver);
+	if (log != NULL)
+		txlog_close(log);
+}

@@ -1,0 +1,126 @@
+/*
+ * One consistent picture of the migration for the admin port. Runs on the asker's thread;
+ * holds the migration's lock only to copy.
+ */
+#include <stdio.h>
+
+#include "common/clock.h"
+#include "proxy/migration/internal.h"
+
+static uint64_t
+distance(Lsn from, Lsn to)
+{
+	return to.v > from.v ? to.v - from.v : 0;
+}
+
+static void
+fill_copy(const Migration *m, MigrationStatus *out)
+{
+	const Catalog *catalog = m->catalog;
+
+	out->copy_eta_seconds = -1;
+	if (catalog == NULL)
+		return;
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		const Table *table = &catalog->tables[i];
+		uint64_t bytes = atomic_load(&table->copied_bytes);
+
+		out->copy_rows += atomic_load(&table->copied_rows);
+		out->copy_bytes += bytes;
+		switch ((TableState)atomic_load(&table->state)) {
+		case TABLE_QUEUED:
+			out->tables_queued++;
+			out->copy_bytes_total += table->bytes;
+			break;
+		case TABLE_COPYING:
+			out->tables_copying++;
+			out->copy_bytes_total += bytes > table->bytes ? bytes : table->bytes;
+			break;
+		case TABLE_COPIED:
+			/* What a table takes on disk is not what it takes on the wire. */
+			out->tables_copied++;
+			out->copy_bytes_total += bytes;
+			break;
+		case TABLE_ERRORED:
+			out->tables_errored++;
+			out->copy_bytes_total += table->bytes;
+			break;
+		}
+	}
+
+	uint64_t left = out->copy_bytes_total - out->copy_bytes;
+	uint64_t done = out->copy_bytes > m->copy_bytes_at_start
+	                    ? out->copy_bytes - m->copy_bytes_at_start
+	                    : 0;
+	int64_t took_ms = clock_mono_ms() - m->copy_started_ms;
+	if (left == 0)
+		out->copy_eta_seconds = 0;
+	else if (m->copy_started_ms != 0 && done > 0 && took_ms > 0)
+		out->copy_eta_seconds = (double)left / ((double)done / (double)took_ms) / 1000.0;
+}
+
+static void
+fill_lag(MigrationStatus *out)
+{
+	Lsn source_end = lsn_max(out->source_lsn, out->receiver.server_end);
+	Lsn applied = out->applier.applied_end;
+
+	if (!out->online)
+		return;
+	out->received_bytes = distance(out->receiver.received, source_end);
+	if (lsn_cmp(out->log.last_commit, out->applier.applied_commit) <= 0)
+		return;
+	out->applied_bytes = distance(applied, out->log.last_end);
+	if (out->log.transactions > out->applier.transactions)
+		out->pending_transactions = out->log.transactions - out->applier.transactions;
+	if (out->pending_transactions == 0)
+		out->pending_transactions = 1;
+	/* The oldest commit that waits is younger than the last applied one. */
+	if (out->applier.applied_time_us != 0) {
+		int64_t age_us = clock_pg_us() - out->applier.applied_time_us;
+		out->lag_seconds = age_us > 0 ? (double)age_us / 1e6 : 0;
+	}
+}
+
+void
+migration_status(Migration *migration, MigrationStatus *out)
+{
+	Migration *m = migration;
+
+	*out = (MigrationStatus){0};
+	pthread_mutex_lock(&m->lock);
+	out->state = m->state;
+	out->online = migration_online(m);
+	out->paused = atomic_load(&m->pause_wanted);
+	out->since_us = m->since_us;
+	snprintf(out->name, sizeof(out->name), "%s", m->config->name);
+	snprintf(out->id, sizeof(out->id), "%s", m->ledger.id);
+	snprintf(out->detail, sizeof(out->detail), "%s", m->detail);
+	out->error = m->error;
+	out->retrying = m->retrying;
+	out->slot = m->slot;
+	out->source_lsn = m->source_lsn;
+	out->cutover = m->cutover;
+	out->catalog = m->catalog;
+	if (m->log != NULL)
+		txlog_state(m->log, &out->log);
+	if (m->receiver != NULL)
+		receiver_state(m->receiver, &out->receiver);
+	if (m->applier != NULL)
+		applier_state(m->applier, &out->applier);
+	else
+		out->applier.applied_end = m->start;
+	fill_copy(m, out);
+	pthread_mutex_unlock(&m->lock);
+
+	fill_lag(out);
+	if (out->error.class == ERROR_NONE && out->receiver.error.class != ERROR_NONE &&
+	    !out->receiver.connected) {
+		out->error = out->receiver.error;
+		out->retrying = !out->receiver.failed;
+	} else if (out->error.class == ERROR_NONE && (out->applier.phase == APPLIER_RETRYING ||
+	                                              out->applier.phase == APPLIER_FAILED)) {
+		out->error = out->applier.error;
+		out->retrying = out->applier.phase == APPLIER_RETRYING;
+	}
+}
