@@ -50,11 +50,35 @@ typedef struct {
 	bool no_owner;               /* --no-owner */
 	bool log_json;               /* --log-format text|json */
 	LogLevel log_level;          /* --log-level */
+	bool admin_given;            /* --admin or PGBATON_ADMIN, not the default */
+
+	/* of the commands that talk to a running process (proxy/cli) */
+	bool json;                   /* --json */
+	bool watch;                  /* status --watch */
+	const char *wait_for;        /* wait --for STATE */
+	int64_t timeout_ms;          /* wait --timeout, 0: none */
+	bool hold_timeout_given;     /* cutover --hold-timeout */
 } Config;
 
-/* argv[0] is the sub-command's name. On failure NULL and err; a --help request
- * gives NULL with ERROR_NONE (the caller prints the sub-command's help). */
+/*
+ * argv[0] is the sub-command's name; each takes only its own options, any key of the
+ * file is fine for all. run and check need both sides, finish and cancel may have them,
+ * the other commands leave source and target NULL. Passwords in argv are overwritten.
+ * On failure NULL and err; a --help request gives NULL with ERROR_NONE (the caller
+ * prints the sub-command's help). Not thread-safe (getopt).
+ */
 Config *config_from_args(int argc, char **argv, Error *err);
 void config_free(Config *config);
+
+/* Whether a listening address is this machine's alone: localhost, 127.x, ::1. */
+bool config_is_loopback(const char *host);
+/*
+ * The admin token from a file that only its owner may read (0600): 16 to 512 printable
+ * characters, white space around it dropped. malloc'd, mem_wipe_free_cstr it; NULL with
+ * ERROR_CONFIG, never with the token in the text.
+ */
+char *config_read_token(const char *path, Error *err);
+/* The candidate that text was probably meant to be, or NULL: for "did you mean". */
+const char *config_nearest(const char *text, const char *const *candidates, size_t count);
 
 #endif

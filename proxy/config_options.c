@@ -1,0 +1,428 @@
+/* Every option once: its name, who takes it, what it sets, what the help says. */
+#include <string.h>
+
+#include "common/memory.h"
+#include "proxy/config_internal.h"
+
+/* At least one segment of the log must fit beside the one being written. */
+#define LOG_MIN_BYTES UINT64_C(1000000)
+/* Above 2^53 a JSON reader would round it. */
+#define MARGIN_MAX (INT64_C(1) << 53)
+
+static bool
+replace_secret(char **at, const char *value)
+{
+	mem_wipe_free_cstr(*at);
+	*at = mem_strdup(value);
+	return true;
+}
+
+static bool
+set_source(ConfigDraft *draft, const char *value, Error *err UNUSED)
+{
+	return replace_secret(&draft->source, value);
+}
+
+static bool
+set_target(ConfigDraft *draft, const char *value, Error *err UNUSED)
+{
+	return replace_secret(&draft->target, value);
+}
+
+/* It names slot, publication and schema, so it must need no quotes anywhere. */
+static bool
+set_name(ConfigDraft *draft, const char *value, Error *err)
+{
+	size_t len = strlen(value);
+
+	if (len < 1 || len > 41 || value[0] < 'a' || value[0] > 'z' ||
+	    strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_") != len)
+		return error_set(err, ERROR_CONFIG,
+		                 "--name: \"%s\" must begin with a to z and go on with a to z, 0 to 9 "
+		                 "and _, at most 41 characters",
+		                 value);
+	draft->config->name = arena_strdup(draft->config->arena, value);
+	return true;
+}
+
+static bool
+set_mode(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"online", "offline", NULL};
+	int chosen;
+
+	if (!value_choice("--mode", value, choices, &chosen, err))
+		return false;
+	draft->config->mode = chosen == 0 ? MODE_ONLINE : MODE_OFFLINE;
+	return true;
+}
+
+static bool
+set_schema(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"copy", "none", NULL};
+	int chosen;
+
+	if (!value_choice("--schema", value, choices, &chosen, err))
+		return false;
+	draft->config->schema_copy = chosen == 0;
+	return true;
+}
+
+static bool
+set_text(ConfigDraft *draft, const char *name, const char *value, const char **out, Error *err)
+{
+	if (value[0] == '\0')
+		return error_set(err, ERROR_CONFIG, "%s: the value is empty", name);
+	*out = arena_strdup(draft->config->arena, value);
+	return true;
+}
+
+static bool
+set_state_dir(ConfigDraft *draft, const char *value, Error *err)
+{
+	return set_text(draft, "--state-dir", value, &draft->config->state_dir, err);
+}
+
+static bool
+set_admin(ConfigDraft *draft, const char *value, Error *err)
+{
+	Config *config = draft->config;
+
+	config->admin_given = true;
+	return value_address(config->arena, "--admin", value, &config->admin_host,
+	                     &config->admin_port, err);
+}
+
+static bool
+set_token_file(ConfigDraft *draft, const char *value, Error *err)
+{
+	return set_text(draft, "--admin-token-file", value, &draft->config->admin_token_file, err);
+}
+
+static bool
+set_small(const char *name, const char *value, int64_t max, int *out, Error *err)
+{
+	int64_t n;
+
+	if (!value_int(name, value, 1, max, &n, err))
+		return false;
+	*out = (int)n;
+	return true;
+}
+
+static bool
+set_jobs(ConfigDraft *draft, const char *value, Error *err)
+{
+	return set_small("--jobs", value, 64, &draft->config->jobs, err);
+}
+
+static bool
+set_lanes(ConfigDraft *draft, const char *value, Error *err)
+{
+	return set_small("--lanes", value, 8, &draft->config->lanes, err);
+}
+
+static bool
+add_pattern(ConfigDraft *draft, const char *name, const char *value, const char ***list,
+            size_t *count, Error *err)
+{
+	Arena *arena = draft->config->arena;
+	const char **longer = arena_new_array(arena, const char *, *count + 1);
+
+	if (value[0] == '\0')
+		return error_set(err, ERROR_CONFIG, "%s: the pattern is empty", name);
+	for (size_t i = 0; i < *count; i++)
+		longer[i] = (*list)[i];
+	longer[(*count)++] = arena_strdup(arena, value);
+	*list = longer;
+	return true;
+}
+
+static bool
+set_include(ConfigDraft *draft, const char *value, Error *err)
+{
+	Selection *s = &draft->config->selection;
+	return add_pattern(draft, "--include-table", value, &s->include, &s->include_count, err);
+}
+
+static bool
+set_exclude(ConfigDraft *draft, const char *value, Error *err)
+{
+	Selection *s = &draft->config->selection;
+	return add_pattern(draft, "--exclude-table", value, &s->exclude, &s->exclude_count, err);
+}
+
+static bool
+set_cutover(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"manual", "auto", NULL};
+	int chosen;
+
+	if (!value_choice("--cutover", value, choices, &chosen, err))
+		return false;
+	draft->config->cutover_auto = chosen == 1;
+	return true;
+}
+
+static bool
+set_confirm(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"logged", "applied", NULL};
+	int chosen;
+
+	if (!value_choice("--confirm", value, choices, &chosen, err))
+		return false;
+	draft->config->confirm = chosen == 0 ? CONFIRM_LOGGED : CONFIRM_APPLIED;
+	return true;
+}
+
+static bool
+set_log_max(ConfigDraft *draft, const char *value, Error *err)
+{
+	uint64_t bytes;
+
+	if (!value_size("--log-max-bytes", value, &bytes, err))
+		return false;
+	if (bytes != 0 && bytes < LOG_MIN_BYTES)
+		return error_set(err, ERROR_CONFIG, "--log-max-bytes: %s is less than 1MB (0: no limit)",
+		                 value);
+	draft->config->log_max_bytes = bytes;
+	return true;
+}
+
+static bool
+set_log_compress(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--log-compress", value, &draft->config->log_compress, err);
+}
+
+static bool
+set_replica_identity(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"full", "refuse", "insert-only", NULL};
+	int chosen;
+
+	if (!value_choice("--replica-identity", value, choices, &chosen, err))
+		return false;
+	draft->config->replica_identity = choices[chosen];
+	return true;
+}
+
+static bool
+set_margin(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_int("--sequence-margin", value, 0, MARGIN_MAX,
+	                 &draft->config->sequence_margin, err);
+}
+
+/* --verify alone, and verify = true in the file, mean counts. */
+static bool
+set_verify(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"counts", "checksums", "off", NULL};
+	int chosen = 0;
+
+	if (strcmp(value, "true") != 0 &&
+	    !value_choice("--verify", value, choices, &chosen, err))
+		return false;
+	draft->config->verify = chosen == 2 ? VERIFY_OFF : VERIFY_ON;
+	draft->config->verify_kind = chosen == 1 ? VERIFY_CHECKSUMS : VERIFY_COUNTS;
+	return true;
+}
+
+static bool
+set_hold_timeout(ConfigDraft *draft, const char *value, Error *err)
+{
+	draft->config->hold_timeout_given = true;
+	return value_seconds("--hold-timeout", value, 10, 3600 * 1000,
+	                     &draft->config->hold_timeout_ms, err);
+}
+
+static bool
+set_slot_timeout(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_seconds("--slot-timeout", value, 100, 7 * 86400 * INT64_C(1000),
+	                     &draft->config->slot_timeout_ms, err);
+}
+
+static bool
+set_no_owner(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--no-owner", value, &draft->config->no_owner, err);
+}
+
+static bool
+set_log_format(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"text", "json", NULL};
+	int chosen;
+
+	if (!value_choice("--log-format", value, choices, &chosen, err))
+		return false;
+	draft->config->log_json = chosen == 1;
+	return true;
+}
+
+static bool
+set_log_level(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"debug", "info", "warning", "error", NULL};
+	int chosen;
+
+	if (!value_choice("--log-level", value, choices, &chosen, err))
+		return false;
+	draft->config->log_level = (LogLevel)chosen;
+	return true;
+}
+
+static bool
+set_json(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--json", value, &draft->config->json, err);
+}
+
+static bool
+set_watch(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--watch", value, &draft->config->watch, err);
+}
+
+static bool
+set_wait_for(ConfigDraft *draft, const char *value, Error *err)
+{
+	return set_text(draft, "--for", value, &draft->config->wait_for, err);
+}
+
+static bool
+set_timeout(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_seconds("--timeout", value, 1, 365 * 86400 * INT64_C(1000),
+	                     &draft->config->timeout_ms, err);
+}
+
+static bool
+set_listen(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err)
+{
+	return error_set(err, ERROR_CONFIG, "--listen is not available yet");
+}
+
+static bool
+set_rehearse(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err)
+{
+	return error_set(err, ERROR_CONFIG, "--rehearse is not available yet");
+}
+
+static bool
+set_table(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err)
+{
+	return error_set(err, ERROR_CONFIG, "--table is not available yet");
+}
+
+/* --config itself is read before the others (config.c). */
+static bool
+set_nothing(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err UNUSED)
+{
+	return true;
+}
+
+#define FOR_SETUP (FOR_RUN | FOR_CHECK)
+
+const ConfigOption config_options[] = {
+	{"source", "URI", false, true, FOR_SIDES, set_source,
+	 "the database to move: libpq connection string or URI (PGBATON_SOURCE)"},
+	{"target", "URI", false, true, FOR_SIDES, set_target,
+	 "where it goes: libpq connection string or URI (PGBATON_TARGET)"},
+	{"config", "FILE", false, false, FOR_ALL, set_nothing,
+	 "read options from FILE (key = value, named as here); the command line wins"},
+	{"name", "NAME", false, true, FOR_ALL, set_name,
+	 "name of the migration: of its slot, publication and schema (default pgbaton)"},
+	{"state-dir", "DIR", false, true, FOR_ALL, set_state_dir,
+	 "transaction log and state of this process (default ./NAME.state)"},
+	{"mode", "MODE", false, true, FOR_SETUP, set_mode,
+	 "online: copy, then follow until the cutover; offline: copy and end (default online)"},
+	{"schema", "HOW", false, true, FOR_SETUP, set_schema,
+	 "copy: create it on the target; none: it is already there (default copy)"},
+	{"no-owner", NULL, false, true, FOR_RUN, set_no_owner,
+	 "the objects on the target belong to the user that connects"},
+	{"include-table", "PATTERN", false, true, FOR_SETUP, set_include,
+	 "move only these, schema.table with * and ? (repeatable; default all)"},
+	{"exclude-table", "PATTERN", false, true, FOR_SETUP, set_exclude,
+	 "leave these out (repeatable)"},
+	{"replica-identity", "HOW", false, true, FOR_SETUP, set_replica_identity,
+	 "tables without a usable key: full, refuse or insert-only (default full)"},
+	{"jobs", "N", false, true, FOR_RUN, set_jobs,
+	 "tables copied at a time, 1 to 64 (default 4)"},
+	{"lanes", "N", false, true, FOR_RUN, set_lanes,
+	 "connections that apply changes, 1 to 8 (default 4)"},
+	{"confirm", "WHEN", false, true, FOR_RUN, set_confirm,
+	 "what the source may forget: logged here, or applied there (default logged)"},
+	{"log-max-bytes", "SIZE", false, true, FOR_RUN, set_log_max,
+	 "limit of the transaction log, like 64MB or 10GiB (default 0, no limit)"},
+	{"log-compress", NULL, false, true, FOR_RUN, set_log_compress,
+	 "compress the transaction log (LZ4)"},
+	{"slot-timeout", "SECONDS", false, true, FOR_RUN, set_slot_timeout,
+	 "how long the slot may wait for running transactions (default 60)"},
+	{"cutover", "WHEN", false, true, FOR_RUN, set_cutover,
+	 "manual: when asked to; auto: as soon as it follows (default manual)"},
+	{"hold-timeout", "SECONDS", false, true, FOR_RUN | FOR_CUTOVER, set_hold_timeout,
+	 "a cutover ends within this time or is undone (default 2)"},
+	{"sequence-margin", "N", false, true, FOR_RUN, set_margin,
+	 "set sequences this many steps further on the target (default 0)"},
+	{"verify", "KIND", true, true, FOR_RUN, set_verify,
+	 "compare all tables before the switch: counts or checksums (default counts)"},
+	{"listen", "HOST:PORT", false, true, FOR_RUN, set_listen,
+	 "stand in front of the application (not available yet)"},
+	{"admin", "HOST:PORT", false, true, FOR_RUN | FOR_CLIENTS, set_admin,
+	 "the admin port (PGBATON_ADMIN; default 127.0.0.1:7430)"},
+	{"admin-token-file", "FILE", false, true, FOR_RUN | FOR_CLIENTS, set_token_file,
+	 "the token asked for by the admin port; needed when it is not on loopback"},
+	{"log-format", "FORM", false, true, FOR_RUN, set_log_format,
+	 "text or json (default text)"},
+	{"log-level", "LEVEL", false, true, FOR_SETUP | FOR_ENDING, set_log_level,
+	 "debug, info, warning or error (default info)"},
+	{"rehearse", NULL, false, false, FOR_CUTOVER, set_rehearse,
+	 "do all but the switch (not available yet)"},
+	{"table", "PATTERN", false, false, FOR_VERIFY, set_table,
+	 "only these tables (not available yet)"},
+	{"for", "STATE", false, false, FOR_WAIT, set_wait_for,
+	 "checking, preparing, copying, catching_up, following, cutting_over, switched, finished"},
+	{"timeout", "SECONDS", false, false, FOR_WAIT, set_timeout,
+	 "give up after this time (default: never)"},
+	{"watch", NULL, false, false, FOR_STATUS, set_watch,
+	 "again every second, until the migration has ended"},
+	{"json", NULL, false, false, FOR_CHECK | FOR_STATUS | FOR_CUTOVER | FOR_VERIFY, set_json,
+	 "print JSON"},
+};
+
+const size_t config_option_count = sizeof(config_options) / sizeof(*config_options);
+
+const ConfigOption *
+config_option_find(const char *name)
+{
+	for (size_t i = 0; i < config_option_count; i++) {
+		if (strcmp(config_options[i].name, name) == 0)
+			return &config_options[i];
+	}
+	return NULL;
+}
+
+int
+config_command_bit(const char *command)
+{
+	static const struct {
+		const char *name;
+		int bit;
+	} commands[] = {
+		{"run", FOR_RUN},         {"check", FOR_CHECK},     {"status", FOR_STATUS},
+		{"wait", FOR_WAIT},       {"cutover", FOR_CUTOVER}, {"verify", FOR_VERIFY},
+		{"finish", FOR_ENDING},   {"cancel", FOR_ENDING},   {"failback", FOR_OTHER},
+		{"pause", FOR_OTHER},     {"resume", FOR_OTHER},
+	};
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		if (strcmp(commands[i].name, command) == 0)
+			return commands[i].bit;
+	}
+	return 0;
+}
