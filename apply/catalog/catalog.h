@@ -37,6 +37,7 @@ typedef struct {
 	uint32_t type_oid;       /* on the source */
 	int32_t typmod;
 	const char *type;        /* format_type() on the source, schema-qualified */
+	const char *signature;   /* what the type is made of; compared with the target's */
 	bool not_null;
 	bool generated;          /* stored or virtual: not copied, not applied */
 	char identity;           /* 'a' ALWAYS, 'd' BY DEFAULT, 0 */
