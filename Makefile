@@ -27,7 +27,7 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes 
         -Wformat=2 -Wcast-qual -Wnull-dereference -Wdouble-promotion \
         -Wimplicit-fallthrough -Wunused-result
 
-PKGS     := libpq openssl jansson libmicrohttpd liblz4 libxxhash inih
+PKGS     := libpq openssl jansson libmicrohttpd libcurl liblz4 libxxhash inih
 CPPFLAGS += -D_GNU_SOURCE -I. $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 CFLAGS   += -std=c11 $(OPT) $(WARN) -pthread -fno-omit-frame-pointer -MMD -MP
 LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lev -lm -pthread
