@@ -203,6 +203,7 @@ txlog_state(TxLog *log, TxLogState *out)
 		.last_commit = log->published.commit,
 		.last_end = log->published.end,
 		.synced_end = log->synced_end,
+		.all_synced = log->synced_publications == log->publications,
 		.transactions = log->published.transactions,
 		.bytes_on_disk = log->bytes_on_disk,
 		.segments = log->segment_count,

@@ -78,6 +78,7 @@ typedef struct {
 	Lsn last_commit;      /* of the last whole transaction; 0 when there never was one */
 	Lsn last_end;         /* its end LSN */
 	Lsn synced_end;       /* end LSN up to which all is fsynced */
+	bool all_synced;      /* everything published is, also messages outside transactions */
 	uint64_t transactions;/* appended by this process */
 	uint64_t bytes_on_disk;
 	uint64_t segments;

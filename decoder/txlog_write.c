@@ -356,13 +356,20 @@ txlog_append(TxLog *log, Slice message, Error *err)
 		return txlog_remember(w, message, err) && append_bytes(log, message, err);
 	case PGO_MESSAGE:
 		return (w->open || roll_if_large(log, err)) && append_bytes(log, message, err);
+	case PGO_ORIGIN:
+	case PGO_INSERT:
+	case PGO_UPDATE:
+	case PGO_DELETE:
+	case PGO_TRUNCATE:
+		if (w->open)
+			return append_bytes(log, message, err);
+		break;
 	default:
-		if (!w->open)
-			return error_set(err, ERROR_PROTOCOL,
-			                 "pgoutput message 0x%02X outside a transaction, behind commit %s",
-			                 message.data[0], LSN_STR(w->appended.commit));
-		return append_bytes(log, message, err);
+		break;
 	}
+	return error_set(err, ERROR_PROTOCOL, "pgoutput message 0x%02X %s a transaction, behind commit %s",
+	                 message.data[0], w->open ? "inside" : "outside",
+	                 LSN_STR(w->appended.commit));
 }
 
 /* Everything in the segment was released, and it is worth a new one: so an

@@ -1,0 +1,71 @@
+/*
+ * receiver_internal.h: what the receiver's files share. receiver.c owns the
+ * object, the thread and the reconnecting; receiver_stream.c is one connection
+ * from CopyBoth to its end; receiver_policy.c decides what may be confirmed
+ * and what is worth trying again.
+ */
+#ifndef PGBATON_DECODER_RECEIVER_INTERNAL_H
+#define PGBATON_DECODER_RECEIVER_INTERNAL_H
+
+/* libev's macros cast between its watchers' types. */
+#pragma GCC diagnostic ignored "-Wstrict-aliasing"
+#include <ev.h>
+#include <pthread.h>
+
+#include "decoder/receiver.h"
+#include "protocol/replication.h"
+#include "protocol/wire.h"
+
+/* ---- receiver_policy.c: what may be confirmed (P6); no socket, no clock ---- */
+
+typedef struct {
+	ConfirmMode mode;
+	bool open;         /* a transaction is being received */
+	Lsn last_end;      /* end LSN of the last whole transaction in the log */
+	Lsn synced_end;
+	bool all_synced;
+	Lsn applied_end;
+	Lsn keepalive_end; /* of the last keepalive outside a transaction */
+} ConfirmInput;
+
+Lsn confirm_position(const ConfirmInput *input);
+
+/* True: connecting again can help. was_connected: authentication has worked. */
+bool receiver_can_retry(const Error *err, bool was_connected);
+
+/* ---- when a status update is due; times in ms of clock.h ---- */
+
+enum {
+	STATUS_CONFIRM_MS = 15,   /* the confirmed position moved */
+	STATUS_RECEIVED_MS = 1000, /* only the received position moved */
+	STATUS_IDLE_MS = 10000,   /* nothing moved, and the server's timeout is long */
+	SILENCE_MS = 60000        /* the server is asked at half of it, given up at it */
+};
+
+/* ---- the object ---- */
+
+struct Receiver {
+	ConnInfo *source;
+	char *system_id;
+	char *slot;
+	char *publication;
+	char *session_options;
+	bool binary;
+	ConfirmMode confirm;
+	Lsn start;
+	TxLog *log;
+	Stop *stop;
+	struct ev_loop *loop;
+	ev_async news; /* the log synced, made room or failed; applied moved; stop */
+	pthread_t thread;
+	bool was_connected; /* the thread's own: authentication has worked once */
+
+	pthread_mutex_t lock;
+	ReceiverState state;
+	Lsn applied_end;
+};
+
+/* Connects and streams until a stop (true) or an error. */
+MUST_CHECK bool receiver_stream(Receiver *receiver, Error *err);
+
+#endif
