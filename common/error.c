@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
+
 static void format_cut(char *out, size_t size, const char *fmt, va_list args) PRINTF_LIKE(3, 0);
 
 /* vsnprintf, then the cut moved back so that no UTF-8 character is halved. */
@@ -19,12 +21,7 @@ format_cut(char *out, size_t size, const char *fmt, va_list args)
 	if ((size_t)wanted < size)
 		return;
 
-	size_t end = size - 1;
-	while (end > 0 && ((unsigned char)out[end - 1] & 0xC0) == 0x80)
-		end--;
-	if (end > 0 && ((unsigned char)out[end - 1] & 0xC0) == 0xC0)
-		end--;
-	out[end] = '\0';
+	out[utf8_cut(out, size - 1)] = '\0';
 }
 
 bool
@@ -83,7 +80,11 @@ error_add_context(Error *err, const char *fmt, ...)
 		snprintf(joined, sizeof(joined), "%s: %s", outer, err->context);
 	else
 		snprintf(joined, sizeof(joined), "%s", outer);
-	snprintf(err->context, sizeof(err->context), "%.*s", (int)sizeof(err->context) - 1, joined);
+	size_t len = strlen(joined);
+	if (len >= sizeof(err->context))
+		len = utf8_cut(joined, sizeof(err->context) - 1);
+	memcpy(err->context, joined, len);
+	err->context[len] = '\0';
 	return false;
 }
 

@@ -9,6 +9,7 @@
 
 #include "common/bytes.h"
 #include "common/clock.h"
+#include "common/utf8.h"
 
 static atomic_int minimum = LOG_INFO;
 static atomic_bool as_json;
@@ -57,19 +58,29 @@ put_time(Buffer *out)
 	buffer_printf(out, "%s.%03dZ", text, (int)(now / 1000 % 1000));
 }
 
-/* In text, only control characters are escaped; in JSON also '"' and '\\'. */
+/* In text, only control characters are escaped; in JSON also '"' and '\\', and
+ * what is no UTF-8 (a server of another encoding said it) becomes U+FFFD, since
+ * JSON cannot hold it. */
 static void
 put_escaped(Buffer *out, const char *text, bool json)
 {
-	for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; c++) {
-		if (*c == '\n')
+	size_t len = strlen(text);
+
+	for (size_t i = 0, step; i < len; i += step) {
+		unsigned char c = (unsigned char)text[i];
+		size_t valid = utf8_char_len(text + i, len - i);
+
+		step = valid > 0 ? valid : 1;
+		if (c == '\n')
 			buffer_put_text(out, "\\n");
-		else if (*c < 0x20 || *c == 0x7f)
-			buffer_printf(out, json ? "\\u%04x" : "\\x%02x", *c);
-		else if (json && (*c == '"' || *c == '\\'))
-			buffer_printf(out, "\\%c", *c);
+		else if (c < 0x20 || c == 0x7f)
+			buffer_printf(out, json ? "\\u%04x" : "\\x%02x", c);
+		else if (json && (c == '"' || c == '\\'))
+			buffer_printf(out, "\\%c", c);
+		else if (json && valid == 0)
+			buffer_put_text(out, "\\ufffd");
 		else
-			buffer_put_u8(out, *c);
+			buffer_put(out, text + i, step);
 	}
 }
 
@@ -86,8 +97,10 @@ log_event(LogLevel level, const char *component, const char *fmt, ...)
 	char text[4096];
 
 	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
+	int wanted = vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
+	if (wanted >= (int)sizeof(text))
+		text[utf8_cut(text, sizeof(text) - 1)] = '\0';
 	put_escaped(&message, text, json);
 
 	if (json) {
