@@ -7,8 +7,6 @@
 #ifndef PGBATON_DECODER_RECEIVER_INTERNAL_H
 #define PGBATON_DECODER_RECEIVER_INTERNAL_H
 
-/* libev's macros cast between its watchers' types. */
-#pragma GCC diagnostic ignored "-Wstrict-aliasing"
 #include <ev.h>
 #include <pthread.h>
 
