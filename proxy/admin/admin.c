@@ -1,0 +1,534 @@
+/*
+ * The HTTP server: libmicrohttpd with a polling thread of its own. A request is
+ * judged when its headers are in (who, what, how much), before any byte of a
+ * body is taken, and answered when the body is complete.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+#include "common/log.h"
+#include "proxy/admin/admin_internal.h"
+
+enum {
+	BODY_MAX = 64 * 1024,
+	BODY_DROP = 16 * BODY_MAX, /* beyond this the connection is closed, unanswered */
+	CONNECTIONS_MAX = 64,
+	IDLE_SECONDS = 30
+};
+
+struct Admin {
+	struct MHD_Daemon *daemon;
+	Migration *migration;
+	AdminGuard guard;
+	char *state_dir; /* absolute where that can be had */
+};
+
+typedef struct {
+	Buffer body;
+	size_t received;
+	bool too_large;
+} Request;
+
+/* ---- answers ---- */
+
+/* Takes over body (malloc'd). */
+static enum MHD_Result
+answer(struct MHD_Connection *connection, unsigned status, const char *type, char *body,
+       size_t len, const char *extra, const char *extra_value)
+{
+	struct MHD_Response *response =
+	    MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE);
+
+	if (response == NULL) {
+		free(body);
+		return MHD_NO;
+	}
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+	MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+	if (extra != NULL)
+		MHD_add_response_header(response, extra, extra_value);
+	enum MHD_Result queued = MHD_queue_response(connection, status, response);
+	MHD_destroy_response(response);
+	return queued;
+}
+
+static enum MHD_Result
+answer_json(struct MHD_Connection *connection, unsigned status, json_t *json, const char *extra,
+            const char *extra_value)
+{
+	char *text = json_dumps(json, JSON_COMPACT);
+
+	json_decref(json);
+	return answer(connection, status, "application/json", text, strlen(text), extra,
+	              extra_value);
+}
+
+static enum MHD_Result
+answer_failure(struct MHD_Connection *connection, unsigned status, const Error *err)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "error", error_json(err));
+	return answer_json(connection, status, json, NULL, NULL);
+}
+
+static enum MHD_Result
+refuse(struct MHD_Connection *connection, unsigned status, const char *message,
+       const char *extra, const char *extra_value)
+{
+	Error err = ERROR_INIT;
+	json_t *json = json_object();
+
+	error_set(&err, ERROR_CONFIG, "%s", message);
+	json_object_set_new(json, "error", error_json(&err));
+	return answer_json(connection, status, json, extra, extra_value);
+}
+
+static MigrationStatus *
+take_status(Admin *admin)
+{
+	MigrationStatus *status = mem_zalloc(sizeof(*status));
+
+	migration_status(admin->migration, status);
+	return status;
+}
+
+/* ---- GET ---- */
+
+static enum MHD_Result
+get_status(Admin *admin, struct MHD_Connection *connection)
+{
+	MigrationStatus *status = take_status(admin);
+	json_t *json = status_json(status);
+
+	/* Where a command finds the last word once this process has ended. */
+	json_object_set_new(json, "state_dir", json_string(admin->state_dir));
+	free(status);
+	return answer_json(connection, MHD_HTTP_OK, json, NULL, NULL);
+}
+
+static enum MHD_Result
+get_metrics(Admin *admin, struct MHD_Connection *connection)
+{
+	MigrationStatus *status = take_status(admin);
+	char *text = status_metrics(status);
+
+	free(status);
+	return answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text,
+	              strlen(text), NULL, NULL);
+}
+
+static enum MHD_Result
+get_health(Admin *admin, struct MHD_Connection *connection, bool want_ready)
+{
+	MigrationStatus *status = take_status(admin);
+	MigrationState state = status->state;
+	bool ok = want_ready ? state >= STATE_FOLLOWING && state <= STATE_FINISHED
+	                     : state != STATE_FAILED;
+	char *text = mem_printf("%s\n", migration_state_name(state));
+
+	free(status);
+	return answer(connection, ok ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
+	              "text/plain; charset=utf-8", text, strlen(text), NULL, NULL);
+}
+
+static enum MHD_Result
+get_healthz(Admin *admin, struct MHD_Connection *connection)
+{
+	return get_health(admin, connection, false);
+}
+
+static enum MHD_Result
+get_readyz(Admin *admin, struct MHD_Connection *connection)
+{
+	return get_health(admin, connection, true);
+}
+
+static enum MHD_Result
+get_page(Admin *admin UNUSED, struct MHD_Connection *connection)
+{
+	return answer(connection, MHD_HTTP_OK, "text/html; charset=utf-8", mem_strdup(admin_page),
+	              strlen(admin_page), "Content-Security-Policy",
+	              "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+	              "connect-src 'self'; base-uri 'none'; form-action 'none'; "
+	              "frame-ancestors 'none'");
+}
+
+/* ---- POST ---- */
+
+static bool
+read_hold_timeout(const json_t *value, int64_t *out_ms, Error *err)
+{
+	double seconds = json_is_number(value) ? json_number_value(value) : -1;
+
+	if (!(seconds >= 0.01 && seconds <= 3600))
+		return error_set(err, ERROR_CONFIG,
+		                 "\"hold_timeout\" is not a number of seconds between 0.01 and 3600");
+	*out_ms = (int64_t)(seconds * 1000 + 0.5);
+	return true;
+}
+
+static bool
+read_body(const Buffer *body, MigrationRequest *out, Error *err)
+{
+	json_error_t where;
+	const char *key;
+	json_t *value;
+	bool ok = true;
+
+	if (body->len == 0)
+		return true;
+	json_t *json = json_loadb((const char *)body->data, body->len, JSON_REJECT_DUPLICATES,
+	                          &where);
+	if (!json_is_object(json)) {
+		json_decref(json);
+		return error_set(err, ERROR_CONFIG, "the body is not a JSON object");
+	}
+	json_object_foreach(json, key, value) {
+		if (out->command != COMMAND_CUTOVER || strcmp(key, "hold_timeout") != 0)
+			ok = error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
+		else
+			ok = read_hold_timeout(value, &out->hold_timeout_ms, err);
+		if (!ok)
+			break;
+	}
+	json_decref(json);
+	return ok;
+}
+
+static enum MHD_Result
+post_command(Admin *admin, struct MHD_Connection *connection, MigrationCommand command,
+             const Buffer *body)
+{
+	MigrationRequest request = {.command = command};
+	Error err = ERROR_INIT;
+	uint64_t id = 0;
+
+	if (!read_body(body, &request, &err))
+		return answer_failure(connection, MHD_HTTP_BAD_REQUEST, &err);
+	if (!migration_command(admin->migration, &request, &id, &err))
+		return answer_failure(connection,
+		                      err.class == ERROR_CONFIG ? MHD_HTTP_CONFLICT
+		                                                : MHD_HTTP_SERVICE_UNAVAILABLE,
+		                      &err);
+	json_t *json = json_object();
+	json_object_set_new(json, "accepted", json_true());
+	json_object_set_new(json, "id", json_integer((json_int_t)id));
+	return answer_json(connection, MHD_HTTP_ACCEPTED, json, NULL, NULL);
+}
+
+/* ---- what there is ---- */
+
+typedef struct {
+	const char *path;
+	enum MHD_Result (*get)(Admin *admin, struct MHD_Connection *connection);
+	MigrationCommand command; /* when get is NULL */
+	bool later;               /* not available yet */
+} Resource;
+
+static const Resource resources[] = {
+	{"/", get_page, 0, false},
+	{"/v1/status", get_status, 0, false},
+	{"/metrics", get_metrics, 0, false},
+	{"/healthz", get_healthz, 0, false},
+	{"/readyz", get_readyz, 0, false},
+	{"/v1/cutover", NULL, COMMAND_CUTOVER, false},
+	{"/v1/rehearse", NULL, COMMAND_REHEARSE, true},
+	{"/v1/verify", NULL, COMMAND_VERIFY, false},
+	{"/v1/failback", NULL, COMMAND_FAILBACK, true},
+	{"/v1/finish", NULL, COMMAND_FINISH, false},
+	{"/v1/cancel", NULL, COMMAND_CANCEL, false},
+	{"/v1/pause", NULL, COMMAND_PAUSE, false},
+	{"/v1/resume", NULL, COMMAND_RESUME, false},
+};
+
+static const Resource *
+resource_find(const char *path)
+{
+	for (size_t i = 0; i < sizeof(resources) / sizeof(*resources); i++) {
+		if (strcmp(resources[i].path, path) == 0)
+			return &resources[i];
+	}
+	return NULL;
+}
+
+static const char *
+header(struct MHD_Connection *connection, const char *name)
+{
+	return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
+}
+
+/* True when the headers are fine; else the answer is queued and *result set. */
+static bool
+admit(Admin *admin, struct MHD_Connection *connection, const Resource *resource,
+      const char *method, enum MHD_Result *result)
+{
+	const char *host = header(connection, MHD_HTTP_HEADER_HOST);
+	const char *length = header(connection, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	bool get = strcmp(method, MHD_HTTP_METHOD_GET) == 0 ||
+	           strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+	bool post = strcmp(method, MHD_HTTP_METHOD_POST) == 0;
+
+	if (!guard_host_ok(&admin->guard, host))
+		*result = refuse(connection, MHD_HTTP_MISDIRECTED_REQUEST,
+		                 "Host is not the address of this admin port", NULL, NULL);
+	else if (!guard_origin_ok(header(connection, MHD_HTTP_HEADER_ORIGIN), host))
+		*result = refuse(connection, MHD_HTTP_FORBIDDEN, "the request comes from another site",
+		                 NULL, NULL);
+	else if (!guard_token_ok(&admin->guard, header(connection, MHD_HTTP_HEADER_AUTHORIZATION)))
+		*result = refuse(connection, MHD_HTTP_UNAUTHORIZED, "the token is missing or wrong",
+		                 MHD_HTTP_HEADER_WWW_AUTHENTICATE,
+		                 "Basic realm=\"pgbaton: any name, the token as password\"");
+	else if (resource == NULL)
+		*result = refuse(connection, MHD_HTTP_NOT_FOUND, "there is no such path", NULL, NULL);
+	else if (resource->get != NULL ? !get : !post)
+		*result = refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED,
+		                 "the path does not know this method", MHD_HTTP_HEADER_ALLOW,
+		                 resource->get != NULL ? "GET, HEAD" : "POST");
+	else if (length != NULL && strtoull(length, NULL, 10) > BODY_MAX)
+		*result = refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large", NULL,
+		                 NULL);
+	else if (resource->later)
+		*result = refuse(connection, MHD_HTTP_NOT_IMPLEMENTED, "not available yet", NULL, NULL);
+	else
+		return true;
+	return false;
+}
+
+static void
+take_body(Request *request, const char *data, size_t len)
+{
+	request->received += len;
+	if (request->received > BODY_MAX)
+		request->too_large = true;
+	else
+		buffer_put(&request->body, data, len);
+}
+
+static bool
+is_json(const char *type)
+{
+	static const char json[] = "application/json";
+
+	return type != NULL && strncasecmp(type, json, sizeof(json) - 1) == 0 &&
+	       (type[sizeof(json) - 1] == '\0' || type[sizeof(json) - 1] == ';' ||
+	        type[sizeof(json) - 1] == ' ');
+}
+
+static enum MHD_Result
+serve(Admin *admin, struct MHD_Connection *connection, const Resource *resource,
+      const Request *request)
+{
+	if (request->too_large)
+		return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large", NULL,
+		              NULL);
+	if (resource->get != NULL)
+		return resource->get(admin, connection);
+	if (request->received > 0 && !is_json(header(connection, MHD_HTTP_HEADER_CONTENT_TYPE)))
+		return refuse(connection, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE,
+		              "a body must be application/json", NULL, NULL);
+	return post_command(admin, connection, resource->command, &request->body);
+}
+
+/* libmicrohttpd's callback: once with the headers, then for each piece of the
+ * body, then once more with nothing left. */
+static enum MHD_Result
+on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
+           const char *version UNUSED, const char *data, size_t *data_len, void **state)
+{
+	Admin *admin = arg;
+	Request *request = *state;
+	const Resource *resource = resource_find(url);
+	enum MHD_Result result;
+
+	if (request == NULL) {
+		*state = mem_zalloc(sizeof(Request));
+		return admit(admin, connection, resource, method, &result) ? MHD_YES : result;
+	}
+	if (*data_len > 0) {
+		take_body(request, data, *data_len);
+		*data_len = 0;
+		return request->received <= BODY_DROP ? MHD_YES : MHD_NO;
+	}
+	return serve(admin, connection, resource, request);
+}
+
+static void
+on_completed(void *arg UNUSED, struct MHD_Connection *connection UNUSED, void **state,
+             enum MHD_RequestTerminationCode why UNUSED)
+{
+	Request *request = *state;
+
+	if (request == NULL)
+		return;
+	buffer_free(&request->body);
+	free(request);
+	*state = NULL;
+}
+
+static void PRINTF_LIKE(2, 0)
+on_server_log(void *arg UNUSED, const char *fmt, va_list args)
+{
+	char text[512];
+
+	vsnprintf(text, sizeof(text), fmt, args);
+	text[strcspn(text, "\n")] = '\0';
+	log_debug("admin", "%s", text);
+}
+
+/* ---- start and stop ---- */
+
+static bool
+resolve(const char *host, int port, struct addrinfo **out, Error *err)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+	char service[8];
+
+	snprintf(service, sizeof(service), "%d", port);
+	int failed = getaddrinfo(host, service, &hints, out);
+	if (failed != 0)
+		return error_set(err, ERROR_CONFIG, "--admin: %s: %s", host, gai_strerror(failed));
+	return true;
+}
+
+static void
+guard_describe(AdminGuard *guard, const struct sockaddr *address)
+{
+	char text[INET6_ADDRSTRLEN] = "";
+
+	if (address->sa_family == AF_INET)
+		inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)address)->sin_addr,
+		          text, sizeof(text));
+	else if (address->sa_family == AF_INET6)
+		inet_ntop(AF_INET6,
+		          &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, text,
+		          sizeof(text));
+	/* What the name resolved to decides, not the name. */
+	guard->loopback = config_is_loopback(text);
+	guard->wildcard = strcmp(text, "0.0.0.0") == 0 || strcmp(text, "::") == 0;
+}
+
+static bool
+listen_at(Admin *admin, const char *host, int port, const struct addrinfo *address, Error *err)
+{
+	int on = 1;
+	int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return error_set_errno(err, ERROR_CONFIG, errno, "--admin: no socket");
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (bind(fd, address->ai_addr, address->ai_addrlen) != 0 || listen(fd, 64) != 0) {
+		error_set_errno(err, ERROR_CONFIG, errno, "--admin: cannot listen on %s:%d", host, port);
+		error_set_hint(err, "another --admin HOST:PORT; port 0 takes a free one");
+		close(fd);
+		return false;
+	}
+	struct sockaddr_storage bound;
+	socklen_t size = sizeof(bound);
+	getsockname(fd, (struct sockaddr *)&bound, &size);
+	admin->guard.port = ntohs(bound.ss_family == AF_INET6
+	                              ? ((struct sockaddr_in6 *)&bound)->sin6_port
+	                              : ((struct sockaddr_in *)&bound)->sin_port);
+	admin->daemon = MHD_start_daemon(
+	    MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+	    on_request, admin, MHD_OPTION_EXTERNAL_LOGGER, on_server_log, NULL,
+	    MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+	    (unsigned)IDLE_SECONDS, MHD_OPTION_END);
+	if (admin->daemon == NULL) {
+		close(fd);
+		return error_set(err, ERROR_CONFIG, "--admin: the HTTP server does not start");
+	}
+	return true;
+}
+
+/* "PORT\nHOST\n" in one step, for the commands that look for us. */
+static bool
+write_port_file(const Admin *admin, Error *err)
+{
+	char *path = mem_printf("%s/admin.port", admin->state_dir);
+	char *temporary = mem_printf("%s/admin.port.new", admin->state_dir);
+	const char *host = admin->guard.wildcard ? "localhost" : admin->guard.host;
+	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	bool ok = fd >= 0 && dprintf(fd, "%d\n%s\n", admin->guard.port, host) > 0;
+
+	if (fd >= 0)
+		ok = close(fd) == 0 && ok;
+	ok = ok && rename(temporary, path) == 0;
+	if (!ok)
+		error_set_errno(err, ERROR_STORAGE, errno, "cannot write %s", path);
+	free(temporary);
+	free(path);
+	return ok;
+}
+
+static bool
+admin_open(Admin *admin, const Config *config, Error *err)
+{
+	struct addrinfo *address;
+
+	if (!resolve(config->admin_host, config->admin_port, &address, err))
+		return false;
+	guard_describe(&admin->guard, address->ai_addr);
+	bool ok = true;
+	if (!admin->guard.loopback && admin->guard.token == NULL)
+		ok = error_set(err, ERROR_CONFIG,
+		               "--admin %s is not on loopback: --admin-token-file is needed",
+		               config->admin_host);
+	ok = ok && listen_at(admin, config->admin_host, config->admin_port, address, err);
+	freeaddrinfo(address);
+	return ok && write_port_file(admin, err);
+}
+
+Admin *
+admin_start(const Config *config, Migration *migration, Error *err)
+{
+	Admin *admin = mem_zalloc(sizeof(*admin));
+	char absolute[PATH_MAX];
+
+	admin->migration = migration;
+	snprintf(admin->guard.host, sizeof(admin->guard.host), "%s", config->admin_host);
+	admin->state_dir = mem_strdup(
+	    realpath(config->state_dir, absolute) != NULL ? absolute : config->state_dir);
+	if (config->admin_token_file != NULL) {
+		admin->guard.token = config_read_token(config->admin_token_file, err);
+		if (admin->guard.token == NULL) {
+			admin_stop(admin);
+			return NULL;
+		}
+	}
+	if (!admin_open(admin, config, err)) {
+		admin_stop(admin);
+		return NULL;
+	}
+	log_info("admin", "listening on %s%s%s:%d", strchr(admin->guard.host, ':') ? "[" : "",
+	         admin->guard.host, strchr(admin->guard.host, ':') ? "]" : "", admin->guard.port);
+	return admin;
+}
+
+int
+admin_port(const Admin *admin)
+{
+	return admin->guard.port;
+}
+
+void
+admin_stop(Admin *admin)
+{
+	if (admin == NULL)
+		return;
+	if (admin->daemon != NULL)
+		MHD_stop_daemon(admin->daemon);
+	mem_wipe_free_cstr(admin->guard.token);
+	free(admin->state_dir);
+	free(admin);
+}

@@ -1,0 +1,311 @@
+/*
+ * The status document: design.md, "The outside", and a little more. LSNs and
+ * states are text, times are seconds (those of the cutover milliseconds, as
+ * their names say), dates ISO 8601 in UTC, what is unknown is null.
+ */
+#include <math.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "proxy/admin/admin_internal.h"
+
+static json_t *
+json_count(uint64_t n)
+{
+	return json_integer(n > INT64_MAX ? INT64_MAX : (json_int_t)n);
+}
+
+static json_t *
+json_lsn(Lsn lsn)
+{
+	return json_string(LSN_STR(lsn));
+}
+
+/* JSON has no infinity; a negative number says "unknown" in the structs. */
+static json_t *
+json_known(double value)
+{
+	return isfinite(value) && value >= 0 ? json_real(value) : json_null();
+}
+
+/* Names and messages come from servers and may be cut inside a character or be
+ * in another encoding: json_string refuses those, so they are mended first. */
+static json_t *
+json_text(const char *text)
+{
+	json_t *json = json_string(text);
+
+	if (json != NULL)
+		return json;
+	char *copy = mem_strdup(text);
+	for (char *c = copy; *c != '\0'; c++) {
+		if ((unsigned char)*c >= 0x80)
+			*c = '?';
+	}
+	json = json_string(copy);
+	free(copy);
+	return json;
+}
+
+static json_t *
+json_time(int64_t wall_us)
+{
+	time_t seconds = (time_t)(wall_us / 1000000);
+	struct tm tm;
+	char text[32], all[48];
+
+	if (wall_us == 0)
+		return json_null();
+	gmtime_r(&seconds, &tm);
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(all, sizeof(all), "%s.%03dZ", text, (int)(wall_us / 1000 % 1000));
+	return json_string(all);
+}
+
+json_t *
+error_json(const Error *error)
+{
+	json_t *json;
+
+	if (error->class == ERROR_NONE)
+		return json_null();
+	json = json_object();
+	json_object_set_new(json, "class", json_string(error_class_name(error->class)));
+	json_object_set_new(json, "message", json_text(error->message));
+	json_object_set_new(json, "context", json_text(error->context));
+	json_object_set_new(json, "sqlstate", json_text(error->sqlstate));
+	json_object_set_new(json, "hint", json_text(error->hint));
+	return json;
+}
+
+const char *
+table_state_name(int state)
+{
+	static const char *const names[] = {
+		[TABLE_QUEUED] = "queued",
+		[TABLE_COPYING] = "copying",
+		[TABLE_COPIED] = "copied",
+		[TABLE_ERRORED] = "errored",
+	};
+	return names[state];
+}
+
+static json_t *
+lag_json(const MigrationStatus *s)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "received_bytes", json_count(s->received_bytes));
+	json_object_set_new(json, "applied_bytes", json_count(s->applied_bytes));
+	json_object_set_new(json, "seconds", json_known(s->lag_seconds));
+	json_object_set_new(json, "pending_transactions", json_count(s->pending_transactions));
+	return json;
+}
+
+static json_t *
+tables_json(const MigrationStatus *s)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "queued", json_count(s->tables_queued));
+	json_object_set_new(json, "copying", json_count(s->tables_copying));
+	json_object_set_new(json, "copied", json_count(s->tables_copied));
+	json_object_set_new(json, "errored", json_count(s->tables_errored));
+	return json;
+}
+
+static json_t *
+copy_json(const MigrationStatus *s)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "rows", json_count(s->copy_rows));
+	json_object_set_new(json, "bytes", json_count(s->copy_bytes));
+	json_object_set_new(json, "bytes_total", json_count(s->copy_bytes_total));
+	json_object_set_new(json, "eta_seconds", json_known(s->copy_eta_seconds));
+	json_object_set_new(json, "oldest_snapshot_seconds", json_known(s->oldest_snapshot_s));
+	return json;
+}
+
+static json_t *
+stream_json(const MigrationStatus *s)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "source_lsn", json_lsn(s->source_lsn));
+	json_object_set_new(json, "received_lsn", json_lsn(s->receiver.received));
+	json_object_set_new(json, "logged_lsn", json_lsn(s->log.synced_end));
+	json_object_set_new(json, "applied_lsn", json_lsn(s->applier.applied_end));
+	json_object_set_new(json, "durable_lsn", json_lsn(s->applier.durable_end));
+	json_object_set_new(json, "transactions", json_count(s->applier.transactions));
+	json_object_set_new(json, "inserts", json_count(s->applier.inserts));
+	json_object_set_new(json, "updates", json_count(s->applier.updates));
+	json_object_set_new(json, "deletes", json_count(s->applier.deletes));
+	json_object_set_new(json, "truncates", json_count(s->applier.truncates));
+	json_object_set_new(json, "batches", json_count(s->applier.batches));
+	json_object_set_new(json, "replays", json_count(s->applier.replays));
+	return json;
+}
+
+static json_t *
+receiver_json(const ReceiverState *r)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "connected", json_boolean(r->connected));
+	json_object_set_new(json, "failed", json_boolean(r->failed));
+	json_object_set_new(json, "confirmed_lsn", json_lsn(r->confirmed));
+	json_object_set_new(json, "reconnects", json_count(r->reconnects));
+	json_object_set_new(json, "bytes", json_count(r->bytes));
+	json_object_set_new(json, "last_message", json_time(r->last_message_us));
+	json_object_set_new(json, "held_by_log", json_boolean(r->held_by_log));
+	json_object_set_new(json, "error", error_json(&r->error));
+	return json;
+}
+
+static json_t *
+applier_json(const ApplierState *a)
+{
+	static const char *const phases[] = {
+		[APPLIER_RUNNING] = "running",
+		[APPLIER_PAUSED] = "paused",
+		[APPLIER_RETRYING] = "retrying",
+		[APPLIER_FAILED] = "failed",
+	};
+	json_t *json = json_object();
+
+	json_object_set_new(json, "phase", json_string(phases[a->phase]));
+	json_object_set_new(json, "error", error_json(&a->error));
+	return json;
+}
+
+static json_t *
+log_json(const TxLogState *log)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "bytes_on_disk", json_count(log->bytes_on_disk));
+	json_object_set_new(json, "segments", json_count(log->segments));
+	json_object_set_new(json, "transactions", json_count(log->transactions));
+	return json;
+}
+
+static json_t *
+slot_json(const SlotHealth *slot)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "exists", json_boolean(slot->exists));
+	json_object_set_new(json, "active", json_boolean(slot->active));
+	json_object_set_new(json, "lost", json_boolean(slot->lost));
+	json_object_set_new(json, "why", json_text(slot->why));
+	json_object_set_new(json, "confirmed_lsn", json_lsn(slot->confirmed));
+	json_object_set_new(json, "restart_lsn", json_lsn(slot->restart));
+	json_object_set_new(json, "kept_bytes", json_count(slot->kept_bytes));
+	json_object_set_new(json, "safe_bytes",
+	                    slot->exists && slot->safe_bytes >= 0 ? json_integer(slot->safe_bytes)
+	                                                          : json_null());
+	return json;
+}
+
+pthread_mutex_t *
+catalog_mutex(const Catalog *catalog)
+{
+	/* The catalogue is const to us but for its lock. */
+	return (pthread_mutex_t *)(uintptr_t)&catalog->lock;
+}
+
+static json_t *
+table_json(const Catalog *catalog, const Table *table)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "schema", json_text(table->schema));
+	json_object_set_new(json, "name", json_text(table->name));
+	json_object_set_new(json, "state", json_string(table_state_name(atomic_load(&table->state))));
+	json_object_set_new(json, "rows", json_count(atomic_load(&table->copied_rows)));
+	json_object_set_new(json, "bytes", json_count(atomic_load(&table->copied_bytes)));
+	json_object_set_new(json, "bytes_total", json_count(table->bytes));
+	json_object_set_new(json, "rows_estimate",
+	                    table->rows_estimate < 0 ? json_null()
+	                                             : json_integer(table->rows_estimate));
+	json_object_set_new(json, "inserts", json_count(atomic_load(&table->inserts)));
+	json_object_set_new(json, "updates", json_count(atomic_load(&table->updates)));
+	json_object_set_new(json, "deletes", json_count(atomic_load(&table->deletes)));
+	json_object_set_new(json, "truncates", json_count(atomic_load(&table->truncates)));
+
+	char error[sizeof(table->error)];
+	pthread_mutex_lock(catalog_mutex(catalog));
+	snprintf(error, sizeof(error), "%s", table->error);
+	pthread_mutex_unlock(catalog_mutex(catalog));
+	json_object_set_new(json, "error", error[0] != '\0' ? json_text(error) : json_null());
+	return json;
+}
+
+static json_t *
+table_list_json(const Catalog *catalog)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; catalog != NULL && i < catalog->table_count; i++)
+		json_array_append_new(list, table_json(catalog, &catalog->tables[i]));
+	return list;
+}
+
+static json_t *
+cutover_json(const CutoverStatus *c)
+{
+	static const char *const outcomes[] = {
+		[CUTOVER_NONE] = "none",
+		[CUTOVER_RUNNING] = "running",
+		[CUTOVER_SWITCHED] = "switched",
+		[CUTOVER_ABORTED] = "aborted",
+	};
+	json_t *json = json_object();
+
+	json_object_set_new(json, "id", json_count(c->id));
+	json_object_set_new(json, "outcome", json_string(outcomes[c->outcome]));
+	json_object_set_new(json, "step", json_text(c->step));
+	json_object_set_new(json, "prepare_ms", json_known(c->prepare_ms));
+	json_object_set_new(json, "hold_ms", json_known(c->hold_ms));
+	json_object_set_new(json, "fence_ms", json_known(c->fence_ms));
+	json_object_set_new(json, "drain_ms", json_known(c->drain_ms));
+	json_object_set_new(json, "sequences_ms", json_known(c->sequences_ms));
+	json_object_set_new(json, "verify_ms", json_known(c->verify_ms));
+	json_object_set_new(json, "commit_ms", json_known(c->commit_ms));
+	json_object_set_new(json, "sessions_moved", json_count(c->sessions_moved));
+	json_object_set_new(json, "sessions_closed", json_count(c->sessions_closed));
+	json_object_set_new(json, "sequences", json_count(c->sequences));
+	json_object_set_new(json, "attempts", json_integer(c->attempts));
+	json_object_set_new(json, "error", error_json(&c->error));
+	return json;
+}
+
+json_t *
+status_json(const MigrationStatus *s)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "name", json_text(s->name));
+	json_object_set_new(json, "id", json_text(s->id));
+	json_object_set_new(json, "state", json_string(migration_state_name(s->state)));
+	json_object_set_new(json, "mode", json_string(s->online ? "online" : "offline"));
+	json_object_set_new(json, "since", json_time(s->since_us));
+	json_object_set_new(json, "now", json_time(clock_wall_us()));
+	json_object_set_new(json, "detail", json_text(s->detail));
+	json_object_set_new(json, "paused", json_boolean(s->paused));
+	json_object_set_new(json, "retrying", json_boolean(s->retrying));
+	json_object_set_new(json, "error", error_json(&s->error));
+	json_object_set_new(json, "lag", lag_json(s));
+	json_object_set_new(json, "tables", tables_json(s));
+	json_object_set_new(json, "copy", copy_json(s));
+	json_object_set_new(json, "stream", stream_json(s));
+	json_object_set_new(json, "receiver", receiver_json(&s->receiver));
+	json_object_set_new(json, "applier", applier_json(&s->applier));
+	json_object_set_new(json, "log", log_json(&s->log));
+	json_object_set_new(json, "slot", slot_json(&s->slot));
+	json_object_set_new(json, "table", table_list_json(s->catalog));
+	json_object_set_new(json, "listener", json_null());
+	json_object_set_new(json, "cutover", cutover_json(&s->cutover));
+	return json;
+}
