@@ -107,6 +107,7 @@ receiver_free(Receiver *receiver)
 		ev_loop_destroy(receiver->loop);
 	}
 	stop_free(receiver->stop);
+	stop_free(receiver->connect_stop);
 	conninfo_free(receiver->source);
 	pthread_mutex_destroy(&receiver->lock);
 	free(receiver->system_id);
@@ -132,6 +133,7 @@ receiver_start(const ReceiverOptions *options, TxLog *log, Error *err)
 	receiver->start = options->start;
 	receiver->log = log;
 	receiver->stop = stop_new();
+	receiver->connect_stop = stop_new();
 	pthread_mutex_init(&receiver->lock, NULL);
 	receiver->loop = ev_loop_new(EVFLAG_AUTO);
 	CHECK(receiver->loop != NULL);
@@ -153,7 +155,12 @@ receiver_stop(Receiver *receiver)
 {
 	if (receiver == NULL)
 		return;
+	/* A stream that runs is ended politely; only connecting is cut short. */
+	pthread_mutex_lock(&receiver->lock);
 	stop_request(receiver->stop);
+	if (!receiver->state.connected)
+		stop_request(receiver->connect_stop);
+	pthread_mutex_unlock(&receiver->lock);
 	tell_news(receiver);
 	pthread_join(receiver->thread, NULL);
 	txlog_on_progress(receiver->log, NULL, NULL);

@@ -53,6 +53,7 @@ struct Receiver {
 	Lsn start;
 	TxLog *log;
 	Stop *stop;
+	Stop *connect_stop; /* what the wire knows: also requested while not streaming */
 	struct ev_loop *loop;
 	ev_async news; /* the log synced, made room or failed; applied moved; stop */
 	pthread_t thread;

@@ -388,7 +388,7 @@ stream_connect(Stream *s, Error *err)
 		.application_name = "pgbaton",
 		.replication = true,
 		.options = receiver->session_options,
-		.stop = receiver->stop,
+		.stop = receiver->connect_stop,
 	};
 
 	s->wire = wire_connect(&options, err);
