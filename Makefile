@@ -64,7 +64,7 @@ endif
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  CC=clang  SAN=address,undefined  SAN=thread  OPT='-O0 -g3'  choose another build"
 	@echo "  unit-FOLDER       one folder's unit tests: unit-common, unit-protocol, ..."
@@ -167,29 +167,33 @@ coverage: ## unit tests with gcov; build/coverage/index.html
 	lcov --summary build/coverage/lcov.info
 
 # Fuzzing: each tests/fuzz/fuzz_NAME.c has LLVMFuzzerTestOneInput. With clang it
-# is driven by libFuzzer; everywhere, replay.c feeds it the corpus, so that old
-# findings stay tests.
-FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-fuzz_corpus = $(wildcard tests/fuzz/corpus/$(1))
+# is driven by libFuzzer; with any compiler replay.c feeds it the files of
+# tests/fuzz/corpus/NAME, so that old findings stay tests.
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 $(BUILD)/fuzz/replay_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/harness/fuzz/replay.o $(LIBS)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-.PHONY: fuzz fuzz-replay
-fuzz-replay: $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/fuzz/replay_%,$(FUZZERS)) ## the fuzz targets over tests/fuzz/corpus
-	@for program in $^; do name=$${program##*/replay_}; \
-	  "$$program" tests/fuzz/corpus/$$name || exit 1; \
-	done
+$(BUILD)/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+.PHONY: fuzz fuzz-run fuzz-replay
+fuzz-replay: $(addprefix $(BUILD)/fuzz/replay_,$(FUZZERS)) ## the fuzz targets over tests/fuzz/corpus
+	@for name in $(FUZZERS); do $(BUILD)/fuzz/replay_$$name tests/fuzz/corpus/$$name || exit 1; done
 
 fuzz: ## libFuzzer on every target, FUZZ_SECONDS=10 each (needs clang)
-	@mkdir -p build/fuzz
-	@for source in $(FUZZERS); do name=$${source##*/fuzz_}; name=$${name%.c}; \
-	  echo "$$name"; mkdir -p build/fuzz/corpus-$$name tests/fuzz/corpus/$$name; \
-	  clang -std=c11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	    -o build/fuzz/$$name $$source $(SRC) $(LDLIBS) || exit 1; \
-	  build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -artifact_prefix=build/fuzz/$$name- \
-	    -print_final_stats=0 -verbosity=0 build/fuzz/corpus-$$name tests/fuzz/corpus/$$name || exit 1; \
+	+@$(MAKE) --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined fuzz-run
+
+# New inputs stay in build/; a crash is written to build/fuzz/ and belongs, once
+# understood, into tests/fuzz/corpus/NAME.
+fuzz-run: $(addprefix $(BUILD)/fuzz/fuzz_,$(FUZZERS))
+	@for name in $(FUZZERS); do \
+	  mkdir -p build/fuzz/corpus/$$name; \
+	  echo "fuzz: $$name"; \
+	  $(BUILD)/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 \
+	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus/$$name $$(ls -d tests/fuzz/corpus/$$name 2>/dev/null) || exit 1; \
 	done
 
 ## --- the source itself ---

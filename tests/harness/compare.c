@@ -23,12 +23,13 @@ enum { ROWS_SHOWN = 5 };
 	" LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"        \
 	"   AND NOT a.attisdropped AND a.attgenerated = ''"                       \
 	" WHERE c.relkind = 'r' AND c.relpersistence = 'p'" NOT_OURS              \
-	" GROUP BY c.oid, n.nspname, c.relname ORDER BY 1 COLLATE \"C\""
+	" GROUP BY c.oid, n.nspname, c.relname ORDER BY (n.nspname || '.' || c.relname) COLLATE \"C\""
 #define SEQUENCES_SQL                                                                   \
 	"SELECT n.nspname || '.' || c.relname, c.oid::regclass::text, s.seqincrement::text" \
 	" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"                    \
 	" JOIN pg_sequence s ON s.seqrelid = c.oid"                                         \
-	" WHERE c.relpersistence = 'p'" NOT_OURS " ORDER BY 1 COLLATE \"C\""
+	" WHERE c.relpersistence = 'p'" NOT_OURS                                            \
+	" ORDER BY (n.nspname || '.' || c.relname) COLLATE \"C\""
 #define NOT_OURS                                                                         \
 	" AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND n.nspname <> %s" \
 	" AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"    \
