@@ -34,6 +34,7 @@ struct Migration {
 	CutoverStatus cutover;
 	SlotHealth slot;
 	Lsn source_lsn;
+	double oldest_snapshot_s;
 	int64_t copy_started_ms;
 	uint64_t copy_bytes_at_start;
 	Ledger ledger;             /* written once, before catalog */
@@ -76,6 +77,8 @@ MUST_CHECK bool phase_catch_up(Migration *m, Error *err);
 /* Sends a marker and waits until everything before it is applied. */
 MUST_CHECK bool phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err);
 void phase_stop_stream(Migration *m);
+/* What stopped the stream for good, if anything: receiver, applier, slot, publication. */
+bool phase_stream_failed(Migration *m, Error *err);
 
 /* ---- cutover.c ---- */
 

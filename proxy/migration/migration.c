@@ -297,34 +297,6 @@ failed:
 	return false;
 }
 
-/* What stopped the stream for good, if anything. */
-static bool
-stream_failed(Migration *m, Error *err)
-{
-	ReceiverState receiver;
-	ApplierState applier;
-
-	receiver_state(m->receiver, &receiver);
-	if (receiver.failed) {
-		*err = receiver.error;
-		return true;
-	}
-	applier_state(m->applier, &applier);
-	if (applier.phase == APPLIER_FAILED) {
-		*err = applier.error;
-		return true;
-	}
-	return monitor_failed(m->monitor, err);
-}
-
-/* After resume: what had failed is begun again, the rest goes on. */
-static bool
-restart_stream(Migration *m, Error *err)
-{
-	phase_stop_stream(m);
-	return phase_prepare(m, err);
-}
-
 static void
 follow_pause(Migration *m)
 {
@@ -399,7 +371,7 @@ follow(Migration *m, Error *err)
 			if (!migration_command(m, &own, &ticket, err))
 				log_failure(LOG_WARNING, "cutover", err);
 		}
-		if (stream_failed(m, err))
+		if (phase_stream_failed(m, err))
 			return FOLLOW_FAILED;
 		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(50)) != QUEUE_OK)
 			continue;
@@ -434,8 +406,7 @@ run_following(Migration *m)
 		do {
 			if (!wait_for_resume(m, &err))
 				return false;
-		} while (!migration_connect(m, &err) || !restart_stream(m, &err) ||
-		         !phase_catch_up(m, &err));
+		} while (!migration_connect(m, &err) || !phase_catch_up(m, &err));
 	}
 }
 

@@ -62,9 +62,18 @@ look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err
 	if (!lsn_parse(text, &lsn))
 		return error_set(err, ERROR_PROTOCOL, "pg_current_wal_lsn() gave \"%s\"", text);
 
+	/* S3: what our copies hold back from vacuum on the source. */
+	char age[32];
+	if (!sql_value(source, err, age, sizeof(age),
+	               "SELECT coalesce(extract(epoch FROM max(now() - xact_start)), 0) "
+	               "FROM pg_stat_activity WHERE application_name LIKE 'pgbaton%' "
+	               "AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"))
+		return false;
+
 	pthread_mutex_lock(&m->lock);
 	m->slot = slot;
 	m->source_lsn = lsn;
+	m->oldest_snapshot_s = strtod(age, NULL);
 	pthread_mutex_unlock(&m->lock);
 	warn_of_limit(&slot, next_warning_ms);
 

@@ -446,6 +446,28 @@ start_applier(Migration *m, Error *err)
 }
 
 bool
+phase_stream_failed(Migration *m, Error *err)
+{
+	if (m->receiver != NULL) {
+		ReceiverState state;
+		receiver_state(m->receiver, &state);
+		if (state.failed) {
+			*err = state.error;
+			return true;
+		}
+	}
+	if (m->applier != NULL) {
+		ApplierState state;
+		applier_state(m->applier, &state);
+		if (state.phase == APPLIER_FAILED) {
+			*err = state.error;
+			return true;
+		}
+	}
+	return monitor_failed(m->monitor, err);
+}
+
+bool
 phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err)
 {
 	char marker[64];
@@ -485,21 +507,10 @@ wait_for_small_lag(Migration *m, Error *err)
 {
 	for (;;) {
 		MigrationStatus now;
-		Error failure = ERROR_INIT;
 
 		migration_status(m, &now);
-		if (now.applier.phase == APPLIER_FAILED) {
-			*err = now.applier.error;
+		if (phase_stream_failed(m, err))
 			return false;
-		}
-		if (now.receiver.failed) {
-			*err = now.receiver.error;
-			return false;
-		}
-		if (monitor_failed(m->monitor, &failure)) {
-			*err = failure;
-			return false;
-		}
 		if (now.applied_bytes < FOLLOWING_LAG_BYTES && now.received_bytes < FOLLOWING_LAG_BYTES)
 			return true;
 		if (!stop_sleep_ms(m->stop, 20, err))
@@ -529,10 +540,24 @@ fill_and_analyze(Migration *m, Error *err)
 	return ok;
 }
 
+/* After a failure and resume: what has failed is begun anew, from what log and ledger say. */
+static bool
+revive_stream(Migration *m, Error *err)
+{
+	Error failure = ERROR_INIT;
+
+	if (!phase_stream_failed(m, &failure))
+		return true;
+	phase_stop_stream(m);
+	return phase_prepare(m, err);
+}
+
 bool
 phase_catch_up(Migration *m, Error *err)
 {
 	migration_set_detail(m, "applying changes since the copy");
+	if (!revive_stream(m, err))
+		return false;
 	if (m->applier == NULL && !start_applier(m, err))
 		return false;
 

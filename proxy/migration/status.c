@@ -100,6 +100,7 @@ migration_status(Migration *migration, MigrationStatus *out)
 	out->retrying = m->retrying;
 	out->slot = m->slot;
 	out->source_lsn = m->source_lsn;
+	out->oldest_snapshot_s = m->oldest_snapshot_s;
 	out->cutover = m->cutover;
 	out->catalog = m->catalog;
 	if (m->log != NULL)
