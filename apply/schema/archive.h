@@ -1,0 +1,33 @@
+/*
+ * archive.h: the dump in the state directory, and what of it fits the target.
+ */
+#ifndef PGBATON_APPLY_SCHEMA_ARCHIVE_H
+#define PGBATON_APPLY_SCHEMA_ARCHIVE_H
+
+#include "apply/schema/schema.h"
+#include "apply/schema/script.h"
+#include "common/arena.h"
+
+typedef struct {
+	Arena *arena;         /* entries live here */
+	char pg_dump[512];
+	char pg_restore[512];
+	char path[1024];      /* STATE_DIR/schema.dump */
+	bool no_owner;        /* asked for, or an owner is not on the target */
+	bool no_privileges;   /* a grantee is not on the target */
+	bool no_tablespaces;  /* a tablespace is not on the target */
+} Archive;
+
+/* Dumps when fresh, or when there is no dump yet. Roles and tablespaces that the target
+ * lacks are logged as a warning. archive_close also after a failure. */
+MUST_CHECK bool archive_open(const SchemaWork *work, bool fresh, Archive *out, Error *err);
+void archive_close(Archive *archive);
+
+/* section: "pre-data" or "post-data". */
+MUST_CHECK bool archive_read(const SchemaWork *work, const Archive *archive, const char *section,
+                             Entries *out, Error *err);
+
+/* pg_dump's part (dump.c): writes path by way of path.tmp, mode 0600. */
+MUST_CHECK bool dump_write(const SchemaWork *work, const Archive *archive, Error *err);
+
+#endif

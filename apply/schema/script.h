@@ -1,0 +1,62 @@
+/*
+ * script.h: what pg_restore prints, taken apart into the archive's entries.
+ *
+ * `pg_restore --list` names them; `pg_restore --verbose -f -` prints their SQL, each
+ * behind a comment "-- TOC entry ID (class C OID O)". The script is read with SQL's own
+ * rules for quotes and comments, so that a text which looks like such a header inside a
+ * literal (a COMMENT, a rule) cannot smuggle SQL of its own into another place.
+ * What comes before the first entry (SET ..., psql's \restrict) is dropped: our sessions
+ * have those settings. Changes of default_tablespace and default_table_access_method
+ * between entries go in front of every entry that they are meant for, as SET LOCAL.
+ */
+#ifndef PGBATON_APPLY_SCHEMA_SCRIPT_H
+#define PGBATON_APPLY_SCHEMA_SCRIPT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/arena.h"
+#include "common/error.h"
+#include "common/slice.h"
+
+typedef enum {
+	ENTRY_INDEX,      /* CREATE INDEX */
+	ENTRY_CONSTRAINT, /* primary key, unique, exclusion */
+	ENTRY_ATTACH,     /* ALTER INDEX ... ATTACH PARTITION */
+	ENTRY_STATISTICS, /* of an index or extended statistics object */
+	ENTRY_FOREIGN_KEY,
+	ENTRY_TRIGGER,
+	ENTRY_OTHER
+} EntryKind;
+
+typedef struct {
+	int dump_id;
+	EntryKind kind;
+	const char *what; /* "1259 16501 INDEX app ei postgres": stable between dumps */
+	const char *sql;  /* may be empty; never NULL after script_read */
+} Entry;
+
+typedef struct {
+	Entry *items;
+	size_t count;
+} Entries;
+
+/* list: from pg_restore --list. Strings are copied into the arena. */
+MUST_CHECK bool toc_read(Slice list, Arena *arena, Entries *out, Error *err);
+/* Fills sql of the entries; one in the script that the list does not have is an error. */
+MUST_CHECK bool script_read(Slice script, Arena *arena, Entries *entries, Error *err);
+
+/* The parts of "ALTER TABLE ONLY t ADD CONSTRAINT c FOREIGN KEY ...". */
+typedef struct {
+	Slice table;       /* quoted as in the text */
+	Slice constraint;
+	bool partitioned;  /* no ONLY: NOT VALID is refused before 18 */
+	bool not_valid;    /* it is so on the source */
+	bool not_enforced; /* 18+ */
+} ForeignKey;
+
+/* False: not of that form. Slices point into sql. */
+bool foreign_key_read(const char *sql, ForeignKey *out);
+
+#endif

@@ -1,0 +1,77 @@
+#include "apply/schema/step.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/log.h"
+
+enum { TRIES = 4, BACKOFF_MS = 300 };
+
+static void
+roll_back(Sql *sql)
+{
+	Error ignored = ERROR_INIT; /* the first error is the one to tell */
+
+	if (PQtransactionStatus(sql_pgconn(sql)) != PQTRANS_IDLE)
+		(void)!sql_exec(sql, &ignored, "ROLLBACK");
+}
+
+bool
+schema_step_run(Sql *sql, const Ledger *ledger, const char *step, const char *text, Error *err)
+{
+	Buffer record = BUFFER_INIT;
+
+	ledger_step_sql(ledger, step, &record);
+	bool ok = sql_exec(sql, err, "BEGIN ISOLATION LEVEL READ COMMITTED") &&
+	          (text[0] == '\0' || sql_exec(sql, err, text)) &&
+	          sql_exec(sql, err, buffer_cstr(&record));
+	if (ok) {
+		FAULT_POINT("schema_step");
+		ok = sql_exec(sql, err, "COMMIT");
+	}
+	buffer_free(&record);
+	if (!ok)
+		roll_back(sql);
+	return ok;
+}
+
+void
+schema_step_name(const Entry *entry, char out[SCHEMA_STEP_SIZE])
+{
+	snprintf(out, SCHEMA_STEP_SIZE, "post-data %s", entry->what);
+}
+
+/* A deadlock with autovacuum, or of two indexes of one table, is gone at the next try. */
+bool
+schema_step_patiently(Sql *sql, const SchemaWork *work, const char *step, const char *text,
+                   Error *err)
+{
+	for (int tried = 1;; tried++) {
+		if (schema_step_run(sql, work->ledger, step, text, err))
+			return true;
+		if (tried == TRIES || !(error_has_sqlstate(err, "40P01") || error_has_sqlstate(err, "40001")))
+			return false;
+		if (!stop_sleep_ms(work->stop, clock_jitter_ms(BACKOFF_MS * tried), err))
+			return false;
+	}
+}
+
+bool
+schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry, const char *text, Error *err)
+{
+	char step[SCHEMA_STEP_SIZE];
+	bool done = false;
+
+	schema_step_name(entry, step);
+	if (!ledger_step_done(sql, work->ledger, step, &done, err))
+		return false;
+	if (done)
+		return true;
+	int64_t began_ms = clock_mono_ms();
+	if (!schema_step_patiently(sql, work, step, text, err))
+		return error_add_context(err, "%s", entry->what);
+	log_debug("schema", "%s in %lld ms", entry->what, (long long)(clock_mono_ms() - began_ms));
+	return true;
+}
