@@ -167,6 +167,21 @@ or_empty(const ConnInfo *info, const char *keyword)
 	return value != NULL ? value : "";
 }
 
+/* What an empty element of a list of ports means. */
+static char *
+default_port(void)
+{
+	PQconninfoOption *options = PQconninfoParse("", NULL);
+	char *port = NULL;
+
+	CHECK(options != NULL);
+	for (PQconninfoOption *o = options; o->keyword != NULL; o++)
+		if (strcmp(o->keyword, "port") == 0 && o->compiled != NULL)
+			port = mem_strdup(o->compiled);
+	PQconninfoFree(options);
+	return port != NULL ? port : mem_strdup("5432");
+}
+
 /* Asks libpq for the defaults and the password of one host. Every keyword that
  * decides is given, even if empty, so that no environment variable steps in. */
 static void
@@ -191,7 +206,7 @@ resolve_host(const ConnInfo *info, size_t index, Host *out)
 	PGconn *conn = PQconnectStart(buffer_cstr(&ask));
 	CHECK(conn != NULL && PQstatus(conn) == CONNECTION_BAD);
 	out->host = mem_strdup(PQhost(conn));
-	out->port = mem_strdup(PQport(conn));
+	out->port = PQport(conn)[0] != '\0' ? mem_strdup(PQport(conn)) : default_port();
 	const char *password = PQpass(conn);
 	out->password = password != NULL && password[0] != '\0' ? mem_strdup(password) : NULL;
 	PQfinish(conn);

@@ -220,8 +220,8 @@ conninfo_text_error(const char *libpq_message, Error *err)
 
 	if (libpq_message == NULL)
 		libpq_message = "";
-	if (strstr(libpq_message, "connection option") != NULL ||
-	    strstr(libpq_message, "URI query parameter: ") != NULL) {
+	if (strstr(libpq_message, "invalid connection option") != NULL ||
+	    strstr(libpq_message, "invalid URI query parameter") != NULL) {
 		const char *word = strchr(libpq_message, '"');
 		size_t len = word != NULL ? strcspn(word + 1, "\"") : 0;
 		const char *known = word != NULL ? nearest_keyword(word + 1, len, near) : NULL;
