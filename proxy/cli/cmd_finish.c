@@ -1,0 +1,8 @@
+#include "proxy/cli/cli.h"
+#include "proxy/cli/ending.h"
+
+int
+cmd_finish(int argc, char **argv)
+{
+	return cli_end(argc, argv, true);
+}

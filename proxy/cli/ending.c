@@ -1,0 +1,93 @@
+#include "proxy/cli/ending.h"
+
+#include <string.h>
+
+#include "common/clock.h"
+#include "proxy/cli/cli.h"
+#include "proxy/cli/follow.h"
+
+/* So long an error in the status may still be one from before our request. */
+enum { OLD_ERROR_MS = 2000 };
+
+typedef struct {
+	MigrationState wanted;
+	bool finish;
+	int64_t asked_ms;
+} Ending;
+
+static FollowVerdict
+judge(void *arg, const json_t *status, bool gone, Error *err)
+{
+	const Ending *ending = arg;
+	MigrationState state;
+
+	if (!doc_state(status, &state))
+		return FOLLOW_ON;
+	if (state == ending->wanted)
+		return FOLLOW_DONE;
+	bool settled = gone || clock_mono_ms() - ending->asked_ms > OLD_ERROR_MS;
+	/* finish that failed leaves it switched; cancel that failed ends the process. */
+	bool may_fail = ending->finish ? state == STATE_SWITCHED : gone;
+	if (settled && may_fail && !doc_true(status, "retrying") &&
+	    doc_error(status, "error", err))
+		return FOLLOW_FAILED;
+	return FOLLOW_ON;
+}
+
+static bool
+end_from_here(const Config *config, bool finish, const Error *unreachable, Error *err)
+{
+	if (config->source == NULL) {
+		*err = *unreachable;
+		error_set_hint(err, "where no process runs any more, give --source and --target");
+		return false;
+	}
+	return migration_cleanup(config, finish, err);
+}
+
+static bool
+end_migration(const Config *config, Client *client, bool finish, Error *err)
+{
+	Ending ending = {
+		.wanted = finish ? STATE_FINISHED : STATE_CANCELLED,
+		.finish = finish,
+		.asked_ms = clock_mono_ms(),
+	};
+	FollowOptions options = {
+		.poll_ms = 50,
+		.unreached_ms = 10000,
+		.judge = judge,
+		.arg = &ending,
+	};
+	Error post = ERROR_INIT;
+
+	if (client_post(client, finish ? "finish" : "cancel", NULL, NULL, &post)) {
+		/* Asked once so that the state directory is known when it is gone. */
+		json_decref(client_status(client, &post));
+		return follow_status(client, &options, NULL, err);
+	}
+	if (post.class == ERROR_NETWORK)
+		return end_from_here(config, finish, &post, err);
+	*err = post;
+	return false;
+}
+
+int
+cli_end(int argc, char **argv, bool finish)
+{
+	Error err = ERROR_INIT;
+	int exit_code;
+	Config *config = cli_config(argc, argv, &exit_code);
+
+	if (config == NULL)
+		return exit_code;
+	log_set_level(config->log_level);
+	Client *client = client_new(config, &err);
+	bool ok = client != NULL && end_migration(config, client, finish, &err);
+	if (ok)
+		puts(finish ? "finished" : "cancelled");
+	exit_code = ok ? EXIT_DONE : cli_fail(&err);
+	client_free(client);
+	config_free(config);
+	return exit_code;
+}
