@@ -60,7 +60,7 @@ static const char *const awkward =
 	"CREATE TABLE \"Odd \"\"Schema\".\"T%1\" (id int PRIMARY KEY, f4 float4, f8 float8, n numeric,"
 	" t text, b bytea, j json, x xml, p point, i interval, ts timestamptz, d date, m mood, c pair,"
 	" s small, a int[], u mood[], mo money, r int4range, g int GENERATED ALWAYS AS (id * 2) "
-    "STORED);"
+	"STORED);"
 	"INSERT INTO \"Odd \"\"Schema\".\"T%1\" VALUES"
 	" (1, 0.1, 1e-300 / 3, 'NaN', 'a,\"b\"\n\\', '\\xdeadbeef', '{\"a\" : 1}', '<a/>', '(1.1,2)',"
 	"  '1 year -2 days 00:00:01.5', '2024-02-29 12:00:00.123456+05', 'infinity', 'ok',"
