@@ -143,6 +143,7 @@ ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger, const char *si
 	size_t count;
 	Leftovers left = {.count = 0};
 	bool lost = false;
+	int undone = 0;
 
 	if (!ledger_objects(target, ledger, side, kind, &objects, &count, err))
 		return false;
@@ -150,13 +151,16 @@ ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger, const char *si
 		Error failure = ERROR_INIT;
 		if (undo_one(side_session, ledger, &objects[i], &failure) &&
 		    ledger_forget(target, ledger, objects[i].id, &failure)) {
-			log_info("ledger", "undone: %s", objects[i].what);
+			log_debug("ledger", "undone: %s", objects[i].what);
+			undone++;
 			continue;
 		}
 		lost = failure.class == ERROR_NETWORK || failure.class == ERROR_CANCELLED;
 		leave(&left, &objects[i], &failure);
 	}
 	ledger_objects_free(objects, count);
+	if (undone > 0)
+		log_info("ledger", "%d things on the %s put back as they were", undone, side);
 	if (left.count == 0)
 		return true;
 	if (lost) {

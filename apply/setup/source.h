@@ -81,7 +81,9 @@ MUST_CHECK bool source_fence_disable(Sql *source, const Ledger *ledger, const Ca
                                      Error *err);
 /* Whether the fence is on (a trigger of ours enabled anywhere). */
 MUST_CHECK bool source_fence_state(Sql *source, const Ledger *ledger, bool *on, Error *err);
-/* Commits the marker on a second session; content comes back through the stream. */
+/* Commits the marker on a second session; content comes back through the stream: as a
+ * transactional message whose prefix is the migration's name (14+), or as a row of
+ * NAME.marker(id, content). */
 MUST_CHECK bool source_emit_marker(Sql *source, const Ledger *ledger, const char *content,
                                    Error *err);
 

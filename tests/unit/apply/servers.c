@@ -70,6 +70,8 @@ servers_ledger(Sql *target, const char *name)
 	Ledger ledger = {.lanes = 2};
 
 	snprintf(ledger.name, sizeof(ledger.name), "%s", name);
+	/* The server has gen_random_uuid() only since 13. */
+	snprintf(ledger.id, sizeof(ledger.id), "0000-test");
 	snprintf(ledger.system_id, sizeof(ledger.system_id), "7000000000000000001");
 	snprintf(ledger.source_db, sizeof(ledger.source_db), "source");
 	snprintf(ledger.mode, sizeof(ledger.mode), "online");

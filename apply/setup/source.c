@@ -1,0 +1,364 @@
+/* Replica identities and publications. */
+#include "apply/setup/source.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/setup/source_internal.h"
+#include "common/map.h"
+#include "common/memory.h"
+#include "protocol/replication.h"
+
+enum { NAMED_TABLES = 10 };
+
+bool
+source_make(const SourceSetup *setup, const char *kind, const char *what, const char *undo,
+            uint32_t relation, const char *statement, Error *err)
+{
+	Locked locked = {.sql = setup->source, .what = what, .relation = relation,
+	                 .lock_timeout_ms = setup->lock_timeout_ms,
+	                 .patience_ms = setup->lock_patience_ms, .stop = setup->stop};
+
+	return ledger_record(setup->target, setup->ledger, "source", kind, what, undo, err) &&
+	       locked_exec(&locked, statement, err);
+}
+
+/* ---- schema ---- */
+
+bool
+source_make_schema(const SourceSetup *setup, Error *err)
+{
+	const Ledger *ledger = setup->ledger;
+	const char *values[] = {ledger->name};
+	PGresult *result = sql_query_params(setup->source, err,
+		"SELECT coalesce(pg_catalog.obj_description(oid, 'pg_namespace'), '')"
+		" FROM pg_catalog.pg_namespace WHERE nspname = $1", 1, values);
+
+	if (result == NULL)
+		return false;
+	bool there = PQntuples(result) > 0;
+	bool ours = there && strcmp(PQgetvalue(result, 0, 0), SOURCE_SCHEMA_MARK) == 0;
+	PQclear(result);
+	if (ours)
+		return true;
+	if (there) {
+		error_set(err, ERROR_CONFIG, "the source has a schema %s that pgbaton did not make",
+		          ledger->schema);
+		return error_set_hint(err, "choose another --name");
+	}
+
+	char *what = mem_printf("schema %s", ledger->name);
+	char *undo = mem_printf("DROP SCHEMA IF EXISTS %s CASCADE", ledger->schema);
+	char *make = mem_printf("CREATE SCHEMA %s; COMMENT ON SCHEMA %s IS '" SOURCE_SCHEMA_MARK "'",
+	                        ledger->schema, ledger->schema);
+	bool ok = source_make(setup, "schema", what, undo, 0, make, err);
+	if (!ok && error_has_sqlstate(err, "42501"))
+		error_set_hint(err, "on the source: GRANT CREATE ON DATABASE \"%s\" TO \"%s\"",
+		               PQdb(sql_pgconn(setup->source)), PQuser(sql_pgconn(setup->source)));
+	free(what);
+	free(undo);
+	free(make);
+	return ok;
+}
+
+/* ---- replica identities ---- */
+
+/* As it was found: put back by the undo. 'i' without its index is like nothing. */
+static char *
+identity_undo(const Table *table)
+{
+	const char *was = table->replica_identity == 'n' ? "NOTHING" : "DEFAULT";
+
+	return mem_printf("ALTER TABLE IF EXISTS %s REPLICA IDENTITY %s", table->qualified, was);
+}
+
+static bool
+set_full(const SourceSetup *setup, Table *table, Error *err)
+{
+	char *what = mem_printf("replica identity of %s.%s", table->schema, table->name);
+	char *undo = identity_undo(table);
+	char *make = mem_printf("ALTER TABLE %s REPLICA IDENTITY FULL", table->qualified);
+	bool ok = source_make(setup, "replica_identity", what, undo, table->oid, make, err);
+
+	free(what);
+	free(undo);
+	free(make);
+	if (ok) {
+		table->key = KEY_FULL;
+		table->key_needs_full = false;
+	} else if (error_has_sqlstate(err, "42501")) {
+		error_set_hint(err, "the table's owner has to run: ALTER TABLE %s REPLICA IDENTITY FULL",
+		               table->qualified);
+	}
+	return ok;
+}
+
+static bool
+refuse(const Catalog *catalog, Error *err)
+{
+	char list[700] = "";
+	int count = 0;
+
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		size_t len = strlen(list);
+		if (!catalog->tables[i].key_needs_full || count++ >= NAMED_TABLES)
+			continue;
+		snprintf(list + len, sizeof(list) - len, "%s%s", len > 0 ? ", " : "",
+		         catalog->tables[i].qualified);
+	}
+	if (count == 0)
+		return true;
+	error_set(err, ERROR_CONFIG, "%d tables have no usable replica identity: %s%s", count, list,
+	          count > NAMED_TABLES ? ", ..." : "");
+	return error_set_hint(err, "give them a primary key or ALTER TABLE ... REPLICA IDENTITY USING "
+	                      "INDEX, or use --replica-identity full or insert-only");
+}
+
+bool
+source_setup_identities(const SourceSetup *setup, Error *err)
+{
+	Catalog *catalog = setup->catalog;
+	bool full = strcmp(setup->replica_identity, "full") == 0;
+
+	if (strcmp(setup->replica_identity, "refuse") == 0)
+		return refuse(catalog, err);
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		Table *table = &catalog->tables[i];
+		if (!table->key_needs_full)
+			continue;
+		if (full && !set_full(setup, table, err))
+			return false;
+		if (!full)
+			table->key = KEY_NOTHING;
+	}
+	return true;
+}
+
+/* ---- publications ---- */
+
+const char *
+source_insert_only_name(const Ledger *ledger, char out[80])
+{
+	snprintf(out, 80, "%s_insert_only", ledger->name);
+	return out;
+}
+
+static bool
+is_streamed(const Table *table, bool insert_only)
+{
+	return table->persistence == 'p' && (table->key == KEY_NOTHING) == insert_only;
+}
+
+bool
+source_has_insert_only(const Catalog *catalog)
+{
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		if (is_streamed(&catalog->tables[i], true))
+			return true;
+	}
+	return false;
+}
+
+void
+source_publications(const Ledger *ledger, const Catalog *catalog, char *out, size_t size)
+{
+	char second[80];
+
+	snprintf(out, size, "%s%s%s", ledger->name, source_has_insert_only(catalog) ? "," : "",
+	         source_has_insert_only(catalog) ? source_insert_only_name(ledger, second) : "");
+}
+
+/* Markers travel in the stream by themselves from 14 on (pg_logical_emit_message is
+ * not passed on by pgoutput before); older ones get a table. */
+static bool
+needs_marker_table(const Sql *source)
+{
+	return sql_server_version(source) < 140000;
+}
+
+static bool
+make_marker_table(const SourceSetup *setup, Error *err)
+{
+	const char *schema = setup->ledger->schema;
+
+	return source_make_schema(setup, err) &&
+	       sql_execf(setup->source, err,
+	                 "CREATE TABLE IF NOT EXISTS %s.marker"
+	                 " (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, content text"
+	                 " NOT NULL, made timestamptz NOT NULL DEFAULT now())", schema);
+}
+
+/* The names are quoted by us, so what is compared is the text of both lists. */
+static PGresult *
+query_published(Sql *source, const char *publication, Error *err)
+{
+	const char *values[] = {publication};
+
+	return sql_query_params(source, err,
+		"SELECT n.nspname, c.relname, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,"
+		" p.puballtables FROM pg_catalog.pg_publication p"
+		" LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid"
+		" LEFT JOIN pg_catalog.pg_class c ON c.oid = r.prrelid"
+		" LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" WHERE p.pubname = $1", 1, values);
+}
+
+/* ONLY: the catalogue lists inheritance children and leaves by themselves. */
+static void
+put_table_list(const SourceSetup *setup, bool insert_only, Buffer *sql)
+{
+	const Catalog *catalog = setup->catalog;
+	bool first = true;
+
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		if (!is_streamed(&catalog->tables[i], insert_only))
+			continue;
+		buffer_printf(sql, "%sONLY %s", first ? "" : ", ", catalog->tables[i].qualified);
+		first = false;
+	}
+	if (!insert_only && needs_marker_table(setup->source))
+		buffer_printf(sql, "%s%s.marker", first ? "" : ", ", setup->ledger->schema);
+}
+
+static bool
+make_publication(const SourceSetup *setup, const char *name, bool insert_only, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	Buffer list = BUFFER_INIT;
+	PGresult *there = query_published(setup->source, name, err);
+
+	if (there == NULL)
+		return false;
+	bool exists = PQntuples(there) > 0;
+	PQclear(there);
+	if (exists)
+		return true; /* what it covers is source_check_publication's question */
+
+	put_table_list(setup, insert_only, &list);
+	buffer_put_text(&sql, "CREATE PUBLICATION ");
+	sql_put_identifier(&sql, name);
+	if (list.len > 0)
+		buffer_printf(&sql, " FOR TABLE %s", buffer_cstr(&list));
+	buffer_printf(&sql, " WITH (publish = '%s')",
+	              insert_only ? "insert, truncate" : "insert, update, delete, truncate");
+	char *what = mem_printf("publication %s", name);
+	char *undo = mem_printf("DROP PUBLICATION IF EXISTS \"%s\"", name);
+	bool ok = source_make(setup, "publication", what, undo, 0, buffer_cstr(&sql), err);
+	if (!ok && error_has_sqlstate(err, "42501"))
+		error_set_hint(err, "CREATE PUBLICATION needs CREATE on the database (GRANT CREATE ON "
+		               "DATABASE \"%s\" TO \"%s\") and the tables' ownership (GRANT owner TO \"%s\")",
+		               PQdb(sql_pgconn(setup->source)), PQuser(sql_pgconn(setup->source)),
+		               PQuser(sql_pgconn(setup->source)));
+	free(what);
+	free(undo);
+	buffer_free(&sql);
+	buffer_free(&list);
+	return ok;
+}
+
+bool
+source_setup_publication(const SourceSetup *setup, Error *err)
+{
+	char second[80];
+
+	if (needs_marker_table(setup->source) && !make_marker_table(setup, err))
+		return false;
+	if (!make_publication(setup, setup->ledger->name, false, err))
+		return false;
+	return !source_has_insert_only(setup->catalog) ||
+	       make_publication(setup, source_insert_only_name(setup->ledger, second), true, err);
+}
+
+/* ---- is it still what it was? ---- */
+
+typedef struct {
+	const Ledger *ledger;
+	const Catalog *catalog;
+	bool *seen; /* by index of the table */
+	char list[600];
+	int count;
+} Coverage;
+
+static void
+difference(Coverage *coverage, const char *text, const char *schema, const char *name)
+{
+	size_t len = strlen(coverage->list);
+
+	if (coverage->count++ < NAMED_TABLES)
+		snprintf(coverage->list + len, sizeof(coverage->list) - len, "%s%s%s%s %s",
+		         len > 0 ? ", " : "", schema, *schema ? "." : "", name, text);
+}
+
+static void
+check_options(Coverage *coverage, const PGresult *rows, const char *name, bool insert_only)
+{
+	static const char *const operations[] = {"insert", "update", "delete", "truncate"};
+
+	for (int i = 0; i < 4; i++) {
+		bool wanted = !insert_only || i == 0 || i == 3;
+		if (sql_get_bool(rows, 0, 2 + i) == wanted)
+			continue;
+		char text[60];
+		snprintf(text, sizeof(text), "%s %s", wanted ? "no longer publishes" : "publishes",
+		         operations[i]);
+		difference(coverage, text, "", name);
+	}
+	if (sql_get_bool(rows, 0, 6))
+		difference(coverage, "publishes all tables", "", name);
+}
+
+static bool
+check_one(Coverage *coverage, Sql *source, const char *name, bool insert_only, Error *err)
+{
+	PGresult *rows = query_published(source, name, err);
+	bool marker = false;
+
+	if (rows == NULL)
+		return false;
+	if (PQntuples(rows) == 0)
+		difference(coverage, "is gone", "publication", name);
+	else
+		check_options(coverage, rows, name, insert_only);
+	for (int i = 0; i < PQntuples(rows); i++) {
+		if (PQgetisnull(rows, i, 1))
+			continue; /* a publication without tables */
+		const char *schema = PQgetvalue(rows, i, 0);
+		const char *relation = PQgetvalue(rows, i, 1);
+		const Table *table = catalog_find(coverage->catalog, schema, relation);
+		if (table != NULL && is_streamed(table, insert_only))
+			coverage->seen[table - coverage->catalog->tables] = true;
+		else if (strcmp(schema, coverage->ledger->name) == 0 && strcmp(relation, "marker") == 0)
+			marker = true;
+		else
+			difference(coverage, "was added", schema, relation);
+	}
+	if (!insert_only && PQntuples(rows) > 0 && needs_marker_table(source) && !marker)
+		difference(coverage, "was taken out", coverage->ledger->name, "marker");
+	PQclear(rows);
+	return true;
+}
+
+bool
+source_check_publication(Sql *source, const Ledger *ledger, const Catalog *catalog, Error *err)
+{
+	char second[80];
+	Coverage coverage = {.ledger = ledger, .catalog = catalog};
+	bool *seen = coverage.seen = mem_zalloc(catalog->table_count + 1);
+	bool ok = check_one(&coverage, source, ledger->name, false, err);
+
+	if (ok && source_has_insert_only(catalog))
+		ok = check_one(&coverage, source, source_insert_only_name(ledger, second), true, err);
+	for (size_t i = 0; ok && i < catalog->table_count; i++) {
+		const Table *table = &catalog->tables[i];
+		if (table->persistence == 'p' && !seen[i])
+			difference(&coverage, "was taken out", table->schema, table->name);
+	}
+	free(seen);
+	if (!ok || coverage.count == 0)
+		return ok;
+	error_set(err, ERROR_CONFIG, "publication %s on the source was altered: %s%s", ledger->name,
+	          coverage.list, coverage.count > NAMED_TABLES ? ", ..." : "");
+	return error_set_hint(err, "changes made meanwhile may be missing from the stream: cancel and "
+	                      "start again");
+}

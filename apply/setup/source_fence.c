@@ -1,0 +1,380 @@
+/*
+ * The fence and the marker (K2, K3).
+ *
+ * Made ahead of time: a function and, on each table, a disabled statement trigger. At the
+ * cutover one transaction locks all tables, enables the triggers and stays open until
+ * the target is ready. Nothing in it depends on this process: if it vanishes, the
+ * source's own server ends the transaction and the source goes on.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/setup/source_internal.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/memory.h"
+#include "protocol/replication.h"
+
+/* ---- all tables and parents, by oid ---- */
+
+typedef struct {
+	uint32_t oid;
+	const char *schema;
+	const char *name;
+	const char *qualified;
+} Fenced;
+
+typedef struct {
+	Fenced *items;
+	size_t count;
+} FencedList;
+
+static int
+by_oid(const void *a, const void *b)
+{
+	const Fenced *left = a;
+	const Fenced *right = b;
+
+	return (left->oid > right->oid) - (left->oid < right->oid);
+}
+
+/* In a stable order, so that two runs can never wait for each other. */
+static FencedList
+fenced_list(const Catalog *catalog)
+{
+	FencedList list = {mem_alloc(sizeof(Fenced) * (catalog->table_count +
+	                                               catalog->parent_count + 1)), 0};
+
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		const Table *table = &catalog->tables[i];
+		list.items[list.count++] =
+			(Fenced){table->oid, table->schema, table->name, table->qualified};
+	}
+	for (size_t i = 0; i < catalog->parent_count; i++) {
+		const Named *parent = &catalog->parents[i];
+		list.items[list.count++] =
+			(Fenced){parent->oid, parent->schema, parent->name, parent->qualified};
+	}
+	qsort(list.items, list.count, sizeof(Fenced), by_oid);
+	return list;
+}
+
+/* ---- prepared ahead of time ---- */
+
+/* Says where the database has gone, without user or password. */
+static bool
+make_function(const SourceSetup *setup, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	Buffer body = BUFFER_INIT;
+	PGconn *target = sql_pgconn(setup->target);
+	char *where = mem_printf("It is now database \"%s\" on %s, port %s.", PQdb(target),
+	                         PQhost(target), PQport(target));
+
+	/* format() in the body would read % in a name; a literal does not. */
+	buffer_put_text(&body, "BEGIN RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE ="
+	                " 'this database has moved: ' || TG_OP || ' on ' || TG_TABLE_SCHEMA || '.'"
+	                " || TG_TABLE_NAME || ' is refused here', HINT = ");
+	sql_put_literal(&body, where);
+	buffer_put_text(&body, "; END");
+	buffer_printf(&sql, "CREATE OR REPLACE FUNCTION %s.refuse_writes() RETURNS trigger"
+	              " LANGUAGE plpgsql AS ", setup->ledger->schema);
+	sql_put_literal(&sql, buffer_cstr(&body));
+	bool ok = sql_exec(setup->source, err, buffer_cstr(&sql));
+	buffer_free(&sql);
+	buffer_free(&body);
+	free(where);
+	return ok || error_add_context(err, "making the fence's function");
+}
+
+/* The relations that have our trigger already, as a sorted list of oids. */
+static PGresult *
+query_triggers(Sql *source, const Ledger *ledger, const char *condition, Error *err)
+{
+	return sql_queryf(source, err,
+		"SELECT t.tgrelid, n.nspname, c.relname FROM pg_catalog.pg_trigger t"
+		" JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid"
+		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" WHERE t.tgname = '%s_fence' AND NOT t.tgisinternal %s ORDER BY t.tgrelid",
+		ledger->name, condition);
+}
+
+static bool
+has_trigger(const PGresult *rows, uint32_t oid)
+{
+	int low = 0;
+	int high = PQntuples(rows);
+
+	while (low < high) {
+		int middle = (low + high) / 2;
+		uint32_t at = (uint32_t)sql_get_int(rows, middle, 0);
+		if (at == oid)
+			return true;
+		if (at < oid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return false;
+}
+
+/* Created and disabled in one transaction: it never fires before its time. CREATE TRIGGER
+ * keeps writers out, so each table has a transaction of its own. */
+static bool
+make_trigger(const SourceSetup *setup, const Fenced *table, Error *err)
+{
+	const char *name = setup->ledger->name;
+	char *what = mem_printf("fence on %s.%s", table->schema, table->name);
+	char *make = mem_printf(
+		"CREATE TRIGGER \"%s_fence\" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
+		" FOR EACH STATEMENT EXECUTE FUNCTION %s.refuse_writes();"
+		"ALTER TABLE ONLY %s DISABLE TRIGGER \"%s_fence\"",
+		name, table->qualified, setup->ledger->schema, table->qualified, name);
+	Locked locked = {.sql = setup->source, .what = what, .relation = table->oid,
+	                 .lock_timeout_ms = setup->lock_timeout_ms,
+	                 .patience_ms = setup->lock_patience_ms, .stop = setup->stop};
+	bool ok = locked_exec(&locked, make, err);
+
+	if (!ok && error_has_sqlstate(err, "42501"))
+		error_set_hint(err, "on the source: GRANT TRIGGER ON %s TO \"%s\", and its ownership, for "
+		               "the fence is switched by ALTER TABLE", table->qualified,
+		               PQuser(sql_pgconn(setup->source)));
+	free(what);
+	free(make);
+	return ok;
+}
+
+/* One record for each: DROP TRIGGER needs a lock of its own on each table, and one that
+ * cannot be had must not keep the others. */
+static bool
+record_triggers(const SourceSetup *setup, const FencedList *list, const PGresult *made, Error *err)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		const Fenced *table = &list->items[i];
+		if (has_trigger(made, table->oid))
+			continue;
+		char *what = mem_printf("fence on %s.%s", table->schema, table->name);
+		char *undo = mem_printf("DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_trigger"
+		                        " WHERE tgname = '%s_fence' AND tgrelid = %u) THEN"
+		                        " DROP TRIGGER IF EXISTS \"%s_fence\" ON %s; END IF; END $$",
+		                        setup->ledger->name, table->oid, setup->ledger->name,
+		                        table->qualified);
+		bool ok = ledger_record(setup->target, setup->ledger, "source", "fence", what, undo,
+		                        err);
+		free(what);
+		free(undo);
+		if (!ok)
+			return false;
+	}
+	return true;
+}
+
+bool
+source_fence_prepare(const SourceSetup *setup, Error *err)
+{
+	if (!source_make_schema(setup, err) || !make_function(setup, err))
+		return false;
+	PGresult *made = query_triggers(setup->source, setup->ledger, "", err);
+	if (made == NULL)
+		return false;
+	FencedList list = fenced_list(setup->catalog);
+	bool ok = record_triggers(setup, &list, made, err);
+	for (size_t i = 0; ok && i < list.count; i++) {
+		if (!has_trigger(made, list.items[i].oid))
+			ok = make_trigger(setup, &list.items[i], err);
+	}
+	free(list.items);
+	PQclear(made);
+	return ok;
+}
+
+/* ---- the fence's transaction ---- */
+
+/* What may be set depends on who we are: in a subtransaction, so that a refusal
+ * costs nothing. A short one makes the server cancel an autovacuum in the way. */
+static bool
+set_deadlock_timeout(Sql *fence, Error *err)
+{
+	Error refused = ERROR_INIT;
+
+	if (!sql_exec(fence, err, "SAVEPOINT timeout"))
+		return false;
+	if (sql_exec(fence, &refused, "SET LOCAL deadlock_timeout = '5ms'"))
+		return sql_exec(fence, err, "RELEASE timeout");
+	if (refused.class != ERROR_SQL) {
+		if (err != NULL)
+			*err = refused;
+		return false;
+	}
+	return sql_exec(fence, err, "ROLLBACK TO timeout; RELEASE timeout");
+}
+
+/* The deadline is kept in the transaction itself, as the server's time in ms, so that
+ * whoever goes on in this transaction knows it. */
+static bool
+begin_with_deadline(Sql *fence, int64_t left_ms, Error *err)
+{
+	return sql_exec(fence, err, "BEGIN ISOLATION LEVEL READ COMMITTED") &&
+	       set_deadlock_timeout(fence, err) &&
+	       sql_execf(fence, err,
+	                 "SET LOCAL lock_timeout = %" PRId64 "; SET LOCAL statement_timeout = %" PRId64
+	                 "; SELECT pg_catalog.set_config('pgbaton.deadline', (extract(epoch FROM"
+	                 " clock_timestamp()) * 1000 + %" PRId64 ")::bigint::text, true)",
+	                 left_ms, left_ms, left_ms);
+}
+
+/* K2: the server ends this transaction when we are silent past the deadline. The setting
+ * counts from the end of each statement to the next one, not from BEGIN; so it is set to
+ * what is left whenever we are about to be silent. */
+#define SILENCE_UNTIL_DEADLINE                                                             \
+	"SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', greatest(1,"  \
+	" pg_catalog.current_setting('pgbaton.deadline')::bigint"                          \
+	" - extract(epoch FROM clock_timestamp()) * 1000)::bigint::text, true);"
+
+/* lock_timeout counts for each table anew; statement_timeout is over all of them. */
+static void
+put_lock_statement(const FencedList *list, Buffer *sql)
+{
+	buffer_put_text(sql, "LOCK TABLE ");
+	for (size_t i = 0; i < list->count; i++)
+		buffer_printf(sql, "%sONLY %s", i > 0 ? ", " : "", list->items[i].qualified);
+	buffer_put_text(sql, " IN EXCLUSIVE MODE");
+}
+
+/* On a failure nobody knows which of the tables it was; blockers are all who hold locks
+ * on tables here. Asked after the rollback, so that nobody waits for us meanwhile. */
+static bool
+fence_failed(Sql *fence, Error *failure, int64_t waited_ms, Error *err)
+{
+	char blockers[700];
+
+	if (failure->class == ERROR_SQL || failure->class == ERROR_TIMEOUT)
+		(void)!sql_exec(fence, NULL, "ROLLBACK");
+	if (failure->class == ERROR_TIMEOUT || error_has_sqlstate(failure, "55P03") ||
+	    error_has_sqlstate(failure, "40P01") || error_has_sqlstate(failure, "57014")) {
+		locked_blockers(fence, 0, blockers, sizeof(blockers), NULL);
+		error_set(err, ERROR_TIMEOUT, "the tables could not be locked within %lld ms; in the way: "
+		          "%s", (long long)waited_ms,
+		          blockers[0] != '\0' ? blockers : "transactions that have ended just now");
+		error_set_sqlstate(err, "55P03");
+		return error_set_hint(err, "end those transactions, or allow a longer --hold-timeout");
+	}
+	if (err != NULL)
+		*err = *failure;
+	if (error_has_sqlstate(err, "25P03"))
+		error_set(err, ERROR_TIMEOUT,
+		          "the source has given itself back: the fence's transaction was silent until its "
+		          "deadline and its server ended it");
+	return error_add_context(err, "fence");
+}
+
+bool
+source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms, Error *err)
+{
+	int64_t begun = clock_mono_ms();
+	int64_t left = deadline_left_ms(deadline_ms);
+	Error failure = ERROR_INIT;
+
+	if (deadline_ms == 0 || left == 0)
+		return error_set(err, ERROR_TIMEOUT, "no time is left to lock the tables");
+	FencedList list = fenced_list(catalog);
+	Buffer sql = BUFFER_INIT;
+	put_lock_statement(&list, &sql);
+	bool ok = begin_with_deadline(fence, left, &failure) &&
+	          sql_exec(fence, &failure, SILENCE_UNTIL_DEADLINE);
+	if (ok && list.count > 0)
+		ok = sql_exec(fence, &failure, buffer_cstr(&sql));
+	buffer_free(&sql);
+	free(list.items);
+
+	/* No statement_timeout from here on: it could cut a COMMIT's wait for a standby. */
+	if (ok)
+		ok = sql_exec(fence, &failure, "SET LOCAL statement_timeout = 0;"
+		              SILENCE_UNTIL_DEADLINE);
+	return ok || fence_failed(fence, &failure, clock_mono_ms() - begun, err);
+}
+
+/* ALTER TABLE ONLY: a partitioned parent would switch its leaves' row triggers, too. */
+static void
+put_switch(const char *schema, const char *relation, const char *verb, const Ledger *ledger,
+           Buffer *sql)
+{
+	buffer_put_text(sql, "ALTER TABLE ONLY ");
+	sql_put_identifier(sql, schema);
+	buffer_put_text(sql, ".");
+	sql_put_identifier(sql, relation);
+	buffer_printf(sql, " %s TRIGGER \"%s_fence\";", verb, ledger->name);
+}
+
+bool
+source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog, Error *err)
+{
+	Error failure = ERROR_INIT;
+	FencedList list = fenced_list(catalog);
+	Buffer sql = BUFFER_INIT;
+
+	for (size_t i = 0; i < list.count; i++)
+		put_switch(list.items[i].schema, list.items[i].name, "ENABLE", ledger, &sql);
+	buffer_put_text(&sql, SILENCE_UNTIL_DEADLINE);
+	bool ok = sql_exec(fence, &failure, buffer_cstr(&sql));
+	buffer_free(&sql);
+	free(list.items);
+	return ok || fence_failed(fence, &failure, 0, err);
+}
+
+/* Of whatever tables have it on, whether or not the catalogue knows them. All in one
+ * transaction: half a fence is of no use. ALTER TABLE waits for nobody here but
+ * readers of the catalogue: no writer can hold a lock while the fence is on. */
+bool
+source_fence_disable(Sql *source, const Ledger *ledger, const Catalog *catalog, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	PGresult *rows = query_triggers(source, ledger, "AND t.tgenabled <> 'D'", err);
+
+	(void)catalog;
+	if (rows == NULL)
+		return error_add_context(err, "fence");
+	for (int i = 0; i < PQntuples(rows); i++)
+		put_switch(PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 2), "DISABLE", ledger, &sql);
+	Locked locked = {.sql = source, .what = "switching the fence off"};
+	bool ok = PQntuples(rows) == 0 || locked_exec(&locked, buffer_cstr(&sql), err);
+	if (ok && PQntuples(rows) > 0)
+		log_info("setup", "fence off on %d tables", PQntuples(rows));
+	buffer_free(&sql);
+	PQclear(rows);
+	return ok;
+}
+
+bool
+source_fence_state(Sql *source, const Ledger *ledger, bool *on, Error *err)
+{
+	PGresult *rows = query_triggers(source, ledger, "AND t.tgenabled <> 'D'", err);
+
+	if (rows == NULL)
+		return error_add_context(err, "fence");
+	*on = PQntuples(rows) > 0;
+	PQclear(rows);
+	return true;
+}
+
+/* ---- the marker ---- */
+
+/* The commit has to be in the WAL that the walsender may send, so it is flushed whatever
+ * the role's synchronous_commit says (the session sets it on). */
+bool
+source_emit_marker(Sql *source, const Ledger *ledger, const char *content, Error *err)
+{
+	const char *values[] = {content};
+	char *text = sql_server_version(source) >= 140000
+		? mem_printf("SELECT pg_catalog.pg_logical_emit_message(true, '%s', $1)", ledger->name)
+		: mem_printf("INSERT INTO %s.marker (content) VALUES ($1)", ledger->schema);
+	PGresult *result = sql_query_params(source, err, text, 1, values);
+
+	free(text);
+	if (result == NULL)
+		return error_add_context(err, "emitting the marker");
+	PQclear(result);
+	return true;
+}

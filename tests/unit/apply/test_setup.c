@@ -1,0 +1,505 @@
+/*
+ * Set-up on the source: identities, publications, slot, fence, marker; and that
+ * undoing leaves nothing behind.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/setup/source.h"
+#include "common/clock.h"
+#include "common/memory.h"
+#include "tests/harness/skip.h"
+#include "tests/unit/apply/servers.h"
+#include "tests/unit/runner.h"
+
+static Cluster *cluster;
+
+static void
+start(void)
+{
+	cluster = servers_start(0, "max_prepared_transactions = 5\nautovacuum_naptime = 1s\n");
+}
+
+static void
+stop(void)
+{
+	cluster_free(cluster);
+}
+
+/* What a test has in hand. */
+typedef struct {
+	PGconn *app;      /* the application on the source */
+	Sql *source;
+	Sql *target;
+	ConnInfo *info;
+	Ledger ledger;
+	SourceSetup setup;
+} Bench;
+
+static void
+bench_open(Bench *bench, Cluster *on, const char *ddl)
+{
+	servers_clean(on);
+	memset(bench, 0, sizeof(*bench));
+	bench->app = db_connect(on, "source");
+	db_exec(bench->app, "%s", ddl);
+	bench->source = servers_open(on, "source");
+	bench->target = servers_open(on, "target");
+	bench->info = servers_info(on, "source", NULL);
+	bench->ledger = servers_ledger(bench->target, "pgbaton");
+	bench->setup = (SourceSetup){.source = bench->source, .target = bench->target,
+	                             .source_info = bench->info, .ledger = &bench->ledger,
+	                             .catalog = servers_catalog(bench->source),
+	                             .replica_identity = "full", .slot_timeout_ms = 20000,
+	                             .lock_timeout_ms = 100, .lock_patience_ms = 20000};
+}
+
+static void
+bench_close(Bench *bench)
+{
+	catalog_free(bench->setup.catalog);
+	sql_close(bench->source);
+	sql_close(bench->target);
+	conninfo_free(bench->info);
+	PQfinish(bench->app);
+}
+
+static void
+assert_text(PGconn *conn, const char *sql, const char *expected)
+{
+	char *got = db_rows(conn, "%s", sql);
+
+	ck_assert_msg(strcmp(got, expected) == 0, "%s\n  gives: %s\n  not:   %s", sql, got, expected);
+	free(got);
+}
+
+static const char all_of_it[] =
+	"CREATE TABLE pk (id int PRIMARY KEY, v text); CREATE TABLE none (a int);"
+	"CREATE TABLE nothing (a int); ALTER TABLE nothing REPLICA IDENTITY NOTHING;"
+	"CREATE UNLOGGED TABLE quick (a int);"
+	"CREATE TABLE \"Mixed \"\"Case\" (id int PRIMARY KEY);"
+	"CREATE TABLE part (k int PRIMARY KEY) PARTITION BY LIST (k);"
+	"CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1)";
+
+#define IDENTITIES "SELECT relname, relreplident FROM pg_class WHERE relkind = 'r' AND" \
+	" relnamespace = 'public'::regnamespace ORDER BY relname COLLATE \"C\""
+
+static void
+make_all(Bench *bench, Lsn *from)
+{
+	Error err;
+	bool created;
+
+	ASSERT_OK(source_setup_identities(&bench->setup, &err));
+	ASSERT_OK(source_setup_publication(&bench->setup, &err));
+	ASSERT_OK(source_setup_slot(&bench->setup, &created, from, &err));
+	ck_assert(created);
+	ASSERT_OK(source_fence_prepare(&bench->setup, &err));
+}
+
+START_TEST(everything_is_made_and_undone)
+{
+	Bench bench;
+	Error err;
+	Lsn from, again;
+	bool created;
+	SlotHealth health;
+
+	bench_open(&bench, cluster, all_of_it);
+	char *before = db_rows(bench.app, IDENTITIES);
+	make_all(&bench, &from);
+	ck_assert(lsn_valid(from));
+	assert_text(bench.app, IDENTITIES, "Mixed \"Case|d\nnone|f\nnothing|f\npart_1|d\npk|d\nquick|d");
+	assert_text(bench.app, "SELECT tablename FROM pg_publication_tables WHERE pubname = 'pgbaton'"
+	            " ORDER BY tablename COLLATE \"C\"", "Mixed \"Case\nnone\nnothing\npart_1\npk");
+	assert_text(bench.app, "SELECT count(*), bool_and(tgenabled = 'D') FROM pg_trigger"
+	            " WHERE tgname = 'pgbaton_fence'", "7|t");
+	db_exec(bench.app, "INSERT INTO none VALUES (1); UPDATE none SET a = 2; INSERT INTO part VALUES (1)");
+	ASSERT_OK(source_slot_health(bench.source, &bench.ledger, &health, &err));
+	ck_assert(health.exists && !health.lost && !health.active);
+	ck_assert_int_eq(lsn_cmp(health.confirmed, from), 0);
+	ck_assert_int_eq(health.safe_bytes, -1);
+
+	/* A second run changes nothing, and still knows what it was like. */
+	catalog_free(bench.setup.catalog);
+	bench.setup.catalog = servers_catalog(bench.source);
+	ASSERT_OK(source_setup_identities(&bench.setup, &err));
+	ASSERT_OK(source_setup_publication(&bench.setup, &err));
+	ASSERT_OK(source_setup_slot(&bench.setup, &created, &again, &err));
+	ck_assert(!created);
+	ck_assert_int_eq(lsn_cmp(from, again), 0);
+	ASSERT_OK(source_fence_prepare(&bench.setup, &err));
+	ASSERT_OK(source_check_publication(bench.source, &bench.ledger, bench.setup.catalog, &err));
+	char names[200];
+	source_publications(&bench.ledger, bench.setup.catalog, names, sizeof(names));
+	ck_assert_str_eq(names, "pgbaton");
+
+	ASSERT_OK(ledger_undo(bench.target, bench.source, &bench.ledger, "source", NULL, &err));
+	assert_text(bench.app, IDENTITIES, before);
+	assert_text(bench.app, "SELECT (SELECT count(*) FROM pg_publication),"
+	            " (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_trigger),"
+	            " (SELECT count(*) FROM pg_namespace WHERE nspname = 'pgbaton')", "0|0|0|0");
+	LedgerObject *objects;
+	size_t count;
+	ASSERT_OK(ledger_objects(bench.target, &bench.ledger, "source", NULL, &objects, &count, &err));
+	ck_assert_uint_eq(count, 0);
+	ledger_objects_free(objects, count);
+	free(before);
+	bench_close(&bench);
+}
+END_TEST
+
+START_TEST(refuse_and_insert_only)
+{
+	Bench bench;
+	Error err = ERROR_INIT;
+	char names[200];
+
+	bench_open(&bench, cluster, all_of_it);
+	bench.setup.replica_identity = "refuse";
+	ck_assert(!source_setup_identities(&bench.setup, &err));
+	ck_assert_int_eq(err.class, ERROR_CONFIG);
+	ck_assert_ptr_nonnull(strstr(err.message, "2 tables"));
+	ck_assert_ptr_nonnull(strstr(err.message, "\"none\""));
+
+	bench.setup.replica_identity = "insert-only";
+	ASSERT_OK(source_setup_identities(&bench.setup, &err));
+	ASSERT_OK(source_setup_publication(&bench.setup, &err));
+	source_publications(&bench.ledger, bench.setup.catalog, names, sizeof(names));
+	ck_assert_str_eq(names, "pgbaton,pgbaton_insert_only");
+	assert_text(bench.app, "SELECT tablename FROM pg_publication_tables WHERE pubname ="
+	            " 'pgbaton_insert_only' ORDER BY 1", "none\nnothing");
+	/* The application's updates go on: what is not published needs no identity. */
+	db_exec(bench.app, "INSERT INTO none VALUES (1); UPDATE none SET a = 2; DELETE FROM none");
+	ASSERT_OK(source_check_publication(bench.source, &bench.ledger, bench.setup.catalog, &err));
+	bench_close(&bench);
+}
+END_TEST
+
+START_TEST(altered_publication_is_named)
+{
+	Bench bench;
+	Error err;
+	static const struct {
+		const char *change, *what, *back;
+	} cases[] = {
+		{"ALTER PUBLICATION pgbaton DROP TABLE pk", "public.pk was taken out",
+		 "ALTER PUBLICATION pgbaton ADD TABLE pk"},
+		{"CREATE TABLE more (); ALTER PUBLICATION pgbaton ADD TABLE more",
+		 "public.more was added", "DROP TABLE more"},
+		{"ALTER PUBLICATION pgbaton SET (publish = 'insert, update, delete')",
+		 "no longer publishes truncate",
+		 "ALTER PUBLICATION pgbaton SET (publish = 'insert, update, delete, truncate')"},
+		{"DROP PUBLICATION pgbaton", "publication.pgbaton is gone", ""},
+	};
+
+	bench_open(&bench, cluster, all_of_it);
+	ASSERT_OK(source_setup_identities(&bench.setup, &err));
+	ASSERT_OK(source_setup_publication(&bench.setup, &err));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		db_exec(bench.app, "%s", cases[i].change);
+		err = (Error)ERROR_INIT;
+		ck_assert(!source_check_publication(bench.source, &bench.ledger,
+		                                    bench.setup.catalog, &err));
+		ck_assert_int_eq(err.class, ERROR_CONFIG);
+		ck_assert_msg(strstr(err.message, cases[i].what) != NULL, "\"%s\" not in: %s",
+		              cases[i].what, err.message);
+		db_exec(bench.app, "%s", cases[i].back);
+	}
+	bench_close(&bench);
+}
+END_TEST
+
+/* ---- S1 ---- */
+
+START_TEST(lock_is_not_waited_for_long)
+{
+	Bench bench;
+	Error err = ERROR_INIT;
+
+	bench_open(&bench, cluster, "CREATE TABLE none (a int)");
+	db_exec(bench.app, "SET application_name = 'shop'");
+	db_exec(bench.app, "BEGIN; INSERT INTO none VALUES (1)");
+	bench.setup.lock_patience_ms = 600;
+	ck_assert(!source_setup_identities(&bench.setup, &err));
+	ck_assert_int_eq(err.class, ERROR_TIMEOUT);
+	ck_assert_ptr_nonnull(strstr(err.message, "shop"));
+	ck_assert_ptr_nonnull(strstr(err.message, "INSERT INTO none"));
+	ck_assert_ptr_nonnull(strstr(err.message, "replica identity of public.none"));
+	db_exec(bench.app, "COMMIT");
+	ASSERT_OK(source_setup_identities(&bench.setup, &err));
+	bench_close(&bench);
+}
+END_TEST
+
+/* ---- the slot ---- */
+
+START_TEST(slot_names_whom_it_waits_for)
+{
+	Bench bench;
+	Error err = ERROR_INIT;
+	Lsn from;
+	bool created;
+
+	bench_open(&bench, cluster, "CREATE TABLE pk (id int PRIMARY KEY)");
+	db_exec(bench.app, "SET application_name = 'writer'");
+	db_exec(bench.app, "BEGIN; INSERT INTO pk VALUES (1); PREPARE TRANSACTION 'orphan'");
+	db_exec(bench.app, "BEGIN; INSERT INTO pk VALUES (2)");
+	bench.setup.slot_timeout_ms = 700;
+	ck_assert(!source_setup_slot(&bench.setup, &created, &from, &err));
+	ck_assert_int_eq(err.class, ERROR_TIMEOUT);
+	ck_assert_msg(strstr(err.message, "writer") != NULL, "%s", err.message);
+	ck_assert_msg(strstr(err.message, "'orphan'") != NULL, "%s", err.message);
+	PGconn *other = db_connect(cluster, "source");
+	db_wait_until(other, "SELECT count(*) = 0 FROM pg_replication_slots", 10);
+	db_exec(bench.app, "COMMIT");
+	db_exec(bench.app, "ROLLBACK PREPARED 'orphan'");
+	ASSERT_OK(source_setup_slot(&bench.setup, &created, &from, &err));
+	ck_assert(created);
+	PQfinish(other);
+	bench_close(&bench);
+}
+END_TEST
+
+START_TEST(foreign_slot_is_not_taken)
+{
+	Bench bench;
+	Error err = ERROR_INIT;
+	Lsn from;
+	bool created;
+
+	bench_open(&bench, cluster, "CREATE TABLE pk (id int PRIMARY KEY)");
+	db_exec(bench.app, "SELECT pg_create_logical_replication_slot('pgbaton', 'test_decoding')");
+	ck_assert(!source_setup_slot(&bench.setup, &created, &from, &err));
+	ck_assert_int_eq(err.class, ERROR_CONFIG);
+	ck_assert_ptr_nonnull(strstr(err.message, "test_decoding"));
+	bench_close(&bench);
+}
+END_TEST
+
+/* ---- the fence ---- */
+
+typedef struct {
+	Cluster *cluster;
+	const char *sql;
+	char sqlstate[6];
+	bool ok;
+	pthread_t thread;
+} Writer;
+
+static void *
+write_once(void *arg)
+{
+	Writer *writer = arg;
+	PGconn *conn = db_connect(writer->cluster, "source");
+
+	writer->ok = db_try(conn, writer->sqlstate, "%s", writer->sql);
+	PQfinish(conn);
+	return NULL;
+}
+
+static void
+writer_start(Writer *writer, Cluster *on, const char *sql)
+{
+	*writer = (Writer){.cluster = on, .sql = sql};
+	ck_assert_int_eq(pthread_create(&writer->thread, NULL, write_once, writer), 0);
+}
+
+START_TEST(fence_holds_writers_and_refuses_them_afterwards)
+{
+	Bench bench;
+	Error err;
+	Lsn from;
+	bool on;
+	Writer writer;
+
+	bench_open(&bench, cluster, all_of_it);
+	make_all(&bench, &from);
+	Sql *fence = servers_open(cluster, "source");
+	ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(10000), &err));
+	writer_start(&writer, cluster, "INSERT INTO pk VALUES (7, 'x')");
+	db_wait_until(bench.app, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted", 10);
+	assert_text(bench.app, "SELECT count(*) FROM pk", "0"); /* readers go on */
+	ASSERT_OK(source_emit_marker(bench.source, &bench.ledger, "m1", &err));
+	ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
+	ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
+	pthread_join(writer.thread, NULL);
+	ck_assert(!writer.ok);
+	ck_assert_str_eq(writer.sqlstate, "25006");
+
+	static const char *const writes[] = {
+		"INSERT INTO pk VALUES (1)", "DELETE FROM none", "TRUNCATE quick", "INSERT INTO part VALUES (1)",
+		"UPDATE part_1 SET k = 1", "COPY nothing FROM PROGRAM 'echo 1'",
+		"INSERT INTO \"Mixed \"\"Case\" VALUES (1)",
+	};
+	for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
+		char *message = db_expect_error(bench.app, "25006", "%s", writes[i]);
+		ck_assert_ptr_nonnull(strstr(message, "this database has moved"));
+		free(message);
+	}
+	/* The way back writes as a replica. */
+	db_exec(bench.app, "SET session_replication_role = replica; INSERT INTO pk VALUES (1);"
+	        " DELETE FROM pk; RESET session_replication_role");
+	ASSERT_OK(source_fence_state(bench.source, &bench.ledger, &on, &err));
+	ck_assert(on);
+	ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
+	ASSERT_OK(source_fence_state(bench.source, &bench.ledger, &on, &err));
+	ck_assert(!on);
+	db_exec(bench.app, "INSERT INTO pk VALUES (2); TRUNCATE pk, none");
+	sql_close(fence);
+	bench_close(&bench);
+}
+END_TEST
+
+START_TEST(fence_gives_up_at_the_deadline)
+{
+	Bench bench;
+	Error err = ERROR_INIT;
+	Lsn from;
+
+	bench_open(&bench, cluster, all_of_it);
+	make_all(&bench, &from);
+	db_exec(bench.app, "SET application_name = 'slow'");
+	db_exec(bench.app, "BEGIN; INSERT INTO pk VALUES (1)");
+	Sql *fence = servers_open(cluster, "source");
+	int64_t begun = clock_mono_ms();
+	ck_assert(!source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(400), &err));
+	ck_assert_int_lt(clock_mono_ms() - begun, 5000);
+	ck_assert_int_eq(err.class, ERROR_TIMEOUT);
+	ck_assert_msg(strstr(err.message, "slow") != NULL, "%s", err.message);
+	db_exec(bench.app, "COMMIT");
+	/* Rolled back: nobody is held, and the session can try again. */
+	db_exec(bench.app, "INSERT INTO none VALUES (1)");
+	ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(5000), &err));
+	ASSERT_OK(sql_exec(fence, &err, "ROLLBACK"));
+	sql_close(fence);
+	bench_close(&bench);
+}
+END_TEST
+
+/* K2: nobody says anything, and the server gives the source back. */
+START_TEST(silent_fence_is_ended_by_the_server)
+{
+	Bench bench;
+	Error err;
+	Lsn from;
+	bool on;
+
+	bench_open(&bench, cluster, all_of_it);
+	make_all(&bench, &from);
+	Sql *fence = servers_open(cluster, "source");
+	int64_t begun = clock_mono_ms();
+	ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(700), &err));
+	db_exec(bench.app, "INSERT INTO pk VALUES (1)"); /* waits, then goes through */
+	int64_t waited = clock_mono_ms() - begun;
+	ck_assert_msg(waited >= 600 && waited < 5000, "%lld ms", (long long)waited);
+	err = (Error)ERROR_INIT;
+	ck_assert(!source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
+	ck_assert_int_eq(err.class, ERROR_TIMEOUT);
+	ck_assert_msg(strstr(err.message, "given itself back") != NULL, "%s", err.message);
+	ASSERT_OK(source_fence_state(bench.source, &bench.ledger, &on, &err));
+	ck_assert(!on);
+	sql_close(fence);
+
+	/* Enabling does not begin the time anew. */
+	fence = servers_open(cluster, "source");
+	begun = clock_mono_ms();
+	ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(1000), &err));
+	ASSERT_OK(sql_exec(fence, &err, "SELECT pg_catalog.pg_sleep(0.6)"));
+	ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
+	db_exec(bench.app, "INSERT INTO pk VALUES (2)");
+	waited = clock_mono_ms() - begun;
+	ck_assert_msg(waited >= 900 && waited < 1500, "%lld ms", (long long)waited);
+	sql_close(fence);
+	bench_close(&bench);
+}
+END_TEST
+
+START_TEST(slot_in_use_is_freed_by_undo)
+{
+	Bench bench;
+	Error err;
+	Lsn from;
+	bool created;
+
+	bench_open(&bench, cluster, all_of_it);
+	ASSERT_OK(source_setup_publication(&bench.setup, &err));
+	ASSERT_OK(source_setup_slot(&bench.setup, &created, &from, &err));
+	/* A consumer that does not go away by itself: SQL that waits inside the slot. */
+	PGconn *consumer = db_connect_uri(cluster_uri(cluster, "source?replication=database"));
+	PGresult *result = PQexec(consumer, "START_REPLICATION SLOT pgbaton LOGICAL 0/0"
+	                          " (proto_version '1', publication_names 'pgbaton')");
+	ck_assert_int_eq(PQresultStatus(result), PGRES_COPY_BOTH);
+	PQclear(result);
+	db_wait_until(bench.app, "SELECT active FROM pg_replication_slots", 10);
+	ASSERT_OK(ledger_undo(bench.target, bench.source, &bench.ledger, "source", NULL, &err));
+	assert_text(bench.app, "SELECT count(*) FROM pg_replication_slots", "0");
+	PQfinish(consumer);
+	bench_close(&bench);
+}
+END_TEST
+
+/* The statements differ between versions: everything once on each of them. */
+START_TEST(other_versions)
+{
+	TEST_NEEDS_MAJOR(_i);
+	Cluster *old = servers_start(_i, NULL);
+	Bench bench;
+	Error err;
+	Lsn from;
+	SlotHealth health;
+
+	bench_open(&bench, old, all_of_it);
+	make_all(&bench, &from);
+	ASSERT_OK(source_slot_health(bench.source, &bench.ledger, &health, &err));
+	ck_assert(health.exists && !health.lost);
+	ASSERT_OK(source_check_publication(bench.source, &bench.ledger, bench.setup.catalog, &err));
+	ASSERT_OK(source_emit_marker(bench.source, &bench.ledger, "m1", &err));
+	if (_i < 14)
+		assert_text(bench.app, "SELECT id, content FROM pgbaton.marker", "1|m1");
+	Sql *fence = servers_open(old, "source");
+	ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(10000), &err));
+	ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
+	ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
+	free(db_expect_error(bench.app, "25006", "INSERT INTO part_1 VALUES (1)"));
+	ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
+	ASSERT_OK(ledger_undo(bench.target, bench.source, &bench.ledger, "source", NULL, &err));
+	assert_text(bench.app, "SELECT (SELECT count(*) FROM pg_publication),"
+	            " (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_trigger)",
+	            "0|0|0");
+	sql_close(fence);
+	bench_close(&bench);
+	cluster_free(old);
+}
+END_TEST
+
+static Suite *
+make_setup(void)
+{
+	Suite *suite = suite_create("setup");
+	TCase *made = tcase_create("made");
+	TCase *versions = tcase_create("versions");
+
+	tcase_add_unchecked_fixture(made, start, stop);
+	tcase_set_timeout(made, 60);
+	tcase_add_test(made, everything_is_made_and_undone);
+	tcase_add_test(made, refuse_and_insert_only);
+	tcase_add_test(made, altered_publication_is_named);
+	tcase_add_test(made, lock_is_not_waited_for_long);
+	tcase_add_test(made, slot_names_whom_it_waits_for);
+	tcase_add_test(made, foreign_slot_is_not_taken);
+	tcase_add_test(made, fence_holds_writers_and_refuses_them_afterwards);
+	tcase_add_test(made, fence_gives_up_at_the_deadline);
+	tcase_add_test(made, silent_fence_is_ended_by_the_server);
+	tcase_add_test(made, slot_in_use_is_freed_by_undo);
+	suite_add_tcase(suite, made);
+
+	tcase_set_timeout(versions, 60);
+	tcase_add_loop_test(versions, other_versions, CLUSTER_OLDEST, CLUSTER_NEWEST + 1);
+	suite_add_tcase(suite, versions);
+	return suite;
+}
+TEST_SUITE(make_setup)
