@@ -24,7 +24,7 @@ put_number(Buffer *out, double value)
 	else if (isinf(value))
 		buffer_put_text(out, value > 0 ? "+Inf\n" : "-Inf\n");
 	else
-		buffer_printf(out, "%.17g\n", value);
+		buffer_printf(out, "%.15g\n", value);
 }
 
 static void

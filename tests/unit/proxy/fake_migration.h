@@ -1,0 +1,29 @@
+/*
+ * fake_migration.h: a migration that only keeps what it was told and shows what
+ * it was given, for the tests of the admin port.
+ */
+#ifndef PGBATON_TESTS_UNIT_PROXY_FAKE_MIGRATION_H
+#define PGBATON_TESTS_UNIT_PROXY_FAKE_MIGRATION_H
+
+#include <pthread.h>
+
+#include "proxy/migration/migration.h"
+
+struct Migration {
+	pthread_mutex_t lock;
+	MigrationStatus status;
+	int commands;            /* how many came */
+	MigrationRequest last;
+	Error refuse;            /* not NONE: the answer to every command */
+	uint64_t ticket;
+};
+
+Migration *fake_migration_new(void);
+
+/* Two tables with awkward names; catalog_free-like: fake_catalog_free. */
+Catalog *fake_catalog_new(void);
+void fake_catalog_free(Catalog *catalog);
+/* Every number another one, so that a mix-up shows. */
+void fake_status_fill(MigrationStatus *status, const Catalog *catalog);
+
+#endif

@@ -1,0 +1,248 @@
+/* The status document and the metrics, field by field. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "proxy/admin/admin.h"
+#include "proxy/cli/client.h"
+#include "tests/unit/proxy/fake_migration.h"
+#include "tests/unit/runner.h"
+
+static Catalog *catalog;
+static MigrationStatus status;
+
+static void
+setup(void)
+{
+	catalog = fake_catalog_new();
+	fake_status_fill(&status, catalog);
+}
+
+static void
+teardown(void)
+{
+	fake_catalog_free(catalog);
+}
+
+typedef struct {
+	const char *path;
+	double value;
+} NumberField;
+
+static const NumberField numbers[] = {
+	{"lag.received_bytes", 101},      {"lag.applied_bytes", 102},
+	{"lag.seconds", 1.25},            {"lag.pending_transactions", 103},
+	{"tables.queued", 161},           {"tables.copying", 162},
+	{"tables.copied", 163},           {"tables.errored", 164},
+	{"copy.rows", 151},               {"copy.bytes", 152},
+	{"copy.bytes_total", 153},        {"stream.transactions", 122},
+	{"stream.inserts", 123},          {"stream.updates", 124},
+	{"stream.deletes", 125},          {"stream.truncates", 126},
+	{"stream.batches", 127},          {"stream.replays", 128},
+	{"receiver.reconnects", 112},     {"receiver.bytes", 113},
+	{"log.bytes_on_disk", 132},       {"log.segments", 133},
+	{"log.transactions", 131},        {"slot.kept_bytes", 142},
+	{"slot.safe_bytes", 143},         {"cutover.id", 3},
+	{"cutover.prepare_ms", 1.5},      {"cutover.hold_ms", 20.25},
+	{"cutover.fence_ms", 3.5},        {"cutover.drain_ms", 4.5},
+	{"cutover.sequences_ms", 5.5},    {"cutover.verify_ms", 6.5},
+	{"cutover.commit_ms", 7.5},       {"cutover.sessions_moved", 81},
+	{"cutover.sessions_closed", 82},  {"cutover.sequences", 83},
+	{"cutover.attempts", 2},
+};
+
+typedef struct {
+	const char *path;
+	const char *value;
+} TextField;
+
+static const TextField texts[] = {
+	{"name", "move"},
+	{"id", "0b7c"},
+	{"state", "copying"},
+	{"mode", "online"},
+	{"since", "2023-11-14T22:13:20.123Z"},
+	{"detail", "indexes 12 of 40"},
+	{"error.class", "sql"},
+	{"error.message", "relation \"x\" is in the way"},
+	{"error.context", "target"},
+	{"error.sqlstate", "42P07"},
+	{"error.hint", "drop it"},
+	{"stream.source_lsn", "16/B374D848"},
+	{"stream.received_lsn", "0/110"},
+	{"stream.logged_lsn", "0/130"},
+	{"stream.applied_lsn", "0/120"},
+	{"stream.durable_lsn", "0/121"},
+	{"receiver.confirmed_lsn", "0/111"},
+	{"applier.phase", "retrying"},
+	{"slot.why", "reserved"},
+	{"slot.confirmed_lsn", "0/140"},
+	{"slot.restart_lsn", "0/141"},
+	{"cutover.outcome", "aborted"},
+	{"cutover.step", "drain"},
+	{"cutover.error.message", "not drained"},
+};
+
+START_TEST(json_has_every_field)
+{
+	json_t *json = status_json(&status);
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+		ck_assert_msg(json_is_number(doc_at(json, numbers[i].path)), "%s", numbers[i].path);
+		ck_assert_msg(fabs(doc_number(json, numbers[i].path) - numbers[i].value) < 1e-9,
+		              "%s is %g", numbers[i].path, doc_number(json, numbers[i].path));
+	}
+	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
+		ck_assert_msg(strcmp(doc_text(json, texts[i].path), texts[i].value) == 0, "%s is %s",
+		              texts[i].path, doc_text(json, texts[i].path));
+	ck_assert(doc_true(json, "retrying"));
+	ck_assert(json_is_false(doc_at(json, "paused")));
+	ck_assert(doc_true(json, "receiver.connected"));
+	ck_assert(doc_true(json, "slot.exists"));
+	/* Unknown is null, not a number that looks like one. */
+	ck_assert(json_is_null(doc_at(json, "copy.eta_seconds")));
+	ck_assert(json_is_null(doc_at(json, "receiver.error")));
+	json_decref(json);
+}
+END_TEST
+
+START_TEST(json_has_tables)
+{
+	json_t *json = status_json(&status);
+	const json_t *list = doc_at(json, "table");
+
+	ck_assert_uint_eq(json_array_size(list), 2);
+	const json_t *big = json_array_get(list, 0);
+	ck_assert_str_eq(doc_text(big, "schema"), "public");
+	ck_assert_str_eq(doc_text(big, "name"), "big");
+	ck_assert_str_eq(doc_text(big, "state"), "copying");
+	ck_assert_int_eq((int)doc_number(big, "rows"), 11);
+	ck_assert_int_eq((int)doc_number(big, "bytes"), 12);
+	ck_assert_int_eq((int)doc_number(big, "inserts"), 13);
+	ck_assert_int_eq((int)doc_number(big, "updates"), 14);
+	ck_assert_int_eq((int)doc_number(big, "deletes"), 15);
+	ck_assert_int_eq((int)doc_number(big, "truncates"), 16);
+	ck_assert(json_is_null(doc_at(big, "error")));
+	const json_t *odd = json_array_get(list, 1);
+	ck_assert_str_eq(doc_text(odd, "name"), "new\nline \xc3\xa9");
+	ck_assert_str_eq(doc_text(odd, "state"), "errored");
+	ck_assert_str_eq(doc_text(odd, "error"), "no \"room\"");
+	json_decref(json);
+}
+END_TEST
+
+/* The first moment: no catalogue, nothing known, and a text cut inside a character. */
+START_TEST(json_of_nothing)
+{
+	MigrationStatus nothing = {.detail = "half \xc3"};
+	json_t *json = status_json(&nothing);
+	char *text = json_dumps(json, 0);
+
+	ck_assert_ptr_nonnull(text);
+	ck_assert_str_eq(doc_text(json, "state"), "checking");
+	ck_assert_str_eq(doc_text(json, "detail"), "half ?");
+	ck_assert_str_eq(doc_text(json, "stream.applied_lsn"), "0/0");
+	ck_assert_str_eq(doc_text(json, "cutover.outcome"), "none");
+	ck_assert(json_is_null(doc_at(json, "error")));
+	ck_assert(json_is_null(doc_at(json, "since")));
+	ck_assert(json_is_null(doc_at(json, "slot.safe_bytes")));
+	ck_assert_uint_eq(json_array_size(doc_at(json, "table")), 0);
+	free(text);
+	json_decref(json);
+}
+END_TEST
+
+static void
+assert_line(const char *text, const char *line)
+{
+	const char *at = strstr(text, line);
+
+	ck_assert_msg(at != NULL && (at == text || at[-1] == '\n') && at[strlen(line)] == '\n',
+	              "no line %s in\n%.1500s", line, text);
+}
+
+START_TEST(metrics_have_values)
+{
+	char *text = status_metrics(&status);
+
+	assert_line(text, "pgbaton_state{state=\"copying\"} 1");
+	assert_line(text, "pgbaton_state{state=\"following\"} 0");
+	assert_line(text, "pgbaton_tables{state=\"errored\"} 164");
+	assert_line(text, "pgbaton_lag_seconds 1.25");
+	assert_line(text, "pgbaton_transactions_applied_total 122");
+	assert_line(text, "pgbaton_changes_applied_total{kind=\"delete\"} 125");
+	assert_line(text, "pgbaton_slot_kept_bytes 142");
+	assert_line(text, "pgbaton_copy_eta_seconds NaN");
+	assert_line(text, "pgbaton_cutover_hold_seconds 0.02025");
+	assert_line(text, "pgbaton_table_updates_total{schema=\"public\",table=\"big\"} 14");
+	assert_line(text, "pgbaton_table_copied_rows{schema=\"we\\\"ird\\\\\",table=\"new\\nline "
+	                  "\xc3\xa9\"} 0");
+	free(text);
+}
+END_TEST
+
+/* promtool judges names, types, help and syntax. Without it the test says so. */
+START_TEST(metrics_please_promtool)
+{
+	if (access("/usr/bin/promtool", X_OK) != 0) {
+		ck_assert_msg(getenv("CI") == NULL, "promtool is not installed");
+		fputs("skipped: promtool is not installed\n", stderr);
+		return;
+	}
+	for (int i = 0; i < 2; i++) {
+		MigrationStatus nothing = {0};
+		char *text = status_metrics(i == 0 ? &status : &nothing);
+		FILE *promtool = popen("/usr/bin/promtool check metrics 2>&1", "w");
+		ck_assert_ptr_nonnull(promtool);
+		fputs(text, promtool);
+		int exit_status = pclose(promtool);
+		ck_assert_msg(exit_status == 0, "promtool: status %d", exit_status);
+		free(text);
+	}
+}
+END_TEST
+
+/* Labels are bounded, however many tables there are. */
+START_TEST(metrics_cap_tables)
+{
+	enum { MANY = 1200 };
+	Arena *arena = arena_new(0);
+	Catalog many = {.table_count = MANY, .tables = arena_new_array(arena, Table, MANY)};
+	MigrationStatus s = {.catalog = &many};
+	size_t lines = 0;
+
+	for (size_t i = 0; i < MANY; i++) {
+		many.tables[i].schema = "public";
+		many.tables[i].name = arena_printf(arena, "t%zu", i);
+	}
+	char *text = status_metrics(&s);
+	for (const char *at = text; (at = strstr(at, "\npgbaton_table_inserts_total{")) != NULL; at++)
+		lines++;
+	ck_assert_uint_eq(lines, 1000);
+	free(text);
+	arena_free(arena);
+}
+END_TEST
+
+static Suite *
+status_suite(void)
+{
+	Suite *suite = suite_create("status");
+	TCase *tests = tcase_create("status");
+
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, json_has_every_field);
+	tcase_add_test(tests, json_has_tables);
+	tcase_add_test(tests, json_of_nothing);
+	tcase_add_test(tests, metrics_have_values);
+	tcase_add_test(tests, metrics_please_promtool);
+	tcase_add_test(tests, metrics_cap_tables);
+	suite_add_tcase(suite, tests);
+	return suite;
+}
+
+TEST_SUITE(status_suite)
