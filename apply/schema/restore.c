@@ -52,7 +52,7 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 		return false;
 	put_schemas(work, &sql);
 	for (size_t i = 0; i < entries.count; i++)
-		buffer_put_text(&sql, entries.items[i].sql);
+		buffer_printf(&sql, "%s%s", entries.items[i].settings, entries.items[i].sql);
 	bool ok = schema_step_run(work->target_sql, work->ledger, pre_data_step, buffer_cstr(&sql), err);
 	buffer_free(&sql);
 	if (ok)

@@ -61,6 +61,7 @@ read_line(char *line, Arena *arena, Entry *out)
 		.kind = kind_of(class, end + 1),
 		.what = arena_strdup(arena, what),
 		.sql = "",
+		.settings = "",
 	};
 	return true;
 }
@@ -281,10 +282,8 @@ read_statement(Reader *r, Slice text)
 	}
 	if (r->current == NULL)
 		return;
-	if (r->sql.len == 0) {
-		buffer_put_text(&r->sql, r->tablespace);
-		buffer_put_text(&r->sql, r->access_method);
-	}
+	if (r->sql.len == 0)
+		r->current->settings = arena_printf(r->arena, "%s%s", r->tablespace, r->access_method);
 	buffer_put_slice(&r->sql, text);
 	buffer_put_u8(&r->sql, '\n');
 }

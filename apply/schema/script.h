@@ -7,7 +7,7 @@
  * literal (a COMMENT, a rule) cannot smuggle SQL of its own into another place.
  * What comes before the first entry (SET ..., psql's \restrict) is dropped: our sessions
  * have those settings. Changes of default_tablespace and default_table_access_method
- * between entries go in front of every entry that they are meant for, as SET LOCAL.
+ * between entries become settings of every entry that they are meant for, as SET LOCAL.
  */
 #ifndef PGBATON_APPLY_SCHEMA_SCRIPT_H
 #define PGBATON_APPLY_SCHEMA_SCRIPT_H
@@ -34,7 +34,8 @@ typedef struct {
 	int dump_id;
 	EntryKind kind;
 	const char *what; /* "1259 16501 INDEX app ei postgres": stable between dumps */
-	const char *sql;  /* may be empty; never NULL after script_read */
+	const char *sql;  /* may be empty */
+	const char *settings; /* SET LOCAL ... that belong in front of it; may be empty */
 } Entry;
 
 typedef struct {

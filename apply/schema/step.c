@@ -1,11 +1,13 @@
 #include "apply/schema/step.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "common/memory.h"
 
 enum { TRIES = 4, BACKOFF_MS = 300 };
 
@@ -70,7 +72,10 @@ schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry, const ch
 	if (done)
 		return true;
 	int64_t began_ms = clock_mono_ms();
-	if (!schema_step_patiently(sql, work, step, text, err))
+	char *whole = mem_printf("%s%s", entry->settings, text);
+	bool ok = schema_step_patiently(sql, work, step, whole, err);
+	free(whole);
+	if (!ok)
 		return error_add_context(err, "%s", entry->what);
 	log_debug("schema", "%s in %lld ms", entry->what, (long long)(clock_mono_ms() - began_ms));
 	return true;

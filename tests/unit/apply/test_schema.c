@@ -1,0 +1,647 @@
+/*
+ * The schema's way from source to target: equal dumps, steps done once, foreign keys in
+ * cycles, partitions, what is in the way, selection; and the reading of pg_restore's text.
+ */
+#include <check.h>
+#include <dirent.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "apply/schema/child.h"
+#include "apply/schema/schema.h"
+#include "apply/schema/script.h"
+#include "common/memory.h"
+#include "tests/unit/apply/servers.h"
+#include "tests/unit/runner.h"
+
+static Cluster *cluster;
+
+static void
+start(void)
+{
+	cluster = servers_start(0, NULL);
+}
+
+static void
+stop(void)
+{
+	cluster_free(cluster);
+}
+
+typedef struct {
+	PGconn *source;
+	PGconn *target;
+	Sql *sql;
+	Ledger ledger;
+	Catalog *catalog;
+	ConnInfo *source_info;
+	ConnInfo *target_info;
+	Stop *stop;
+	char state_dir[64];
+	Selection selection;
+	SchemaWork work;
+} Job;
+
+static void
+job_open(Job *job, const char *tables, const char *include)
+{
+	static const char *pattern;
+	Error err = ERROR_INIT;
+
+	servers_clean(cluster);
+	*job = (Job){0};
+	snprintf(job->state_dir, sizeof(job->state_dir), "/tmp/pgbaton-schema-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(job->state_dir));
+	job->source = db_connect(cluster, "source");
+	job->target = db_connect(cluster, "target");
+	db_exec(job->source, "%s", tables);
+	job->sql = servers_open(cluster, "target");
+	job->ledger = servers_ledger(job->sql, "pgbaton");
+	pattern = include;
+	if (include != NULL)
+		job->selection = (Selection){.include = &pattern, .include_count = 1};
+	Sql *source = servers_open(cluster, "source");
+	job->catalog = catalog_read_source(source, &job->selection, "pgbaton", &err);
+	ck_assert_msg(job->catalog != NULL, "%s", servers_error(&err));
+	sql_close(source);
+	job->source_info = servers_info(cluster, "source", NULL);
+	job->target_info = servers_info(cluster, "target", NULL);
+	job->stop = stop_new();
+	job->work = (SchemaWork){
+		.source = job->source_info,
+		.target = job->target_info,
+		.target_sql = job->sql,
+		.ledger = &job->ledger,
+		.catalog = job->catalog,
+		.state_dir = job->state_dir,
+		.selection = &job->selection,
+		.jobs = 3,
+		.stop = job->stop,
+	};
+}
+
+static void
+job_close(Job *job)
+{
+	char *dump = mem_printf("%s/schema.dump", job->state_dir);
+
+	unlink(dump);
+	free(dump);
+	ck_assert_msg(rmdir(job->state_dir) == 0, "files are left in %s", job->state_dir);
+	catalog_free(job->catalog);
+	conninfo_free(job->source_info);
+	conninfo_free(job->target_info);
+	stop_free(job->stop);
+	sql_close(job->sql);
+	PQfinish(job->source);
+	PQfinish(job->target);
+}
+
+static void
+restore_all(const Job *job)
+{
+	Error err = ERROR_INIT;
+
+	ASSERT_OK(schema_pre_data(&job->work, &err));
+	ASSERT_OK(schema_indexes(&job->work, &err));
+	ASSERT_OK(schema_rest_locking(&job->work, &err));
+	ASSERT_OK(schema_rest_validate(&job->work, &err));
+}
+
+/* pg_dump's own text of a database, without what differs between any two dumps. */
+static char *
+dump_of(const char *db)
+{
+	Error err = ERROR_INIT;
+	char *program = cluster_program(cluster_major(cluster), "pg_dump");
+	const char *argv[] = {program, "--schema-only", "--exclude-schema=pgbaton",
+	                      "--no-publications", "-d", cluster_uri(cluster, db), NULL};
+	ChildRun run = {.argv = argv};
+	Buffer out = BUFFER_INIT;
+	Buffer kept = BUFFER_INIT;
+
+	ASSERT_OK(child_run(&run, &out, &err));
+	for (char *line = strtok(buffer_cstr(&out), "\n"); line != NULL; line = strtok(NULL, "\n"))
+		if (line[0] != '\\')
+			buffer_printf(&kept, "%s\n", line);
+	free(program);
+	buffer_free(&out);
+	char *text = mem_strdup(buffer_cstr(&kept));
+	buffer_free(&kept);
+	return text;
+}
+
+static void
+assert_equal_dumps(void)
+{
+	char *from = dump_of("source");
+	char *to = dump_of("target");
+
+	ck_assert_str_eq(from, to);
+	ck_assert(strlen(from) > 500);
+	free(from);
+	free(to);
+}
+
+/* ---- the whole ---- */
+
+static const char rich[] =
+	"CREATE SCHEMA app; CREATE TYPE app.mood AS ENUM ('a', 'b');"
+	"CREATE SEQUENCE app.counter INCREMENT -3 CYCLE MINVALUE -100 MAXVALUE 5;"
+	"CREATE TABLE app.p (id int PRIMARY KEY, k int NOT NULL, m app.mood);"
+	"CREATE TABLE app.c (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+	" p int REFERENCES app.p DEFERRABLE, x text UNIQUE, EXCLUDE USING btree (x WITH =),"
+	" self int REFERENCES app.c);"
+	"ALTER TABLE app.p ADD CONSTRAINT cycle FOREIGN KEY (k) REFERENCES app.c (id);"
+	"ALTER TABLE app.p ADD CONSTRAINT unsure FOREIGN KEY (k) REFERENCES app.c (id) NOT VALID;"
+	"CREATE TABLE pt (id int, d date, PRIMARY KEY (id, d)) PARTITION BY RANGE (d);"
+	"CREATE TABLE pt1 PARTITION OF pt FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');"
+	"CREATE TABLE pt2 PARTITION OF pt FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');"
+	"CREATE INDEX pti ON pt (d);"
+	"CREATE TABLE ref (id int, d date, FOREIGN KEY (id, d) REFERENCES pt);"
+	"CREATE TABLE pref (id int REFERENCES app.p, d date) PARTITION BY RANGE (d);"
+	"CREATE TABLE pref1 PARTITION OF pref FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');"
+	"CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS $f$BEGIN RETURN new; -- ';\nEND$f$;"
+	"CREATE FUNCTION plain_sql(a int) RETURNS int BEGIN ATOMIC SELECT 1; SELECT a + 1; END;"
+	"CREATE TRIGGER t1 BEFORE INSERT ON app.p FOR EACH ROW EXECUTE FUNCTION tf();"
+	"CREATE TRIGGER t2 BEFORE INSERT ON pt FOR EACH ROW EXECUTE FUNCTION tf();"
+	"ALTER TABLE app.p ENABLE ALWAYS TRIGGER t1;"
+	"CREATE RULE r1 AS ON INSERT TO ref DO ALSO (UPDATE app.c SET x = E'a\\\\'';' WHERE false;"
+	" DELETE FROM app.c WHERE false);"
+	"ALTER TABLE app.c ENABLE ROW LEVEL SECURITY; CREATE POLICY pol ON app.c USING (true);"
+	"CREATE MATERIALIZED VIEW mv AS SELECT id FROM app.p; CREATE UNIQUE INDEX mvi ON mv (id);"
+	"CREATE VIEW v AS SELECT id, k FROM app.p GROUP BY id;"
+	"CREATE STATISTICS st ON id, k FROM app.p; ALTER STATISTICS st SET STATISTICS 5;"
+	"CREATE INDEX ei ON app.p ((id + 1)); ALTER INDEX app.ei ALTER COLUMN 1 SET STATISTICS 7;"
+	"ALTER TABLE app.p CLUSTER ON p_pkey; ALTER TABLE app.p REPLICA IDENTITY USING INDEX p_pkey;"
+	"CREATE TABLE \"we\"\"ird;\nx\" (\"a;b\" int, UNIQUE (\"a;b\"),"
+	" FOREIGN KEY (\"a;b\") REFERENCES app.p);"
+	"CREATE SCHEMA \"ATTACH\"; CREATE TABLE \"ATTACH\".t (a int); CREATE INDEX i ON \"ATTACH\".t (a);"
+	"COMMENT ON TRIGGER t1 ON app.p IS E'a comment;\n--\n-- TOC entry 1 (class 2606 OID 1)\n';"
+	"COMMENT ON INDEX pti IS 'x'; COMMENT ON CONSTRAINT cycle ON app.p IS 'cy''c';"
+	"COMMENT ON POLICY pol ON app.c IS 'pol';"
+	"GRANT SELECT ON app.p TO public;"
+	"ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO public;"
+	"CREATE FUNCTION et() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+	"CREATE EVENT TRIGGER evt ON ddl_command_end EXECUTE FUNCTION et();"
+	"CREATE PUBLICATION pb FOR ALL TABLES;";
+
+START_TEST(the_targets_dump_is_the_sources)
+{
+	Job job;
+
+	job_open(&job, rich, NULL);
+	restore_all(&job);
+	assert_equal_dumps();
+	/* "unsure". (Below a key to a partitioned table the server itself leaves the rows of its
+	 * partitions unmarked until 17; they mean nothing on their own.) */
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint"
+	                        " WHERE contype = 'f' AND NOT convalidated AND conparentid = 0"), 1);
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_publication"), 0);
+	job_close(&job);
+}
+END_TEST
+
+/* Rows between the stages, as in a migration: the keys are checked against them. */
+START_TEST(stages_come_in_order)
+{
+	Error err = ERROR_INIT;
+	struct stat info;
+	Job job;
+
+	job_open(&job, rich, NULL);
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype IN"
+	                        " ('p', 'f', 'u') AND connamespace = 'app'::regnamespace"), 0);
+	char *dump = mem_printf("%s/schema.dump", job.state_dir);
+	ck_assert_int_eq(stat(dump, &info), 0);
+	ck_assert_uint_eq(info.st_mode & 0777, 0600);
+	free(dump);
+
+	ASSERT_OK(schema_indexes(&job.work, &err));
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_index WHERE NOT indisvalid"), 0);
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"), 0);
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_trigger"), 0);
+
+	ASSERT_OK(schema_rest_locking(&job.work, &err));
+	/* cycle, unsure, c.p, c.self, ref, we"ird; not those of the partitioned one. */
+	ck_assert_int_ge(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"
+	                        " AND NOT convalidated"), 6);
+	ck_assert(db_true(job.target, "SELECT bool_and(convalidated) FROM pg_constraint WHERE"
+	                  " contype = 'f' AND conrelid IN ('pref'::regclass, 'pref1'::regclass)"));
+	ASSERT_OK(schema_rest_validate(&job.work, &err));
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint"
+	                        " WHERE contype = 'f' AND NOT convalidated AND conparentid = 0"), 1);
+	job_close(&job);
+}
+END_TEST
+
+/* Each stage again, as after a crash behind its last step, and in the middle: an entry's
+ * record is taken away together with its object. */
+START_TEST(a_second_call_repeats_only_what_is_missing)
+{
+	Error err = ERROR_INIT;
+	Job job;
+
+	job_open(&job, rich, NULL);
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	ASSERT_OK(schema_indexes(&job.work, &err));
+	int64_t oid = db_int(job.target, "SELECT 'app.ei'::regclass::oid::bigint");
+	db_exec(job.target, "DROP INDEX mvi; DELETE FROM pgbaton.post_data WHERE step LIKE '%% mvi %%'");
+	ASSERT_OK(schema_indexes(&job.work, &err));
+	ck_assert_int_eq(db_int(job.target, "SELECT 'app.ei'::regclass::oid::bigint"), oid);
+	ASSERT_OK(schema_rest_locking(&job.work, &err));
+	db_exec(job.target, "ALTER TABLE ref DROP CONSTRAINT ref_id_d_fkey;"
+	        "DELETE FROM pgbaton.post_data WHERE step LIKE '%% ref_id_d_fkey %%'");
+	ASSERT_OK(schema_rest_locking(&job.work, &err));
+	ASSERT_OK(schema_rest_validate(&job.work, &err));
+	ASSERT_OK(schema_rest_validate(&job.work, &err));
+	assert_equal_dumps();
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(an_object_in_the_way_is_named)
+{
+	Error err = ERROR_INIT;
+	Job job;
+
+	job_open(&job, "CREATE TABLE a (x int); CREATE TABLE b (x int)", NULL);
+	db_exec(job.target, "CREATE TABLE b (y text); INSERT INTO b VALUES ('keep')");
+	ck_assert(!schema_pre_data(&job.work, &err));
+	ck_assert_str_eq(err.sqlstate, "42P07");
+	ck_assert(strstr(servers_error(&err), "\"b\" already exists") != NULL);
+	ck_assert(strstr(err.hint, "--schema none") != NULL);
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_class WHERE relname = 'a'"), 0);
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM b WHERE y = 'keep'"), 1);
+	/* Out of the way, and the same call works. */
+	db_exec(job.target, "DROP TABLE b");
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(a_row_without_its_parent_is_divergence)
+{
+	Error err = ERROR_INIT;
+	Job job;
+
+	job_open(&job, "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p)", NULL);
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	ASSERT_OK(schema_indexes(&job.work, &err));
+	db_exec(job.target, "INSERT INTO c VALUES (5)");
+	ASSERT_OK(schema_rest_locking(&job.work, &err));
+	ck_assert(!schema_rest_validate(&job.work, &err));
+	ck_assert_int_eq(err.class, ERROR_DIVERGENCE);
+	ck_assert_str_eq(err.sqlstate, "23503");
+	ck_assert(strstr(servers_error(&err), "c_p_fkey") != NULL);
+	db_exec(job.target, "DELETE FROM c");
+	ASSERT_OK(schema_rest_validate(&job.work, &err));
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(only_the_chosen_tables)
+{
+	Job job;
+
+	job_open(&job, "CREATE SCHEMA s; CREATE TABLE s.a (id serial PRIMARY KEY);"
+	         "CREATE TABLE s.b (id int PRIMARY KEY, a int REFERENCES s.a);"
+	         "CREATE TABLE public.a2 (id int)", "s.b");
+	restore_all(&job); /* the key to s.a is left out with a warning */
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND"
+	                        " relnamespace IN ('s'::regnamespace, 'public'::regnamespace)"), 1);
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_index WHERE indrelid = 's.b'::regclass"), 1);
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(our_own_fence_is_not_moved)
+{
+	Job job;
+
+	job_open(&job, "CREATE SCHEMA pgbaton; CREATE FUNCTION pgbaton.refuse() RETURNS trigger"
+	         " LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TABLE t (a int);"
+	         "CREATE TRIGGER fence BEFORE INSERT ON t EXECUTE FUNCTION pgbaton.refuse();"
+	         "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+	         "CREATE TRIGGER theirs BEFORE INSERT ON t EXECUTE FUNCTION theirs();", NULL);
+	restore_all(&job);
+	char *names = db_rows(job.target, "SELECT tgname FROM pg_trigger");
+	ck_assert_str_eq(names, "theirs");
+	free(names);
+	job_close(&job);
+}
+END_TEST
+
+/* ---- the child's connection ---- */
+
+/* A file of /proc with its zeros as line ends; "" when the process is gone. */
+static char *
+read_proc(const char *pid, const char *file)
+{
+	char *path = mem_printf("/proc/%s/%s", pid, file);
+	FILE *in = fopen(path, "r");
+	char *text = mem_zalloc(65536);
+	size_t len = in != NULL ? fread(text, 1, 65535, in) : 0;
+
+	for (size_t i = 0; i < len; i++)
+		if (text[i] == '\0')
+			text[i] = '\n';
+	if (in != NULL)
+		fclose(in);
+	free(path);
+	return text;
+}
+
+/* The process of pg_dump that writes into that directory. */
+static bool
+find_child(const char *state_dir, char pid[32])
+{
+	DIR *proc = opendir("/proc");
+	bool found = false;
+
+	for (struct dirent *entry; !found && (entry = readdir(proc)) != NULL;) {
+		char *line = read_proc(entry->d_name, "cmdline");
+		found = strstr(line, state_dir) != NULL && strstr(line, "pg_dump") != NULL;
+		if (found)
+			snprintf(pid, 32, "%.31s", entry->d_name);
+		free(line);
+	}
+	closedir(proc);
+	return found;
+}
+
+typedef struct {
+	const Job *job;
+	pthread_t thread;
+	bool ok;
+	Error err;
+} Worker;
+
+static void *
+worker_main(void *arg)
+{
+	Worker *worker = arg;
+	worker->ok = schema_pre_data(&worker->job->work, &worker->err);
+	return NULL;
+}
+
+static const char dump_waits[] =
+	"SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgbaton pg_dump'"
+	" AND wait_event_type = 'Lock'";
+
+START_TEST(the_password_is_in_no_argv)
+{
+	Worker worker = {.ok = false};
+	char pid[32];
+	Job job;
+
+	job_open(&job, "CREATE TABLE t (a int)", NULL);
+	db_exec(job.source, "CREATE ROLE dumper SUPERUSER LOGIN PASSWORD 's3cret-pass'");
+	cluster_allow(cluster, "host all dumper all scram-sha-256");
+	conninfo_set(job.source_info, "user", "dumper");
+	conninfo_set(job.source_info, "password", "s3cret-pass");
+	conninfo_set(job.source_info, "keepalives_idle", "77");
+	PGconn *holder = db_connect(cluster, "source");
+	db_exec(holder, "BEGIN; LOCK TABLE t");
+	worker.job = &job;
+	ck_assert_int_eq(pthread_create(&worker.thread, NULL, worker_main, &worker), 0);
+	db_wait_until(job.target, dump_waits, 20);
+
+	ck_assert(find_child(job.state_dir, pid));
+	char *argv = read_proc(pid, "cmdline");
+	char *environment = read_proc(pid, "environ");
+	ck_assert_msg(strstr(argv, "s3cret-pass") == NULL, "%s", argv);
+	ck_assert_msg(strstr(argv, "keepalives_idle='77'") != NULL, "%s", argv);
+	ck_assert(strstr(environment, "PGPASSWORD=s3cret-pass\n") != NULL);
+	free(argv);
+	free(environment);
+	db_exec(holder, "COMMIT");
+	pthread_join(worker.thread, NULL);
+	ck_assert_msg(worker.ok, "%s", servers_error(&worker.err));
+	PQfinish(holder);
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(stop_ends_the_child)
+{
+	Worker worker = {.ok = true};
+	char pid[32];
+	Job job;
+
+	job_open(&job, "CREATE TABLE t (a int)", NULL);
+	PGconn *holder = db_connect(cluster, "source");
+	db_exec(holder, "BEGIN; LOCK TABLE t");
+	worker.job = &job;
+	ck_assert_int_eq(pthread_create(&worker.thread, NULL, worker_main, &worker), 0);
+	db_wait_until(job.target, dump_waits, 20);
+	stop_request(job.stop);
+	pthread_join(worker.thread, NULL);
+	ck_assert(!worker.ok);
+	ck_assert_int_eq(worker.err.class, ERROR_CANCELLED);
+	ck_assert(!find_child(job.state_dir, pid));
+	PQfinish(holder);
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(a_failing_child_says_why)
+{
+	Error err = ERROR_INIT;
+	Job job;
+
+	job_open(&job, "CREATE TABLE t (a int)", NULL);
+	const char *argv[] = {"/bin/sh", "-c", "echo out; echo first >&2; echo last reason >&2; exit 3", NULL};
+	Buffer out = BUFFER_INIT;
+	ck_assert(!child_run(&(ChildRun){.argv = argv}, &out, &err));
+	ck_assert_str_eq(buffer_cstr(&out), "out\n");
+	ck_assert(strstr(err.message, "exit 3") != NULL && strstr(err.message, "last reason") != NULL);
+	buffer_free(&out);
+	const char *nothing[] = {"/nonexistent/pg_dump", NULL};
+	ck_assert(!child_run(&(ChildRun){.argv = nothing}, NULL, &err));
+	ck_assert_int_eq(err.class, ERROR_CONFIG);
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(tools_must_be_new_enough)
+{
+	Error err = ERROR_INIT;
+	char dump[512];
+	char restore[512];
+
+	ASSERT_OK(schema_find_tools(150000, dump, restore, sizeof(dump), &err));
+	ck_assert_int_eq(access(dump, X_OK), 0);
+	ck_assert_int_eq(access(restore, X_OK), 0);
+	ck_assert(!schema_find_tools(990000, dump, restore, sizeof(dump), &err));
+	ck_assert_int_eq(err.class, ERROR_CONFIG);
+	ck_assert(strstr(err.message, "PostgreSQL 99") != NULL);
+	ck_assert(strstr(err.hint, "postgresql-client-99") != NULL);
+}
+END_TEST
+
+/* ---- pg_restore's text ---- */
+
+static const char list[] =
+	";\n; comment\n"
+	"12; 1259 100 INDEX s i postgres\n"
+	"13; 2606 101 CONSTRAINT s t t_pkey postgres\n"
+	"14; 2606 102 FK CONSTRAINT s t fk postgres\n"
+	"15; 0 0 INDEX ATTACH s i postgres\n"
+	"16; 1259 103 INDEX ATTACH i postgres\n"
+	"17; 0 0 COMMENT s INDEX i postgres\n";
+
+#define HEADER(id) "--\n-- TOC entry " #id " (class 1 OID 2)\n-- Name: x; Type: Y\n--\n\n"
+
+static void
+read_script(const char *script, Arena *arena, Entries *entries)
+{
+	Error err = ERROR_INIT;
+
+	ASSERT_OK(toc_read(slice_cstr(list), arena, entries, &err));
+	ASSERT_OK(script_read(slice_cstr(script), arena, entries, &err));
+}
+
+START_TEST(kinds_are_told_by_class)
+{
+	static const EntryKind kinds[] = {ENTRY_INDEX, ENTRY_CONSTRAINT, ENTRY_FOREIGN_KEY,
+	                                  ENTRY_ATTACH, ENTRY_INDEX, ENTRY_OTHER};
+	Arena *arena = arena_new(0);
+	Entries entries;
+
+	read_script("", arena, &entries);
+	ck_assert_uint_eq(entries.count, 6);
+	for (size_t i = 0; i < 6; i++)
+		ck_assert_int_eq(entries.items[i].kind, kinds[i]);
+	ck_assert_str_eq(entries.items[0].what, "1259 100 INDEX s i postgres");
+	arena_free(arena);
+}
+END_TEST
+
+/* Headers inside every kind of literal stay there. */
+START_TEST(literals_cannot_smuggle_entries)
+{
+	static const char *const statements[] = {
+		"COMMENT ON x IS 'a''\n-- TOC entry 13 (class 1 OID 2)\n';",
+		"COMMENT ON x IS E'a\\'\n-- TOC entry 13 (class 1 OID 2)\n';",
+		"CREATE INDEX \"\n-- TOC entry 13 (class 1 OID 2)\n\" ON t (a);",
+		"DO $$\n-- TOC entry 13 (class 1 OID 2)\n$$;",
+		"DO $a$ $$ $b$\n-- TOC entry 13 (class 1 OID 2)\n$a$;",
+		"SELECT 1 /* /* ' */\n-- TOC entry 13 (class 1 OID 2)\n */;",
+	};
+
+	for (size_t i = 0; i < sizeof(statements) / sizeof(statements[0]); i++) {
+		Arena *arena = arena_new(0);
+		char *script = mem_printf("\\restrict k\nSET x = 1;\n" HEADER(12) "%s\n" HEADER(13)
+		                          "SELECT 13;\n\\unrestrict k\n", statements[i]);
+		char *wanted = mem_printf("%s\n", statements[i]);
+		Entries entries;
+		read_script(script, arena, &entries);
+		ck_assert_str_eq(entries.items[0].sql, wanted);
+		ck_assert_str_eq(entries.items[1].sql, "SELECT 13;\n");
+		free(script);
+		free(wanted);
+		arena_free(arena);
+	}
+}
+END_TEST
+
+START_TEST(tablespaces_follow_their_entries)
+{
+	Arena *arena = arena_new(0);
+	Entries entries;
+
+	read_script("SET default_tablespace = '';\n" HEADER(12) "SELECT 12; SELECT 12;\n"
+	            "SET default_tablespace = fast;\n" HEADER(13) "SELECT 13;\n" HEADER(14) "SELECT 14;\n",
+	            arena, &entries);
+	ck_assert_str_eq(entries.items[0].sql, "SELECT 12;\nSELECT 12;\n");
+	ck_assert_str_eq(entries.items[0].settings, "SET LOCAL default_tablespace = '';\n");
+	ck_assert_str_eq(entries.items[1].sql, "SELECT 13;\n");
+	ck_assert_str_eq(entries.items[1].settings, "SET LOCAL default_tablespace = fast;\n");
+	ck_assert_str_eq(entries.items[2].settings, "SET LOCAL default_tablespace = fast;\n");
+	ck_assert_str_eq(entries.items[3].sql, "");
+	arena_free(arena);
+}
+END_TEST
+
+/* Any beginning of a script: no read past its end (for the sanitizer), no crash. */
+START_TEST(torn_scripts_are_read_to_their_end)
+{
+	static const char whole[] = HEADER(12) "SELECT E'a\\'b', \"c\"\"\", $x$ ' $x$ /* a */ -- b\n;"
+	                            HEADER(13) "SELECT $1, a$b$c;";
+
+	for (size_t len = 0; len < sizeof(whole); len++) {
+		Error err = ERROR_INIT;
+		Arena *arena = arena_new(0);
+		Entries entries;
+		char *torn = mem_alloc(len + 1);
+		memcpy(torn, whole, len);
+		ASSERT_OK(toc_read(slice_cstr(list), arena, &entries, &err));
+		/* A header cut within its number names another entry: refused. */
+		bool ok = script_read(slice_of(torn, len), arena, &entries, &err);
+		ck_assert(ok || err.class == ERROR_BUG);
+		free(torn);
+		arena_free(arena);
+	}
+}
+END_TEST
+
+START_TEST(foreign_keys_are_taken_apart)
+{
+	ForeignKey fk;
+
+	ck_assert(foreign_key_read("ALTER TABLE ONLY a.\"b\"\"\n ADD\"\n    ADD CONSTRAINT \"c d\""
+	                           " FOREIGN KEY (x) REFERENCES y(z);\n", &fk));
+	ck_assert(slice_eq_cstr(fk.table, "a.\"b\"\"\n ADD\""));
+	ck_assert(slice_eq_cstr(fk.constraint, "\"c d\""));
+	ck_assert(!fk.partitioned && !fk.not_valid && !fk.not_enforced);
+	ck_assert(foreign_key_read("ALTER TABLE t\n    ADD CONSTRAINT c FOREIGN KEY (x) REFERENCES y(z)"
+	                           " NOT VALID;\n\n", &fk));
+	ck_assert(fk.partitioned && fk.not_valid);
+	ck_assert(foreign_key_read("ALTER TABLE ONLY t\n    ADD CONSTRAINT c FOREIGN KEY (x) REFERENCES"
+	                           " y(z) NOT ENFORCED;", &fk));
+	ck_assert(fk.not_enforced);
+	ck_assert(!foreign_key_read("ALTER TABLE ONLY t ADD CONSTRAINT c UNIQUE (x);", &fk));
+	ck_assert(!foreign_key_read("ALTER TABLE ONLY \"t", &fk));
+	ck_assert(!foreign_key_read("", &fk));
+}
+END_TEST
+
+static Suite *
+make_schema(void)
+{
+	Suite *suite = suite_create("schema");
+	TCase *text = tcase_create("text");
+	TCase *tc = tcase_create("servers");
+
+	tcase_add_test(text, kinds_are_told_by_class);
+	tcase_add_test(text, literals_cannot_smuggle_entries);
+	tcase_add_test(text, tablespaces_follow_their_entries);
+	tcase_add_test(text, torn_scripts_are_read_to_their_end);
+	tcase_add_test(text, foreign_keys_are_taken_apart);
+	tcase_add_test(text, tools_must_be_new_enough);
+	suite_add_tcase(suite, text);
+
+	tcase_add_unchecked_fixture(tc, start, stop);
+	tcase_set_timeout(tc, 120);
+	tcase_add_test(tc, the_targets_dump_is_the_sources);
+	tcase_add_test(tc, stages_come_in_order);
+	tcase_add_test(tc, a_second_call_repeats_only_what_is_missing);
+	tcase_add_test(tc, an_object_in_the_way_is_named);
+	tcase_add_test(tc, a_row_without_its_parent_is_divergence);
+	tcase_add_test(tc, only_the_chosen_tables);
+	tcase_add_test(tc, our_own_fence_is_not_moved);
+	tcase_add_test(tc, the_password_is_in_no_argv);
+	tcase_add_test(tc, stop_ends_the_child);
+	tcase_add_test(tc, a_failing_child_says_why);
+	suite_add_tcase(suite, tc);
+	return suite;
+}
+
+TEST_SUITE(make_schema)
