@@ -1,0 +1,14 @@
+/*
+ * describe.h: which row of which transaction, for an engineer.
+ */
+#ifndef PGBATON_APPLY_STREAM_DESCRIBE_H
+#define PGBATON_APPLY_STREAM_DESCRIBE_H
+
+#include "apply/stream/batch.h"
+
+/* Puts "update of row (id)=(7) of "public"."t", source transaction 742 committed at
+ * 0/16B3748" in front of err, and a hint behind it. A row count that was not met becomes a
+ * sentence about the row. Returns false. */
+bool describe_failure(const Change *change, Error *err);
+
+#endif

@@ -1,0 +1,40 @@
+/*
+ * durable.h: which commits the target has flushed (P6).
+ *
+ * The lanes commit without waiting for the disk. After each batch the target says where
+ * its WAL ends, and how far it has been flushed; a batch is durable when the latter has
+ * reached the former of its own.
+ */
+#ifndef PGBATON_APPLY_STREAM_DURABLE_H
+#define PGBATON_APPLY_STREAM_DURABLE_H
+
+#include <stddef.h>
+
+#include "common/lsn.h"
+
+typedef struct {
+	Lsn wal;    /* target: its commits end before this */
+	Lsn commit; /* source: the last whole transaction in it */
+	Lsn end;
+} DurableEntry;
+
+typedef struct {
+	DurableEntry *entries; /* a ring that grows, oldest first */
+	size_t head;
+	size_t count;
+	size_t capacity;
+	Lsn commit; /* all up to here are durable */
+	Lsn end;
+} Durable;
+
+void durable_free(Durable *durable);
+/* An entry at the same position as the last one takes its place. */
+void durable_add(Durable *durable, Lsn wal, Lsn commit, Lsn end);
+/* The target has flushed that far. True: commit and end moved. */
+bool durable_flushed(Durable *durable, Lsn flushed);
+/* A commit that waited for the disk came after all of them. */
+bool durable_all(Durable *durable);
+/* The target was restarted or the session lost: what was not flushed may be gone. */
+void durable_forget(Durable *durable);
+
+#endif

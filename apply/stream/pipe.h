@@ -1,0 +1,51 @@
+/*
+ * pipe.h: many statements in one round trip, and what each of them must have done.
+ *
+ * Statements are queued on a session in pipeline mode; pipe_finish sends the sync, reads
+ * every result and compares the row counts with what was expected. After a failure the
+ * server has skipped the rest, and the transaction must be rolled back. Queued data that
+ * the socket does not take yet waits in libpq's buffer, and results are read while sending
+ * goes on, so the two sides cannot block each other. One owner: the lane's thread.
+ */
+#ifndef PGBATON_APPLY_STREAM_PIPE_H
+#define PGBATON_APPLY_STREAM_PIPE_H
+
+#include "apply/sql.h"
+#include "apply/stream/stmt.h"
+
+typedef struct Pipe Pipe;
+
+Pipe *pipe_new(Sql *sql, StmtCache *cache);
+void pipe_free(Pipe *pipe); /* not the session and the cache */
+
+enum { PIPE_ANY_COUNT = -1 };
+
+/* Called with the result of a statement that succeeded, from pipe_finish. */
+typedef void (*PipeResult)(void *arg, const PGresult *result);
+
+MUST_CHECK bool pipe_text(Pipe *pipe, Error *err, const char *text);
+MUST_CHECK bool pipe_textf(Pipe *pipe, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Text with a result. */
+MUST_CHECK bool pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result,
+                           void *arg);
+/* Prepared when the session has it not yet. All parameters binary; values[i] NULL: NULL.
+ * They are copied. tag comes back when this statement is the one that failed. */
+MUST_CHECK bool pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values,
+                           const int *lengths, int64_t expect_rows, const void *tag,
+                           PipeResult result, void *arg, Error *err);
+
+typedef enum {
+	PIPE_OK,
+	PIPE_MISMATCH, /* a row count: *err is ERROR_DIVERGENCE */
+	PIPE_ERROR,    /* anything else */
+} PipeEnd;
+
+/* *failed: the tag of the statement that failed (NULL: another one). */
+PipeEnd pipe_finish(Pipe *pipe, const void **failed, Error *err);
+
+/* COPY ... FROM STDIN with rows already encoded, outside of a pipeline: the pipe must have
+ * been finished. */
+MUST_CHECK bool pipe_copy(Pipe *pipe, const char *text, Slice rows, int64_t expect_rows,
+                          Error *err);
+
+#endif

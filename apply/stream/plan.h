@@ -1,0 +1,49 @@
+/*
+ * plan.h: how one version of a relation in the stream maps to its target table.
+ *
+ * Made once for each Relation message (relation.h), by name: a column of the target that
+ * the stream does not send is left to its default; a column of the stream that the target
+ * cannot take is an error that names it. A plan does not change and lives as long as the
+ * arena it was made in; any thread may read it.
+ */
+#ifndef PGBATON_APPLY_STREAM_PLAN_H
+#define PGBATON_APPLY_STREAM_PLAN_H
+
+#include "apply/catalog/catalog.h"
+#include "apply/stream/snapshot.h"
+#include "decoder/pgoutput.h"
+
+typedef struct {
+	const Column *column; /* NULL: not written (generated on the target) */
+	bool key;             /* of the identity */
+	bool flat;            /* a binary value of it may be an element of an array parameter */
+} PlanColumn;
+
+typedef struct {
+	uint64_t id;             /* unique in the process */
+	bool marker;             /* the migration's own marker table (before 14) */
+	int content;             /* its content column */
+	Table *table;            /* NULL for the marker */
+	KeyKind key;
+	uint16_t count;          /* columns as the stream sends them */
+	PlanColumn *columns;
+	uint16_t key_count;      /* KEY_INDEX only */
+	uint16_t *key_columns;   /* positions in the stream, in the catalogue's order */
+	bool has_snapshot;       /* C2 */
+	Snapshot snapshot;
+	Lsn snapshot_lsn;
+	uint64_t route;          /* seed of P4's hash: of the table's name alone */
+} Plan;
+
+/* own_schema: the migration's schema, whose table "marker" is known. NULL on error. */
+Plan *plan_new(Catalog *catalog, const char *own_schema, const PgoRelation *relation,
+               Arena *arena, Error *err);
+
+/* C2: this transaction's changes of the table came with its copy. */
+bool plan_skips(const Plan *plan, Lsn commit_lsn, uint32_t xid);
+
+/* P4: the lane of a row; key is the identity's bytes (batch.h), or empty for a table
+ * without a key. */
+int plan_lane(const Plan *plan, Slice key, int lanes);
+
+#endif
