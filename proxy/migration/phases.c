@@ -467,6 +467,27 @@ phase_stream_failed(Migration *m, Error *err)
 	return monitor_failed(m->monitor, err);
 }
 
+/* In slices, since the applier knows neither our stop nor the receiver's health; it keeps
+ * the markers that it has passed, so none is missed between two slices. */
+static bool
+wait_for_marker(Migration *m, const char *marker, int64_t deadline_ms, Error *err)
+{
+	enum { SLICE_MS = 100 };
+
+	for (;;) {
+		int left = deadline_left_ms(deadline_ms);
+		int64_t until = deadline_in_ms(left < SLICE_MS ? left : SLICE_MS);
+
+		error_clear(err);
+		if (applier_wait_marker(m->applier, marker, until, err))
+			return true;
+		if (err->class != ERROR_TIMEOUT || left == 0 || phase_stream_failed(m, err))
+			return false;
+		if (stop_requested(m->stop))
+			return error_set(err, ERROR_CANCELLED, "stopped on request");
+	}
+}
+
 bool
 phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err)
 {
@@ -474,7 +495,7 @@ phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err)
 
 	return sql_value(m->target, err, marker, sizeof(marker), "SELECT gen_random_uuid()::text") &&
 	       source_emit_marker(m->source, &m->ledger, marker, err) &&
-	       applier_wait_marker(m->applier, marker, deadline_ms, err);
+	       wait_for_marker(m, marker, deadline_ms, err);
 }
 
 /* Short locks on the target's tables, between two batches; foreign keys then are checked
