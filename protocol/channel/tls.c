@@ -276,8 +276,11 @@ tls_new(Channel *channel, TlsConfig *config, const char *host)
 	SSL_set_ex_data(tls->ssl, 0, method);
 	SSL_set_cert_cb(tls->ssl, certificate_asked, tls);
 	CHECK(SSL_set_alpn_protos(tls->ssl, alpn, sizeof(alpn) - 1) == 0);
-	if (config->sni && host[0] != '/' && host[0] != '@' && !is_ip(host))
-		SSL_set_tlsext_host_name(tls->ssl, host);
+	if (config->sni && host[0] != '/' && host[0] != '@' && !is_ip(host)) {
+		char *name = mem_strdup(host); /* the macro casts const away; OpenSSL copies */
+		(void)SSL_set_tlsext_host_name(tls->ssl, name); /* no name is longer than 255 */
+		free(name);
+	}
 	return tls;
 }
 
