@@ -224,7 +224,7 @@ lint: ## cppcheck and shellcheck
 compile_commands.json: Makefile $(ALL_C)
 	@{ echo '['; separator=''; \
 	for source in $(ALL_C); do \
-	  printf '%s{"directory": "%s", "file": "%s", "command": "%s"}' "$$separator" '$(CURDIR)' "$$source" \
+	  printf '%b{"directory": "%s", "file": "%s", "command": "%s"}' "$$separator" '$(CURDIR)' "$$source" \
 	    "$$(printf '%s' '$(CC) $(CPPFLAGS) -DHARNESS_PGBATON=\"\" $(CFLAGS) -c '"$$source" | sed 's/[\\"]/\\&/g')"; \
 	  separator=',\n'; \
 	done; echo; echo ']'; } > $@
