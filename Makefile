@@ -60,6 +60,9 @@ libs_of  = $(foreach f,$(1),$(if $(filter $(f)/%,$(SRC)),$(BUILD)/lib$(f).a))
 LIBS    := $(call libs_of,proxy apply decoder protocol common)
 objects  = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
+# Objects that only a pattern rule asks for stay: they are not made again.
+.SECONDARY:
+
 .PHONY: all
 all: $(if $(wildcard proxy/main.c),$(BUILD)/pgbaton) compile_commands.json ## build/pgbaton and compile_commands.json (the default)
 ifeq ($(wildcard proxy/main.c),)
