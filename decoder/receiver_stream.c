@@ -142,17 +142,19 @@ confirmable(Stream *s, TxLogState *log)
 	return lsn_max(s->sent_confirmed, confirm_position(&input));
 }
 
-/* When the next status is due, as things stand. */
+/* When the next status is due, as things stand. A keepalive's position is in no
+ * hurry, and costs an fsync. */
 static int64_t
-status_due(const Stream *s, Lsn confirmed)
+status_due(const Stream *s, Lsn confirmed, Lsn last_end)
 {
 	int64_t after = s->heartbeat_ms;
 
 	if (s->reply_wanted)
 		after = 0;
-	else if (lsn_cmp(confirmed, s->sent_confirmed) > 0)
+	else if (lsn_cmp(lsn_min(confirmed, last_end), s->sent_confirmed) > 0)
 		after = STATUS_CONFIRM_MS;
-	else if (lsn_cmp(s->received, s->sent_received) > 0 && after > STATUS_RECEIVED_MS)
+	else if ((lsn_cmp(s->received, s->sent_received) > 0 ||
+	          lsn_cmp(confirmed, s->sent_confirmed) > 0) && after > STATUS_RECEIVED_MS)
 		after = STATUS_RECEIVED_MS;
 	return s->sent_ms + after;
 }
@@ -168,6 +170,8 @@ send_status(Stream *s, Lsn confirmed, Error *err)
 		applied = s->receiver->applied_end;
 		pthread_mutex_unlock(&s->receiver->lock);
 	}
+	if (!txlog_note_confirmed(s->receiver->log, confirmed, err))
+		return false;
 	buffer_reset(&s->out);
 	replication_status_update(lsn_max(s->received, confirmed), confirmed, applied, clock_pg_us(),
 	                          !s->held && now - s->heard_ms > SILENCE_MS / 2, &s->out);
@@ -211,9 +215,11 @@ send_due(Stream *s, int64_t *next_ms, Error *err)
 	Lsn confirmed = confirmable(s, &log);
 	/* The end of what is logged was received too, whatever frames carry it. */
 	s->received = lsn_max(s->received, log.last_end);
-	if (empty && status_due(s, confirmed) <= clock_mono_ms() && !send_status(s, confirmed, err))
+	if (empty && status_due(s, confirmed, log.last_end) <= clock_mono_ms() &&
+	    !send_status(s, confirmed, err))
 		return false;
-	*next_ms = empty ? status_due(s, confirmed) - clock_mono_ms() : s->heartbeat_ms;
+	*next_ms = empty ? status_due(s, confirmed, log.last_end) - clock_mono_ms()
+	                 : s->heartbeat_ms;
 	return true;
 }
 
@@ -349,6 +355,45 @@ ask_heartbeat(Stream *s, Error *err)
 	return true;
 }
 
+/*
+ * What the slot has confirmed the server never sends again: it silently starts
+ * behind it. With CONFIRM_LOGGED all of that must be in this log; if not, the log
+ * has lost its end (a restored directory, a removed file, a damaged tail that
+ * looked torn), and going on would lose transactions without a word.
+ */
+static bool
+check_slot_position(Stream *s, Error *err)
+{
+	Receiver *receiver = s->receiver;
+	Buffer sql = BUFFER_INIT;
+	WireResult *result;
+	TxLogState log;
+	Lsn confirmed;
+
+	if (receiver->confirm != CONFIRM_LOGGED)
+		return true;
+	buffer_put_text(&sql, "SELECT confirmed_flush_lsn FROM pg_catalog.pg_replication_slots"
+	                      " WHERE slot_name = ");
+	sql_put_literal(&sql, receiver->slot);
+	bool ok = wire_query(s->wire, buffer_cstr(&sql), deadline_in_ms(30000), &result, err);
+	buffer_free(&sql);
+	if (!ok)
+		return false;
+	const char *text = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
+	bool known = text != NULL && lsn_parse(text, &confirmed);
+	wire_result_free(result);
+
+	txlog_state(receiver->log, &log);
+	Lsn have = lsn_max(lsn_max(log.last_end, log.noted), receiver->start);
+	if (!known || lsn_cmp(confirmed, have) <= 0)
+		return true; /* START_REPLICATION says what is wrong with the slot */
+	error_set(err, ERROR_STORAGE,
+	          "the slot stands at %s, but the transaction log ends at %s: what came between was "
+	          "confirmed and is not here", LSN_STR(confirmed), LSN_STR(have));
+	return error_set_hint(err, "the log directory was changed or damaged, or somebody advanced "
+	                           "the slot: cancel the migration and start it again");
+}
+
 static bool
 start_copy(Stream *s, Error *err)
 {
@@ -395,7 +440,8 @@ stream_connect(Stream *s, Error *err)
 	if (s->wire == NULL)
 		return false;
 	receiver->was_connected = true;
-	return check_identity(s, err) && ask_heartbeat(s, err) && start_copy(s, err);
+	return check_identity(s, err) && ask_heartbeat(s, err) && check_slot_position(s, err) &&
+	       start_copy(s, err);
 }
 
 /* A last confirmation, so that a start after this stop is sent little again. */

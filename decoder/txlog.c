@@ -48,6 +48,8 @@ log_free(TxLog *log)
 	txlog_writer_free(&log->writer);
 	if (log->dir_fd >= 0)
 		close(log->dir_fd);
+	if (log->confirmed_fd >= 0)
+		close(log->confirmed_fd);
 	if (log->lock_fd >= 0)
 		close(log->lock_fd); /* and with it the lock */
 	pthread_cond_destroy(&log->flusher);
@@ -85,6 +87,7 @@ log_new(const TxLogOptions *options, TxLogFaults faults)
 	log->faults = faults;
 	log->dir_fd = -1;
 	log->lock_fd = -1;
+	log->confirmed_fd = -1;
 	log->writer.fd = -1;
 	log->writer.relations = relation_map_new();
 	log->writer.types = map_new(0);
@@ -105,7 +108,8 @@ txlog_open_with_faults(const TxLogOptions *options, TxLogFaults faults, Error *e
 	}
 	TxLog *log = log_new(options, faults);
 	bool ok = txlog_dir_open(log->directory, &log->dir_fd, &log->lock_fd, err) &&
-	          txlog_recover(log, err);
+	          txlog_recover(log, err) &&
+	          txlog_confirmed_open(log->dir_fd, &log->confirmed_fd, &log->noted, err);
 	if (ok) {
 		int failed = pthread_create(&log->flusher_thread, NULL, txlog_flusher_main, log);
 		ok = failed == 0 || error_set_errno(err, ERROR_BUG, failed, "start a thread");
@@ -203,6 +207,7 @@ txlog_state(TxLog *log, TxLogState *out)
 		.last_commit = log->published.commit,
 		.last_end = log->published.end,
 		.synced_end = log->synced_end,
+		.noted = log->noted,
 		.all_synced = log->synced_publications == log->publications,
 		.transactions = log->published.transactions,
 		.bytes_on_disk = log->bytes_on_disk,
@@ -234,6 +239,24 @@ txlog_sync(TxLog *log, int64_t deadline_ms, Error *err)
 	if (!txlog_usable(log, err))
 		return false;
 	return error_set(err, ERROR_TIMEOUT, "the transaction log was not synced in time");
+}
+
+bool
+txlog_note_confirmed(TxLog *log, Lsn upto, Error *err)
+{
+	TxLogState state;
+
+	if (!txlog_usable(log, err))
+		return false;
+	txlog_state(log, &state);
+	if (lsn_cmp(upto, lsn_max(state.noted, state.last_end)) <= 0)
+		return true;
+	if (!txlog_confirmed_write(&log->faults, log->confirmed_fd, upto, err))
+		return txlog_fail(log, err);
+	pthread_mutex_lock(&log->lock);
+	log->noted = upto;
+	pthread_mutex_unlock(&log->lock);
+	return true;
 }
 
 void

@@ -72,6 +72,14 @@ MUST_CHECK bool txlog_publish(TxLog *log, Error *err);
 /* The connection was lost inside a transaction: cuts off what came of it. */
 MUST_CHECK bool txlog_discard_open(TxLog *log, Error *err);
 
+/*
+ * Keeps durably that a position beyond the last transaction is about to be
+ * confirmed to the source (P6: an idle stream confirms by keepalives). So a
+ * start can tell a quiet source from a log that has lost its end. Waits for the
+ * disk.
+ */
+MUST_CHECK bool txlog_note_confirmed(TxLog *log, Lsn upto, Error *err);
+
 /* ---- positions, any thread ---- */
 
 typedef struct {
@@ -79,6 +87,7 @@ typedef struct {
 	Lsn last_end;         /* its end LSN */
 	Lsn synced_end;       /* end LSN up to which all is fsynced */
 	bool all_synced;      /* everything published is, also messages outside transactions */
+	Lsn noted;            /* the highest position given to txlog_note_confirmed */
 	uint64_t transactions;/* appended by this process */
 	uint64_t bytes_on_disk;
 	uint64_t segments;

@@ -131,8 +131,8 @@ block_header_parse(const uint8_t bytes[BLOCK_HEADER_SIZE], uint64_t offset, uint
 	    ((out->flags & BLOCK_LAST) != 0 && (out->flags & BLOCK_PART) == 0))
 		return "the block's flags are unknown";
 	/* LZ4 shrinks to a 255th at the very best: caps what a length can make us
-	 * allocate before the bytes have proved anything. */
-	if (out->raw_len > BLOCK_RAW_MAX ||
+	 * allocate before the bytes have proved anything. No block is empty. */
+	if (out->raw_len > BLOCK_RAW_MAX || out->raw_len == 0 || out->stored_len == 0 ||
 	    ((out->flags & BLOCK_LZ4) == 0 ? out->raw_len != out->stored_len
 	                                   : out->raw_len / 255 > out->stored_len))
 		return "the block's lengths do not fit each other";

@@ -4,6 +4,7 @@
  *
  * On disk. All integers in network order.
  *  DIR/lock                  flock'ed; the owner's pid as text
+ *  DIR/confirmed             txlog_note_confirmed: position and its hash
  *  DIR/%016llx.log           a segment, numbered from 1 without holes
  *  DIR/%016llx.tmp           a segment being made; dropped at open
  *  Segment header            magic, version, length, number, last commit and
@@ -69,6 +70,9 @@ MUST_CHECK bool txlog_dir_open(const char *directory, int *dir_fd, int *lock_fd,
 MUST_CHECK bool txlog_dir_list(int dir_fd, const char *directory, uint64_t **numbers,
                                size_t *count, Error *err);
 void txlog_dir_drop_temporary(int dir_fd);
+/* The file of txlog_note_confirmed; *lsn is 0 when it was never written. */
+MUST_CHECK bool txlog_confirmed_open(int dir_fd, int *fd, Lsn *lsn, Error *err);
+MUST_CHECK bool txlog_confirmed_write(const TxLogFaults *faults, int fd, Lsn lsn, Error *err);
 
 /* ---- txlog_format.c: bytes <-> headers, no files ---- */
 
@@ -217,6 +221,7 @@ struct TxLog {
 	TxLogFaults faults;
 	int dir_fd;
 	int lock_fd;
+	int confirmed_fd;
 
 	Writer writer;
 
@@ -232,6 +237,7 @@ struct TxLog {
 	uint64_t publications;    /* counts publishes, */
 	uint64_t synced_publications; /* and the last one that is synced (T7) */
 	Lsn synced_end;
+	Lsn noted;
 	Lsn released;
 	bool release_news;
 	bool flushing;            /* the flusher uses writer.fd outside the lock */

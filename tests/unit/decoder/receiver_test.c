@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -19,6 +20,7 @@ static char *directory;
 static ConnInfo *source;
 static char *system_id;
 static PGconn *db;
+static Lsn slot_start; /* where the slot began, as a migration keeps it */
 
 static void
 start_server(void)
@@ -43,6 +45,10 @@ setup(void)
 	            "CREATE TABLE elsewhere (x text);"
 	            "CREATE PUBLICATION p FOR TABLE t");
 	db_exec(db, "SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
+	char *text = db_value(db, "SELECT confirmed_flush_lsn FROM pg_replication_slots"
+	                          " WHERE slot_name = 's'");
+	ck_assert(lsn_parse(text, &slot_start));
+	free(text);
 	system_id = db_value(db, "SELECT system_identifier FROM pg_control_system()");
 	source = conninfo_parse(cluster_uri(cluster, NULL), &err);
 	ck_assert_msg(source != NULL, "%s", err.message);
@@ -78,6 +84,7 @@ start(TxLog *log, ConfirmMode confirm, int64_t wal_sender_timeout_ms)
 		.slot = "s",
 		.publication = "p",
 		.confirm = confirm,
+		.start = slot_start,
 		.wal_sender_timeout_ms = wal_sender_timeout_ms,
 	};
 	Receiver *receiver = receiver_start(&options, log, &err);
@@ -423,6 +430,41 @@ START_TEST(applied_confirms_only_what_the_target_has)
 }
 END_TEST
 
+/* The server would go on behind what it believes is safe here. */
+START_TEST(a_log_that_has_lost_its_end_is_noticed)
+{
+	TxLog *log = fixture_open(directory);
+	Receiver *receiver = start(log, CONFIRM_LOGGED, 0);
+	for (int i = 0; i < 2; i++) {
+		write_some(i * 100, 3);
+		wait_all(receiver);
+	}
+	receiver_stop(receiver);
+	txlog_close(log);
+
+	/* A stop and a start on an idle stream, confirmed beyond the last commit. */
+	log = fixture_open(directory);
+	receiver = start(log, CONFIRM_LOGGED, 0);
+	wait_state(receiver, is_connected, NULL);
+	receiver_stop(receiver);
+	txlog_close(log);
+
+	char *path = fixture_path(directory, 1);
+	char *noted = mem_printf("%s/confirmed", directory);
+	ck_assert_int_eq(truncate(path, (off_t)fixture_size(path) - 1), 0);
+	ck_assert_int_eq(truncate(noted, 0), 0); /* an older state of the directory */
+	log = fixture_open(directory);
+	receiver = start(log, CONFIRM_LOGGED, 0);
+	ReceiverState state = wait_state(receiver, is_failed, NULL);
+	ck_assert_int_eq(state.error.class, ERROR_STORAGE);
+	ck_assert_ptr_nonnull(strstr(state.error.message, "the slot stands at"));
+	receiver_stop(receiver);
+	txlog_close(log);
+	free(noted);
+	free(path);
+}
+END_TEST
+
 START_TEST(a_dropped_slot_is_fatal)
 {
 	TxLog *log = fixture_open(directory);
@@ -502,6 +544,7 @@ make(void)
 	tcase_add_test(tcase, a_full_log_holds_the_source_without_losing_it);
 	tcase_add_loop_test(tcase, an_idle_stream_confirms_by_keepalives, 0, 2);
 	tcase_add_test(tcase, applied_confirms_only_what_the_target_has);
+	tcase_add_test(tcase, a_log_that_has_lost_its_end_is_noticed);
 	tcase_add_test(tcase, a_dropped_slot_is_fatal);
 	tcase_add_test(tcase, a_dropped_publication_is_fatal);
 	tcase_add_test(tcase, another_server_is_refused);

@@ -414,6 +414,24 @@ START_TEST(another_migration_is_refused)
 }
 END_TEST
 
+START_TEST(a_noted_confirmation_survives)
+{
+	Error err = ERROR_INIT;
+	TxLog *log = fixture_open(directory);
+	ck_assert_uint_eq(state_of(log).noted.v, 0);
+	ck_assert(txlog_note_confirmed(log, lsn_make(0x5000), &err));
+	ck_assert(txlog_note_confirmed(log, lsn_make(0x4000), &err)); /* never back */
+	txlog_close(log);
+	log = fixture_open(directory);
+	ck_assert_uint_eq(state_of(log).noted.v, 0x5000);
+	txlog_close(log);
+	char path[256];
+	snprintf(path, sizeof(path), "%s/confirmed", directory);
+	fixture_flip(path, 3);
+	fixture_open_fails(directory, ERROR_STORAGE, "\"confirmed\" is damaged");
+}
+END_TEST
+
 /* ---- faults ---- */
 
 typedef struct {
@@ -541,6 +559,7 @@ make(void)
 	tcase_add_test(tcase, a_reader_waits_and_is_woken);
 	tcase_add_test(tcase, one_process_at_a_time);
 	tcase_add_test(tcase, another_migration_is_refused);
+	tcase_add_test(tcase, a_noted_confirmation_survives);
 	tcase_add_test(tcase, each_operation_fails_once);
 	tcase_add_test(tcase, a_full_disk_is_named_with_file_and_hint);
 	suite_add_tcase(suite, tcase);
