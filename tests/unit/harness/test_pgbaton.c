@@ -97,8 +97,8 @@ static const char *const server =
 	"  while (<$c>) { last if /^\\r?$/ }"
 	"  my $state = @states > 1 ? shift @states : $states[0];"
 	"  my $body = "
-    "\"{\\\"state\\\":\\\"$state\\\",\\\"lag\\\":{\\\"seconds\\\":1.5},\\\"log\\\":{"
-    "\\\"segments\\\":7}}\";"
+	"\"{\\\"state\\\":\\\"$state\\\",\\\"lag\\\":{\\\"seconds\\\":1.5},\\\"log\\\":{"
+	"\\\"segments\\\":7}}\";"
 	"  print $c \"HTTP/1.1 200 OK\\r\\nContent-Length: \" . length($body) . \"\\r\\n\\r\\n$body\";"
 	"  close $c; }' -- \"$@\"";
 
