@@ -16,8 +16,8 @@ enum { NAME_MAX_LENGTH = 41, INSERT_ROWS = 500 };
 
 /* Names become identifiers, file names and metric labels, and NAME_insert_only
  * has to fit in 63 bytes. pg_ is the server's own. */
-static bool
-name_check(const char *name, Error *err)
+bool
+ledger_name_check(const char *name, Error *err)
 {
 	size_t len = strlen(name);
 	bool ok = len >= 1 && len <= NAME_MAX_LENGTH && name[0] >= 'a' && name[0] <= 'z' &&
@@ -78,7 +78,7 @@ ledger_lock(Sql *target, const char *name, Error *err)
 	char text[80];
 	char got[8];
 
-	if (!name_check(name, err))
+	if (!ledger_name_check(name, err))
 		return false;
 	int len = snprintf(text, sizeof(text), "pgbaton/%s", name);
 	uint64_t key = hash_bytes(slice_of(text, (size_t)len), 0);
@@ -101,7 +101,7 @@ ledger_exists(Sql *target, const char *name, bool *exists, Error *err)
 	const char *values[] = {name};
 
 	*exists = false;
-	if (!name_check(name, err))
+	if (!ledger_name_check(name, err))
 		return false;
 	PGresult *result = sql_query_params(target, err,
 		"SELECT coalesce(pg_catalog.obj_description(oid, 'pg_namespace'), '')"
@@ -156,7 +156,7 @@ ledger_create(Sql *target, Ledger *ledger, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 
-	if (!name_check(ledger->name, err))
+	if (!ledger_name_check(ledger->name, err))
 		return false;
 	put_schema(ledger->name, ledger->schema);
 	if (ledger->id[0] == '\0' &&

@@ -39,6 +39,10 @@ typedef enum {
 	JOURNAL_SWITCHED   /* K4: the point of no return is behind us */
 } Journal;
 
+/* A letter, then at most 40 of a-z, 0-9 and _; not pg_...: else ERROR_CONFIG. Such a name
+ * needs no quoting in SQL, but reserved words need it. */
+MUST_CHECK bool ledger_name_check(const char *name, Error *err);
+
 /* Takes the session advisory lock that elects the one process which works on
  * this migration (held as long as the session lives): ERROR_CONFIG naming the
  * pid and client of the holder when it is taken. */

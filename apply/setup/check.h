@@ -47,7 +47,7 @@ size_t findings_count(const Findings *findings, Severity severity);
 
 /*
  * Runs every check on two open sessions and adds what it finds. False only when
- * a server cannot be asked at all (connection lost). *catalog gets the source's
+ * a server cannot be asked at all (connection lost) or the name is none (ERROR_CONFIG). *catalog gets the source's
  * catalogue when it could be read (caller frees), else NULL.
  */
 MUST_CHECK bool check_run(Sql *source, Sql *target, const ConnInfo *source_info,

@@ -1,0 +1,214 @@
+/* Source and target side by side. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/setup/check_internal.h"
+
+/* ---- the same server? ---- */
+
+/* Where the control file may not be read, the address that the server sees itself. */
+static const char *
+server_identity(Check *check, Sql *sql)
+{
+	Error err = ERROR_INIT;
+	char text[100];
+
+	if (sql_value(sql, &err, text, sizeof(text),
+	              "SELECT system_identifier FROM pg_catalog.pg_control_system()"))
+		return check_text(check, "%s", text);
+	if (err.class != ERROR_SQL) {
+		check->broken = err;
+		return NULL;
+	}
+	return check_value(check, sql, "server address",
+	                   "SELECT coalesce(pg_catalog.host(pg_catalog.inet_server_addr()), 'local')"
+	                   " || ' ' || current_setting('port') || ' '"
+	                   " || pg_catalog.pg_postmaster_start_time()");
+}
+
+static void
+check_not_the_same(Check *check)
+{
+	const char *source = server_identity(check, check->source);
+	const char *target = source != NULL ? server_identity(check, check->target) : NULL;
+
+	if (target == NULL || strcmp(source, target) != 0)
+		return;
+	const char *database = PQdb(sql_pgconn(check->source));
+	if (strcmp(database, PQdb(sql_pgconn(check->target))) == 0)
+		findings_add(check->findings, FINDING_BLOCKER, "same_database", "target",
+		             "name another database as --target",
+		             "source and target are the same database (%s) of the same server", database);
+	else
+		findings_add(check->findings, FINDING_INFO, "same_server", "target", NULL,
+		             "source and target are databases of the same server");
+}
+
+/* ---- encoding and locale ---- */
+
+static PGresult *
+ask_locale(Check *check, Sql *sql)
+{
+	const char *provider = "'c'";
+	const char *locale = "NULL";
+
+	if (sql_server_version(sql) >= 170000) {
+		provider = "datlocprovider";
+		locale = "datlocale";
+	} else if (sql_server_version(sql) >= 150000) {
+		provider = "datlocprovider";
+		locale = "daticulocale";
+	}
+	return check_askf(check, sql, "locale",
+		"SELECT pg_catalog.pg_encoding_to_char(encoding), %s, datcollate, datctype,"
+		" coalesce(%s, '') FROM pg_catalog.pg_database WHERE datname = current_database()",
+		provider, locale);
+}
+
+static void
+check_encoding(Check *check, const char *source, const char *target)
+{
+	if (strcmp(source, target) == 0)
+		return;
+	if (strcmp(source, "SQL_ASCII") == 0)
+		findings_add(check->findings, FINDING_WARNING, "encoding", "target",
+		             "make the target's database with ENCODING 'SQL_ASCII', or repair the texts",
+		             "the source has no encoding (SQL_ASCII) and the target is %s: the first text "
+		             "that is not valid there stops the copy", target);
+	else if (strcmp(target, "UTF8") != 0)
+		findings_add(check->findings, FINDING_WARNING, "encoding", "target",
+		             check_text(check, "make the target's database with ENCODING '%s' or 'UTF8'",
+		                        source),
+		             "the source is %s, the target %s: a character that it does not have stops the "
+		             "copy", source, target);
+	else
+		findings_add(check->findings, FINDING_INFO, "encoding", "target", NULL,
+		             "texts are converted from %s to UTF8", source);
+}
+
+static void
+check_locale(Check *check)
+{
+	static const char *const names[] = {NULL, "locale provider", "collation", "character type",
+	                                    "ICU or builtin locale"};
+	PGresult *source = ask_locale(check, check->source);
+	PGresult *target = source != NULL ? ask_locale(check, check->target) : NULL;
+
+	if (target != NULL) {
+		check_encoding(check, PQgetvalue(source, 0, 0), PQgetvalue(target, 0, 0));
+		for (int i = 1; i < 5; i++) {
+			if (strcmp(PQgetvalue(source, 0, i), PQgetvalue(target, 0, i)) == 0)
+				continue;
+			findings_add(check->findings, FINDING_WARNING, "locale",
+			             check_text(check, "target, %s", names[i]),
+			             check_text(check, "CREATE DATABASE ... TEMPLATE template0 LC_COLLATE '%s' "
+			                        "LC_CTYPE '%s'", PQgetvalue(source, 0, 2),
+			                        PQgetvalue(source, 0, 3)),
+			             "%s is '%s' on the source and '%s' on the target: texts may sort and "
+			             "compare otherwise", names[i], PQgetvalue(source, 0, i),
+			             PQgetvalue(target, 0, i));
+		}
+	}
+	PQclear(source);
+	PQclear(target);
+}
+
+/* ---- extensions and roles ---- */
+
+/* The row whose first column is text; -1: none. */
+static int
+row_of(const PGresult *rows, const char *text)
+{
+	for (int i = 0; i < PQntuples(rows); i++) {
+		if (strcmp(PQgetvalue(rows, i, 0), text) == 0)
+			return i;
+	}
+	return -1;
+}
+
+static void
+check_extension(Check *check, const char *name, const char *version, const PGresult *theirs)
+{
+	int row = row_of(theirs, name);
+	const char *object = check_text(check, "extension %s", name);
+	bool copied = check->options->schema_copy;
+	const char *installed = row < 0 ? NULL : sql_get(theirs, row, 2);
+	const char *would_be = row < 0 ? NULL
+	                       : installed != NULL ? installed : PQgetvalue(theirs, row, 1);
+
+	if (would_be == NULL) {
+		findings_add(check->findings, copied ? FINDING_BLOCKER : FINDING_WARNING, "extension",
+		             object, "install its package on the target's machine (or allow it at the "
+		             "provider), or DROP EXTENSION on the source",
+		             "the source has version %s of it, the target's server does not have it",
+		             version);
+		return;
+	}
+	if (!copied && installed == NULL)
+		findings_add(check->findings, FINDING_WARNING, "extension", object,
+		             check_text(check, "CREATE EXTENSION %s;", check_quoted(check, name)),
+		             "it is on the source but not in the target's database");
+	else if (strcmp(version, would_be) != 0)
+		findings_add(check->findings, FINDING_WARNING, "extension_version", object,
+		             check_text(check, "ALTER EXTENSION %s UPDATE;", check_quoted(check, name)),
+		             "it has version %s on the source and %s on the target", version, would_be);
+}
+
+static void
+check_extensions(Check *check)
+{
+	PGresult *ours = check_ask(check, check->source, "extensions",
+		"SELECT extname, extversion FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql'"
+		" ORDER BY 1");
+	PGresult *theirs = ours == NULL ? NULL : check_ask(check, check->target, "extensions",
+		"SELECT name, default_version, installed_version"
+		" FROM pg_catalog.pg_available_extensions");
+
+	for (int i = 0; theirs != NULL && i < PQntuples(ours); i++)
+		check_extension(check, PQgetvalue(ours, i, 0), PQgetvalue(ours, i, 1), theirs);
+	PQclear(ours);
+	PQclear(theirs);
+}
+
+/* Owners and everybody who is named in a grant or a policy. Superuser names of services
+ * differ on purpose; it is the user's to say what becomes of them. */
+static void
+check_roles(Check *check)
+{
+	PGresult *ours = check_ask(check, check->source, "roles",
+		"SELECT r.rolname, bool_or(d.deptype = 'o') FROM pg_catalog.pg_shdepend d"
+		" JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid"
+		" AND d.refclassid = 'pg_catalog.pg_authid'::regclass"
+		" WHERE d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname ="
+		" current_database()) AND r.rolname !~ '^pg_' GROUP BY 1 ORDER BY 1");
+	PGresult *theirs = ours == NULL ? NULL : check_ask(check, check->target, "roles",
+		"SELECT rolname FROM pg_catalog.pg_roles");
+
+	for (int i = 0; theirs != NULL && i < PQntuples(ours); i++) {
+		const char *role = PQgetvalue(ours, i, 0);
+		bool owns = sql_get_bool(ours, i, 1);
+		if (row_of(theirs, role) >= 0)
+			continue;
+		findings_add(check->findings, FINDING_WARNING, "role",
+		             check_text(check, "role %s", role),
+		             check_text(check, "CREATE ROLE %s; (or pg_dumpall --roles-only on the source)",
+		                        check_quoted(check, role)),
+		             "it %s on the source and does not exist on the target%s",
+		             owns ? "owns objects" : "has been granted rights",
+		             owns ? ": what it owns would belong to the connecting role" : "");
+	}
+	PQclear(ours);
+	PQclear(theirs);
+}
+
+void
+check_both(Check *check)
+{
+	check_not_the_same(check);
+	if (check->broken.class == ERROR_NONE)
+		check_locale(check);
+	if (check->broken.class == ERROR_NONE)
+		check_extensions(check);
+	if (check->broken.class == ERROR_NONE && check->options->schema_copy)
+		check_roles(check);
+}

@@ -1,0 +1,126 @@
+/* What else lives in the source and moves in another way, or not at all. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/setup/check_internal.h"
+
+static void
+check_counts(Check *check)
+{
+	const Catalog *catalog = check->catalog;
+	Findings *f = check->findings;
+
+	if (catalog->large_objects > 0)
+		findings_add(f, FINDING_WARNING, "large_objects", "source", NULL,
+		             "%llu large objects are not moved yet: dump them with pg_dump --large-objects "
+		             "(--blobs before 16) --data-only when writing has ended",
+		             (unsigned long long)catalog->large_objects);
+	if (catalog->foreign_tables > 0)
+		findings_add(f, FINDING_INFO, "foreign_tables", "source", NULL,
+		             "%llu foreign tables: their definitions move, their rows stay where they are",
+		             (unsigned long long)catalog->foreign_tables);
+	if (catalog->matview_count > 0)
+		findings_add(f, FINDING_INFO, "materialised_views", "source", NULL,
+		             "%zu materialised views are refreshed on the target at the cutover",
+		             catalog->matview_count);
+	if (catalog->sequence_count > 0)
+		findings_add(f, FINDING_INFO, "sequences", "source", NULL,
+		             "%zu sequences get their values at the cutover", catalog->sequence_count);
+}
+
+/* One finding from one number; nothing when it is 0. */
+static void
+count_finding(Check *check, Severity severity, const char *code, const char *query,
+              const char *what)
+{
+	const char *count = check_value(check, check->source, code, query);
+
+	if (count != NULL && strcmp(count, "0") != 0)
+		findings_add(check->findings, severity, code, "source", NULL, "%s %s", count, what);
+}
+
+static void
+check_event_triggers(Check *check)
+{
+	PGresult *rows = check_ask(check, check->source, "event triggers",
+		"SELECT evtname, evtenabled FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('A', 'O')"
+		" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend WHERE deptype = 'e' AND"
+		" classid = 'pg_catalog.pg_event_trigger'::regclass AND objid = pg_event_trigger.oid)");
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
+		bool always = PQgetvalue(rows, i, 1)[0] == 'A';
+		findings_add(check->findings, always ? FINDING_WARNING : FINDING_INFO, "event_trigger",
+		             check_text(check, "event trigger %s", PQgetvalue(rows, i, 0)),
+		             check_text(check, "ALTER EVENT TRIGGER %s DISABLE;",
+		                        check_quoted(check, PQgetvalue(rows, i, 0))),
+		             "it fires for what is set up on the source (ALTER TABLE, CREATE PUBLICATION)%s",
+		             always ? ", and, being ENABLE ALWAYS, on the target even during apply" : "");
+	}
+	PQclear(rows);
+}
+
+/* Tables that an extension made and users fill (pg_extension_config_dump). */
+static void
+check_extension_data(Check *check)
+{
+	PGresult *rows = check_ask(check, check->source, "extension data",
+		"SELECT e.extname, string_agg(u.t::regclass::text, ', ') FROM pg_catalog.pg_extension e,"
+		" LATERAL unnest(e.extconfig) u(t) JOIN pg_catalog.pg_class c ON c.oid = u.t"
+		" AND c.relkind = 'r' WHERE c.reltuples <> 0 GROUP BY 1");
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++)
+		findings_add(check->findings, FINDING_WARNING, "extension_data",
+		             check_text(check, "extension %s", PQgetvalue(rows, i, 0)), NULL,
+		             "rows that were added to its own tables are not moved: %s",
+		             PQgetvalue(rows, i, 1));
+	PQclear(rows);
+}
+
+static void
+check_money(Check *check)
+{
+	bool used = false;
+	const char *here = check_value(check, check->source, "lc_monetary",
+		"SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'lc_monetary'");
+	const char *there = check_value(check, check->target, "lc_monetary",
+		"SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'lc_monetary'");
+
+	for (size_t i = 0; i < check->catalog->table_count; i++) {
+		for (int j = 0; j < check->catalog->tables[i].column_count; j++)
+			used = used || strcmp(check->catalog->tables[i].columns[j].type, "money") == 0;
+	}
+	if (used && here != NULL && there != NULL && strcmp(here, there) != 0)
+		findings_add(check->findings, FINDING_WARNING, "lc_monetary", "target",
+		             check_text(check, "ALTER DATABASE %s SET lc_monetary = '%s';",
+		                        check_quoted(check, PQdb(sql_pgconn(check->target))), here),
+		             "money columns are shown by lc_monetary, which is %s on the source and %s on "
+		             "the target", here, there);
+}
+
+void
+check_source_objects(Check *check)
+{
+	if (check->catalog == NULL)
+		return;
+	check_counts(check);
+	check_money(check);
+	check_event_triggers(check);
+	check_extension_data(check);
+	count_finding(check, FINDING_INFO, "triggers",
+	              "SELECT count(*) FROM pg_catalog.pg_trigger WHERE NOT tgisinternal"
+	              " AND tgenabled IN ('A', 'R')",
+	              "triggers are ENABLE ALWAYS or ENABLE REPLICA; they are disabled on the target "
+	              "until the cutover");
+	count_finding(check, FINDING_INFO, "tablespaces",
+	              "SELECT count(*) FROM pg_catalog.pg_class WHERE reltablespace <> 0"
+	              " AND oid >= 16384 AND relkind IN ('r', 'i', 'm', 'p', 'I')",
+	              "tables and indexes are in tablespaces of their own; on the target all are in "
+	              "the database's default one");
+	count_finding(check, FINDING_INFO, "publications",
+	              "SELECT count(*) FROM pg_catalog.pg_publication",
+	              "publications exist; their subscribers do not follow to the target by themselves");
+	count_finding(check, FINDING_WARNING, "subscriptions",
+	              "SELECT count(subname) FROM pg_catalog.pg_subscription WHERE subdbid ="
+	              " (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())",
+	              "subscriptions feed this database; they are not moved and have to be made anew");
+}

@@ -1,0 +1,239 @@
+/* The source's tables: may they be read whole, identified, moved. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/setup/check_internal.h"
+
+/* Rows are (schema, name, ...); only those that are to be moved count. */
+static const Table *
+table_at(const Check *check, const PGresult *rows, int row)
+{
+	return catalog_find(check->catalog, PQgetvalue(rows, row, 0), PQgetvalue(rows, row, 1));
+}
+
+static const char *
+table_object(Check *check, const char *schema, const char *name)
+{
+	return check_text(check, "table %s.%s", schema, name);
+}
+
+/* True when one more finding of this kind may be added. */
+static bool
+within_cap(Check *check, Severity severity, const char *code, int *count)
+{
+	if ((*count)++ < CHECK_CAP)
+		return true;
+	findings_add(check->findings, severity, code, "more tables", NULL,
+	             "there are more than %d tables like this; the rest is not listed", CHECK_CAP);
+	return false;
+}
+
+static void
+check_reading(Check *check)
+{
+	int count = 0;
+	PGresult *rows = check_ask(check, check->source, "privileges",
+		"SELECT n.nspname, c.relname, quote_ident(n.nspname), c.relkind,"
+		" pg_catalog.has_schema_privilege(n.oid, 'USAGE'), quote_ident(c.relname)"
+		" FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+		" AND (NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+		" OR NOT pg_catalog.has_table_privilege(c.oid, 'SELECT'))"
+		" ORDER BY 1, 2");
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
+		const Table *table = table_at(check, rows, i);
+		if (table == NULL || !within_cap(check, FINDING_BLOCKER, "select", &count))
+			continue;
+		const char *usage = sql_get_bool(rows, i, 4)
+			? "" : check_text(check, "GRANT USAGE ON SCHEMA %s TO %s; ",
+			                  PQgetvalue(rows, i, 2), check->user);
+		findings_add(check->findings, FINDING_BLOCKER, "select",
+		             table_object(check, table->schema, table->name),
+		             check_text(check, "%sGRANT SELECT ON TABLE %s.%s TO %s;", usage,
+		                        PQgetvalue(rows, i, 2), PQgetvalue(rows, i, 5), check->user),
+		             "%s may not read it", check->user);
+	}
+	PQclear(rows);
+}
+
+static void
+check_sequences(Check *check)
+{
+	PGresult *rows = check_ask(check, check->source, "sequences",
+		"SELECT c.oid, n.nspname, c.relname,"
+		" format('GRANT USAGE ON SCHEMA %I TO %I; GRANT SELECT ON SEQUENCE %I.%I TO %I;',"
+		"  n.nspname, current_user, n.nspname, c.relname, current_user)"
+		" FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" WHERE c.relkind = 'S' AND n.nspname !~ '^pg_'"
+		" AND (NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+		" OR NOT pg_catalog.has_sequence_privilege(c.oid, 'SELECT'))");
+	int count = 0;
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
+		uint32_t oid = (uint32_t)sql_get_int(rows, i, 0);
+		bool ours = false;
+		for (size_t j = 0; j < check->catalog->sequence_count; j++)
+			ours = ours || check->catalog->sequences[j].oid == oid;
+		if (ours && within_cap(check, FINDING_BLOCKER, "select", &count))
+			findings_add(check->findings, FINDING_BLOCKER, "select",
+			             check_text(check, "sequence %s.%s", PQgetvalue(rows, i, 1),
+			                        PQgetvalue(rows, i, 2)),
+			             PQgetvalue(rows, i, 3), "%s may not read it", check->user);
+	}
+	PQclear(rows);
+}
+
+/* C5: with row_security off a policy is an error in the middle of the copy. */
+static void
+check_row_security(Check *check)
+{
+	int count = 0;
+	PGresult *rows = check_ask(check, check->source, "row security",
+		"SELECT n.nspname, c.relname FROM pg_catalog.pg_class c"
+		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" WHERE c.relkind = 'r' AND c.relrowsecurity"
+		" AND (c.relforcerowsecurity OR NOT pg_catalog.pg_has_role(c.relowner, 'USAGE'))"
+		" AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles"
+		" WHERE rolname = current_user) ORDER BY 1, 2");
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
+		const Table *table = table_at(check, rows, i);
+		if (table != NULL && within_cap(check, FINDING_BLOCKER, "row_security", &count))
+			findings_add(check->findings, FINDING_BLOCKER, "row_security",
+			             table_object(check, table->schema, table->name),
+			             check_text(check, "ALTER ROLE %s BYPASSRLS;", check->user),
+			             "row level security would hide rows of it from %s", check->user);
+	}
+	PQclear(rows);
+}
+
+/* CREATE PUBLICATION, ALTER TABLE and the fence all want the owner. One finding for each
+ * role that owns something. */
+static void
+check_ownership(Check *check)
+{
+	PGresult *rows = check_ask(check, check->source, "ownership",
+		"SELECT n.nspname, c.relname, r.rolname FROM pg_catalog.pg_class c"
+		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" JOIN pg_catalog.pg_roles r ON r.oid = c.relowner"
+		" WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+		" AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE') ORDER BY r.rolname, 1, 2");
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
+		const Table *table = table_at(check, rows, i);
+		const char *owner = PQgetvalue(rows, i, 2);
+		if (table != NULL)
+			findings_add(check->findings, FINDING_BLOCKER, "ownership",
+			             check_text(check, "tables of role %s", owner),
+			             check_text(check, "GRANT %s TO %s;", check_quoted(check, owner),
+			                        check->user),
+			             "%s is not the owner of %s (and maybe others of %s), which publications, "
+			             "replica identities and the fence need", check->user, table->qualified,
+			             owner);
+	}
+	PQclear(rows);
+}
+
+/* A unique index that could identify the rows, for the fix. */
+static const char *
+usable_index(Check *check, const Table *table)
+{
+	return check_value(check, check->source, "unique indexes", check_text(check,
+		"SELECT c.relname FROM pg_catalog.pg_index i"
+		" JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %u"
+		" AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL"
+		" AND i.indexprs IS NULL AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a"
+		" WHERE a.attrelid = i.indrelid AND NOT a.attnotnull"
+		" AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))"
+		" ORDER BY i.indnkeyatts, c.relname LIMIT 1", table->oid));
+}
+
+static void
+identity_finding(Check *check, Severity severity, const Table *table)
+{
+	const char *option = check->options->replica_identity;
+	const char *index = usable_index(check, table);
+	const char *fix = index != NULL
+		? check_text(check, "ALTER TABLE %s REPLICA IDENTITY USING INDEX %s;", table->qualified,
+		             check_quoted(check, index))
+		: check_text(check, "ALTER TABLE %s ADD PRIMARY KEY (...);", table->qualified);
+	const char *what = "it will be set to FULL until the end: updates and deletes write the whole "
+	                   "old row to the WAL";
+
+	if (strcmp(option, "refuse") == 0)
+		what = "with --replica-identity refuse such tables are not migrated";
+	else if (strcmp(option, "insert-only") == 0)
+		what = "with --replica-identity insert-only its updates and deletes are NOT followed";
+	findings_add(check->findings, severity, "replica_identity",
+	             table_object(check, table->schema, table->name), fix,
+	             "it has no primary key or replica identity that can be used; %s", what);
+}
+
+static void
+check_identities(Check *check)
+{
+	Severity severity = strcmp(check->options->replica_identity, "refuse") == 0
+		? FINDING_BLOCKER : FINDING_WARNING;
+	int count = 0;
+
+	for (size_t i = 0; i < check->catalog->table_count; i++) {
+		const Table *table = &check->catalog->tables[i];
+		if (table->key_needs_full &&
+		    within_cap(check, severity, "replica_identity", &count))
+			identity_finding(check, severity, table);
+	}
+}
+
+static void
+check_unlogged(Check *check)
+{
+	int count = 0;
+
+	for (size_t i = 0; i < check->catalog->table_count; i++) {
+		const Table *table = &check->catalog->tables[i];
+		if (table->persistence == 'u' && within_cap(check, FINDING_WARNING, "unlogged", &count))
+			findings_add(check->findings, FINDING_WARNING, "unlogged",
+			             table_object(check, table->schema, table->name),
+			             check_text(check, "ALTER TABLE %s SET LOGGED;", table->qualified),
+			             "it is unlogged: it is copied once, what is written to it afterwards is "
+			             "not followed");
+	}
+}
+
+/* The fence locks all of them in one transaction. */
+static void
+check_lock_table(Check *check)
+{
+	const char *room = check_value(check, check->source, "locks",
+		"SELECT current_setting('max_locks_per_transaction')::bigint"
+		" * (current_setting('max_connections')::bigint"
+		" + current_setting('max_prepared_transactions')::bigint)");
+	size_t wanted = check->catalog->table_count + check->catalog->parent_count;
+
+	if (room != NULL && wanted * 2 > strtoull(room, NULL, 10))
+		findings_add(check->findings, FINDING_WARNING, "lock_table", "source",
+		             check_setting_fix(check, "max_locks_per_transaction", "512", true),
+		             "%zu tables are locked together at the cutover, and the server has room for %s "
+		             "locks in all", wanted, room);
+}
+
+void
+check_source_tables(Check *check)
+{
+	if (check->catalog == NULL)
+		return;
+	if (check->catalog->table_count == 0)
+		findings_add(check->findings, FINDING_WARNING, "no_tables", "source", NULL,
+		             "there is no table to migrate");
+	check_reading(check);
+	check_sequences(check);
+	check_row_security(check);
+	if (!check->options->online)
+		return;
+	check_ownership(check);
+	check_lock_table(check);
+	check_unlogged(check);
+	if (!check->options->resuming)
+		check_identities(check);
+}

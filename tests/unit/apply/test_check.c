@@ -1,0 +1,517 @@
+/*
+ * Every finding of check_run that can be provoked on a test server, by its code, object and
+ * the words of its fix; and that a fit pair has none that block.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/setup/check.h"
+#include "tests/harness/skip.h"
+#include "tests/unit/apply/servers.h"
+#include "tests/unit/runner.h"
+
+static Cluster *cluster;
+
+static void
+start(void)
+{
+	cluster = servers_start(0, "max_prepared_transactions = 5\n");
+}
+
+static void
+stop(void)
+{
+	cluster_free(cluster);
+}
+
+/* ---- a run ---- */
+
+static CheckOptions options;
+
+static Findings *
+run_on(Cluster *on, const char *source_db, const char *target_db, const char *user)
+{
+	Error err;
+	Findings *findings = findings_new();
+	Catalog *catalog;
+	Sql *source = servers_open_as(on, source_db, user);
+	Sql *target = servers_open_as(on, target_db, user);
+	ConnInfo *info = servers_info(on, source_db, user);
+
+	ASSERT_OK(check_run(source, target, info, &options, findings, &catalog, &err));
+	catalog_free(catalog);
+	conninfo_free(info);
+	sql_close(source);
+	sql_close(target);
+	return findings;
+}
+
+static Findings *
+run(void)
+{
+	return run_on(cluster, "source", "target", NULL);
+}
+
+static const char *
+listing(const Findings *findings)
+{
+	static char text[8000];
+	size_t len = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < findings->count && len < sizeof(text); i++)
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%d %s [%s] %s (%s)\n",
+		                        (int)findings->items[i].severity, findings->items[i].code,
+		                        findings->items[i].object, findings->items[i].message,
+		                        findings->items[i].fix != NULL ? findings->items[i].fix : "");
+	return text;
+}
+
+static const Finding *
+find(const Findings *findings, const char *code, const char *object)
+{
+	for (size_t i = 0; i < findings->count; i++) {
+		if (strcmp(findings->items[i].code, code) == 0 &&
+		    strcmp(findings->items[i].object, object) == 0)
+			return &findings->items[i];
+	}
+	return NULL;
+}
+
+/* fix NULL: whatever it is. */
+static void
+expect(const Findings *findings, Severity severity, const char *code, const char *object,
+       const char *fix)
+{
+	const Finding *finding = find(findings, code, object);
+
+	ck_assert_msg(finding != NULL, "no finding %s [%s] in:\n%s", code, object, listing(findings));
+	ck_assert_msg(finding->severity == severity, "%s has severity %d", code, finding->severity);
+	if (fix != NULL)
+		ck_assert_msg(finding->fix != NULL && strstr(finding->fix, fix) != NULL,
+		              "the fix of %s is: %s", code, finding->fix);
+}
+
+static void
+expect_none(const Findings *findings, const char *code)
+{
+	for (size_t i = 0; i < findings->count; i++)
+		ck_assert_msg(strcmp(findings->items[i].code, code) != 0, "unexpected:\n%s",
+		              listing(findings));
+}
+
+/* Both databases anew, with these definitions. */
+static void
+fill(const char *source_sql, const char *target_sql)
+{
+	servers_clean(cluster);
+	PGconn *source = db_connect(cluster, "source");
+	PGconn *target = db_connect(cluster, "target");
+	if (source_sql != NULL)
+		db_exec(source, "%s", source_sql);
+	if (target_sql != NULL)
+		db_exec(target, "%s", target_sql);
+	PQfinish(source);
+	PQfinish(target);
+	options = (CheckOptions){.online = true, .schema_copy = true, .replica_identity = "full",
+	                         .name = "pgbaton"};
+}
+
+/* Roles outlive databases. */
+static void
+remake_role(const char *name, const char *attributes)
+{
+	PGconn *conn = db_connect(cluster, "postgres");
+
+	db_exec(conn, "DROP ROLE IF EXISTS %s", name);
+	db_exec(conn, "CREATE ROLE %s LOGIN %s", name, attributes);
+	PQfinish(conn);
+}
+
+/* ---- tests ---- */
+
+START_TEST(nothing_blocks_a_fit_pair)
+{
+	fill("CREATE TABLE t (id int PRIMARY KEY); CREATE SEQUENCE s", NULL);
+	Findings *findings = run();
+
+	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == 0, "%s", listing(findings));
+	ck_assert_msg(findings_count(findings, FINDING_WARNING) == 0, "%s", listing(findings));
+	expect(findings, FINDING_INFO, "same_server", "target", NULL);
+	expect(findings, FINDING_INFO, "sequences", "source", NULL);
+	findings_free(findings);
+}
+END_TEST
+
+START_TEST(equal_findings_are_kept_once)
+{
+	Findings *findings = findings_new();
+
+	for (int i = 0; i < 40; i++)
+		findings_add(findings, FINDING_INFO, "code", i % 2 ? "a" : "b", NULL, "number %d", i);
+	ck_assert_uint_eq(findings->count, 2);
+	ck_assert_str_eq(findings->items[0].message, "number 0");
+	findings_free(findings);
+}
+END_TEST
+
+START_TEST(same_database_blocks)
+{
+	fill("CREATE TABLE t (id int PRIMARY KEY)", NULL);
+	Findings *findings = run_on(cluster, "source", "source", NULL);
+
+	expect(findings, FINDING_BLOCKER, "same_database", "target", NULL);
+	findings_free(findings);
+}
+END_TEST
+
+START_TEST(what_cannot_be_moved_as_it_is)
+{
+	fill("CREATE TABLE none (a int); CREATE TABLE alone (a int NOT NULL);"
+	     "CREATE UNIQUE INDEX alone_a ON alone (a); CREATE UNLOGGED TABLE u (a int);"
+	     "SELECT lo_create(0); CREATE MATERIALIZED VIEW m AS SELECT 1 AS a;"
+	     "CREATE PUBLICATION p; CREATE TABLE pk (id int PRIMARY KEY);"
+	     "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+	     "CREATE TRIGGER tr AFTER INSERT ON pk EXECUTE FUNCTION tf();"
+	     "ALTER TABLE pk ENABLE ALWAYS TRIGGER tr;"
+	     "CREATE FUNCTION ef() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+	     "CREATE EVENT TRIGGER et ON ddl_command_end EXECUTE FUNCTION ef();"
+	     "ALTER EVENT TRIGGER et ENABLE ALWAYS;"
+	     "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
+	     "CREATE FOREIGN TABLE ft (a int) SERVER s", NULL);
+	Findings *findings = run();
+
+	expect(findings, FINDING_WARNING, "replica_identity", "table public.none", "ADD PRIMARY KEY");
+	expect(findings, FINDING_WARNING, "replica_identity", "table public.alone",
+	       "REPLICA IDENTITY USING INDEX \"alone_a\"");
+	expect(findings, FINDING_WARNING, "unlogged", "table public.u", "SET LOGGED");
+	expect(findings, FINDING_WARNING, "large_objects", "source", NULL);
+	expect(findings, FINDING_INFO, "materialised_views", "source", NULL);
+	expect(findings, FINDING_INFO, "publications", "source", NULL);
+	expect(findings, FINDING_INFO, "triggers", "source", NULL);
+	expect(findings, FINDING_INFO, "foreign_tables", "source", NULL);
+	expect(findings, FINDING_WARNING, "event_trigger", "event trigger et", "DISABLE");
+	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == 0, "%s", listing(findings));
+	findings_free(findings);
+
+	options.replica_identity = "refuse";
+	findings = run();
+	expect(findings, FINDING_BLOCKER, "replica_identity", "table public.none", NULL);
+	findings_free(findings);
+
+	/* Offline nothing is followed, so nothing has to be identified. */
+	options.online = false;
+	findings = run();
+	expect_none(findings, "replica_identity");
+	expect_none(findings, "unlogged");
+	findings_free(findings);
+}
+END_TEST
+
+START_TEST(transactions_and_leftovers)
+{
+	fill("CREATE TABLE t (id int PRIMARY KEY); CREATE SCHEMA pgbaton;"
+	     "CREATE PUBLICATION pgbaton_insert_only", NULL);
+	PGconn *conn = db_connect(cluster, "source");
+	db_exec(conn, "SELECT pg_create_logical_replication_slot('pgbaton', 'pgoutput')");
+	db_exec(conn, "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'it''s'");
+	Findings *findings = run();
+
+	expect(findings, FINDING_BLOCKER, "prepared_transaction", "it's", "ROLLBACK PREPARED 'it''s';");
+	expect(findings, FINDING_BLOCKER, "name_taken", "source, replication slot pgbaton",
+	       "SELECT pg_drop_replication_slot('pgbaton');");
+	expect(findings, FINDING_BLOCKER, "name_taken", "source, publication pgbaton",
+	       "DROP PUBLICATION pgbaton_insert_only;");
+	expect(findings, FINDING_BLOCKER, "name_taken", "source, schema pgbaton", "--name");
+	findings_free(findings);
+
+	options.resuming = true;
+	findings = run();
+	expect_none(findings, "name_taken");
+	expect_none(findings, "prepared_transaction");
+	findings_free(findings);
+	db_exec(conn, "ROLLBACK PREPARED 'it''s'");
+	PQfinish(conn);
+}
+END_TEST
+
+START_TEST(target_in_the_way)
+{
+	fill("CREATE TABLE t (id int PRIMARY KEY); CREATE SEQUENCE s; CREATE TYPE e AS ENUM ('a');"
+	     "CREATE VIEW v AS SELECT 1; CREATE TABLE \"Odd\" (id int PRIMARY KEY)",
+	     "CREATE VIEW t AS SELECT 1; CREATE SEQUENCE s; CREATE TYPE e AS ENUM ('a');"
+	     "CREATE TABLE v (a int); CREATE TABLE \"Odd\" (); CREATE TABLE other (a int)");
+	Findings *findings = run();
+
+	expect(findings, FINDING_BLOCKER, "target_not_empty", "view public.t",
+	       "DROP view \"public\".\"t\"");
+	expect(findings, FINDING_BLOCKER, "target_not_empty", "sequence public.s", NULL);
+	expect(findings, FINDING_BLOCKER, "target_not_empty", "type public.e", NULL);
+	expect(findings, FINDING_BLOCKER, "target_not_empty", "table public.v", NULL);
+	expect(findings, FINDING_BLOCKER, "target_not_empty", "table public.Odd", NULL);
+	ck_assert_ptr_null(find(findings, "target_not_empty", "table public.other"));
+	findings_free(findings);
+
+	options.resuming = true;
+	findings = run();
+	expect_none(findings, "target_not_empty");
+	findings_free(findings);
+}
+END_TEST
+
+START_TEST(schema_that_is_there_must_fit_and_be_empty)
+{
+	fill("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE full_t (id int PRIMARY KEY)",
+	     "CREATE TABLE full_t (id int PRIMARY KEY); INSERT INTO full_t VALUES (1)");
+	options.schema_copy = false;
+	Findings *findings = run();
+
+	expect(findings, FINDING_BLOCKER, "schema_mismatch", "target", NULL);
+	ck_assert_ptr_nonnull(strstr(find(findings, "schema_mismatch", "target")->message,
+	                             "\"t\" is missing"));
+	expect(findings, FINDING_BLOCKER, "target_not_empty", "table public.full_t", "TRUNCATE ONLY");
+	findings_free(findings);
+}
+END_TEST
+
+START_TEST(small_rights_are_named)
+{
+	remake_role("small", "NOREPLICATION");
+	remake_role("owner_r", "");
+	fill("CREATE SCHEMA hidden; CREATE TABLE hidden.h (id int PRIMARY KEY);"
+	     "CREATE TABLE t (id int PRIMARY KEY); CREATE SEQUENCE s;"
+	     "CREATE TABLE secret (id int PRIMARY KEY); ALTER TABLE secret ENABLE ROW LEVEL SECURITY;"
+	     "GRANT SELECT ON secret TO small; ALTER TABLE t OWNER TO owner_r", NULL);
+	Findings *findings = run_on(cluster, "source", "target", "small");
+
+	expect(findings, FINDING_BLOCKER, "replication", "source", "ALTER ROLE \"small\" REPLICATION;");
+	expect(findings, FINDING_BLOCKER, "publication_rights", "source",
+	       "GRANT CREATE ON DATABASE \"source\" TO \"small\";");
+	expect(findings, FINDING_BLOCKER, "select", "table public.t",
+	       "GRANT SELECT ON TABLE public.t TO \"small\";");
+	expect(findings, FINDING_BLOCKER, "select", "table hidden.h",
+	       "GRANT USAGE ON SCHEMA hidden TO \"small\";");
+	expect(findings, FINDING_BLOCKER, "select", "sequence public.s", "GRANT SELECT ON SEQUENCE");
+	expect(findings, FINDING_BLOCKER, "row_security", "table public.secret", "BYPASSRLS");
+	expect(findings, FINDING_BLOCKER, "ownership", "tables of role owner_r",
+	       "GRANT \"owner_r\" TO \"small\";");
+	expect(findings, FINDING_BLOCKER, "target_rights", "target", "GRANT CREATE ON DATABASE");
+	expect(findings, FINDING_BLOCKER, "session_replication_role", "target", "GRANT SET ON PARAMETER");
+	ck_assert_ptr_null(find(findings, "select", "table public.secret"));
+	findings_free(findings);
+	servers_clean(cluster);
+}
+END_TEST
+
+/* The fixes do what they say: applied, nothing blocks any more. */
+START_TEST(fixes_mend)
+{
+	remake_role("small", "NOREPLICATION");
+	fill("CREATE SCHEMA hidden; CREATE TABLE hidden.h (id int PRIMARY KEY);"
+	     "CREATE TABLE secret (id int PRIMARY KEY); ALTER TABLE secret ENABLE ROW LEVEL SECURITY;"
+	     "CREATE SEQUENCE s", NULL);
+	PGconn *source = db_connect(cluster, "source");
+	PGconn *target = db_connect(cluster, "target");
+
+	for (int round = 0; round < 3; round++) {
+		Findings *findings = run_on(cluster, "source", "target", "small");
+		for (size_t i = 0; i < findings->count; i++) {
+			const Finding *finding = &findings->items[i];
+			if (finding->severity != FINDING_BLOCKER)
+				continue;
+			ck_assert_msg(finding->fix != NULL, "%s has no fix", finding->code);
+			db_exec(strcmp(finding->object, "target") == 0 ? target : source, "%s",
+			        finding->fix);
+		}
+		findings_free(findings);
+	}
+	Findings *findings = run_on(cluster, "source", "target", "small");
+	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == 0, "%s", listing(findings));
+	findings_free(findings);
+	db_exec(source, "REVOKE postgres FROM small");
+	PQfinish(source);
+	PQfinish(target);
+	servers_clean(cluster);
+	PGconn *conn = db_connect(cluster, "postgres");
+	db_exec(conn, "REVOKE SET ON PARAMETER session_replication_role FROM small");
+	PQfinish(conn);
+}
+END_TEST
+
+START_TEST(target_settings_locale_encoding)
+{
+	fill("CREATE TABLE t (id int PRIMARY KEY, m money)", NULL);
+	PGconn *conn = db_connect(cluster, "postgres");
+	db_exec(conn, "DROP DATABASE target");
+	db_exec(conn, "CREATE DATABASE target TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C'"
+	        " LC_CTYPE 'C'");
+	db_exec(conn, "ALTER DATABASE target SET default_transaction_read_only = on");
+	Findings *findings = run();
+
+	expect(findings, FINDING_WARNING, "encoding", "target", "'UTF8'");
+	expect(findings, FINDING_BLOCKER, "target_read_only", "target",
+	       "ALTER DATABASE \"target\" RESET default_transaction_read_only");
+	findings_free(findings);
+
+	db_exec(conn, "DROP DATABASE source");
+	db_exec(conn, "CREATE DATABASE source TEMPLATE template0 ENCODING 'SQL_ASCII'");
+	db_exec(conn, "DROP DATABASE target");
+	db_exec(conn, "CREATE DATABASE target TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C'"
+	        " LC_CTYPE 'C.UTF-8'");
+	findings = run();
+	expect(findings, FINDING_WARNING, "locale", "target, character type", "LC_CTYPE 'C'");
+	ck_assert_ptr_nonnull(strstr(find(findings, "encoding", "target")->message, "SQL_ASCII"));
+	findings_free(findings);
+	PQfinish(conn);
+}
+END_TEST
+
+START_TEST(extensions_and_roles)
+{
+	fill("CREATE EXTENSION hstore; CREATE TABLE t (id int PRIMARY KEY)", NULL);
+	PGconn *conn = db_connect(cluster, "source");
+	db_exec(conn, "UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'hstore'");
+	Findings *findings = run();
+	expect(findings, FINDING_WARNING, "extension_version", "extension hstore", "ALTER EXTENSION");
+	findings_free(findings);
+
+	options.schema_copy = false;
+	findings = run();
+	expect(findings, FINDING_WARNING, "extension", "extension hstore", "CREATE EXTENSION");
+	findings_free(findings);
+
+	options.schema_copy = true;
+	db_exec(conn, "UPDATE pg_extension SET extname = 'nowhere' WHERE extname = 'hstore'");
+	findings = run();
+	expect(findings, FINDING_BLOCKER, "extension", "extension nowhere", NULL);
+	findings_free(findings);
+	PQfinish(conn);
+}
+END_TEST
+
+START_TEST(name_is_checked_first)
+{
+	Error err = ERROR_INIT;
+	Catalog *catalog;
+	static const char *const bad[] = {"", "1a", "Upper", "a b", "a'b", "pg_x",
+	                                  "a2345678901234567890123456789012345678901x"};
+
+	fill(NULL, NULL);
+	Sql *source = servers_open(cluster, "source");
+	Sql *target = servers_open(cluster, "target");
+	Findings *findings = findings_new();
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		options.name = bad[i];
+		ck_assert_msg(!check_run(source, target, NULL, &options, findings, &catalog, &err),
+		              "%s", bad[i]);
+		ck_assert_int_eq(err.class, ERROR_CONFIG);
+	}
+	findings_free(findings);
+	sql_close(source);
+	sql_close(target);
+}
+END_TEST
+
+START_TEST(lost_server_is_an_error)
+{
+	Error err = ERROR_INIT;
+	Catalog *catalog;
+
+	fill("CREATE TABLE t (id int PRIMARY KEY)", NULL);
+	Sql *source = servers_open(cluster, "source");
+	Sql *target = servers_open(cluster, "target");
+	ConnInfo *info = servers_info(cluster, "source", NULL);
+	Findings *findings = findings_new();
+	PGconn *conn = db_connect(cluster, "postgres");
+	db_exec(conn, "SELECT pg_terminate_backend(%d)", PQbackendPID(sql_pgconn(target)));
+	ck_assert(!check_run(source, target, info, &options, findings, &catalog, &err));
+	ck_assert_int_eq(err.class, ERROR_NETWORK);
+	ck_assert_ptr_null(catalog);
+	findings_free(findings);
+	conninfo_free(info);
+	sql_close(source);
+	sql_close(target);
+	PQfinish(conn);
+}
+END_TEST
+
+/* ---- servers of their own ---- */
+
+START_TEST(server_settings_block)
+{
+	Cluster *own = servers_start(0, "wal_level = replica\nmax_slot_wal_keep_size = 100\n"
+	                             "max_replication_slots = 0\nmax_wal_senders = 0\n"
+	                             "wal_sender_timeout = 3s\n");
+
+	options = (CheckOptions){.online = true, .schema_copy = true, .replica_identity = "full",
+	                         .name = "pgbaton", .log_directory = "/nowhere"};
+	Findings *findings = run_on(own, "source", "target", NULL);
+	expect(findings, FINDING_BLOCKER, "wal_level", "source",
+	       "ALTER SYSTEM SET wal_level = 'logical'; then restart");
+	expect(findings, FINDING_BLOCKER, "replication_slots", "source", "max_replication_slots = '4'");
+	expect(findings, FINDING_BLOCKER, "wal_senders", "source", "max_wal_senders = '4'");
+	expect(findings, FINDING_WARNING, "max_slot_wal_keep_size", "source", "pg_reload_conf");
+	expect(findings, FINDING_INFO, "wal_sender_timeout", "source", NULL);
+	expect(findings, FINDING_WARNING, "log_disk", "/nowhere", NULL);
+	findings_free(findings);
+	cluster_free(own);
+}
+END_TEST
+
+/* Every query runs on every version; on one server older than 15 that cannot be a target. */
+START_TEST(all_versions_can_be_asked)
+{
+	TEST_NEEDS_MAJOR(_i);
+	Cluster *own = servers_start(_i, NULL);
+	PGconn *conn = db_connect(own, "source");
+
+	db_exec(conn, "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE n (a int)");
+	options = (CheckOptions){.online = true, .schema_copy = true, .replica_identity = "full",
+	                         .name = "pgbaton"};
+	Findings *findings = run_on(own, "source", "target", NULL);
+	expect_none(findings, "not_checked");
+	expect_none(findings, "source_version");
+	size_t expected = _i < 15 ? 1 : 0;
+	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == expected, "%s",
+	              listing(findings));
+	if (_i < 15)
+		expect(findings, FINDING_BLOCKER, "target_version", "target", NULL);
+	findings_free(findings);
+	PQfinish(conn);
+	cluster_free(own);
+}
+END_TEST
+
+static Suite *
+make_check(void)
+{
+	Suite *suite = suite_create("check");
+	TCase *found = tcase_create("found");
+	TCase *servers = tcase_create("servers");
+
+	tcase_add_unchecked_fixture(found, start, stop);
+	tcase_set_timeout(found, 60);
+	tcase_add_test(found, nothing_blocks_a_fit_pair);
+	tcase_add_test(found, equal_findings_are_kept_once);
+	tcase_add_test(found, same_database_blocks);
+	tcase_add_test(found, what_cannot_be_moved_as_it_is);
+	tcase_add_test(found, transactions_and_leftovers);
+	tcase_add_test(found, target_in_the_way);
+	tcase_add_test(found, schema_that_is_there_must_fit_and_be_empty);
+	tcase_add_test(found, small_rights_are_named);
+	tcase_add_test(found, fixes_mend);
+	tcase_add_test(found, target_settings_locale_encoding);
+	tcase_add_test(found, extensions_and_roles);
+	tcase_add_test(found, name_is_checked_first);
+	tcase_add_test(found, lost_server_is_an_error);
+	suite_add_tcase(suite, found);
+
+	tcase_set_timeout(servers, 60);
+	tcase_add_test(servers, server_settings_block);
+	tcase_add_loop_test(servers, all_versions_can_be_asked, CLUSTER_OLDEST, CLUSTER_NEWEST + 1);
+	suite_add_tcase(suite, servers);
+	return suite;
+}
+TEST_SUITE(make_check)
