@@ -22,7 +22,7 @@ SELECT CASE g % 3 WHEN 0 THEN 'NaN' WHEN 1 THEN 'Infinity' ELSE g / 7.0 END,
 	CASE WHEN g % 10 = 1 THEN '-infinity' ELSE date '0044-03-15 BC' + g END, g * interval '1 day 1 second',
 	md5(g::text)::uuid, '10.0.0.0'::inet + g, '08:00:2b:01:02:03:04:05', g::bit(70),
 	int4range(g, g + 10), nummultirange(numrange(g, g + 1), numrange(g + 5, NULL)), point(g, -g),
-	to_tsvector('simple', 'word ' || g), (ARRAY['sad', 'ok', 'happy'])[1 + g % 3]::mood, ROW(g, 'x"y'),
+	to_tsvector('simple', 'word ' || g), (ARRAY['sad', 'ok', 'happy'])[1 + g % 3]::mood, ROW(g, 'x"y')::pair,
 	ARRAY[g, NULL, -g], ARRAY[['a', 'b"'], ['c,', '{d}']], g
 FROM generate_series(1, 2000) g;
 
@@ -48,21 +48,21 @@ ALTER TABLE child ENABLE ALWAYS TRIGGER audit;
 CREATE MATERIALIZED VIEW per_mood AS SELECT m, count(*) FROM "Every type" GROUP BY m;
 
 -- What the application does here in each of its transactions.
-CREATE FUNCTION churn(n int) RETURNS void LANGUAGE plpgsql SET search_path = odd AS $$
+CREATE FUNCTION churn(roll int) RETURNS void LANGUAGE plpgsql SET search_path = odd AS $$
 BEGIN
-	CASE abs(n) % 8
-	WHEN 0 THEN UPDATE child SET big = repeat(md5(n::text), 400) WHERE id = 1 + abs(n) % 200;
-	WHEN 1 THEN UPDATE child SET parent = 1 + abs(n) % 50 WHERE id = 1 + abs(n) % 200;
-	WHEN 2 THEN INSERT INTO "Every type" (n, t, m, arr, c) VALUES (n, 'new', 'ok', ARRAY[n], ROW(n, NULL));
+	CASE abs(roll) % 8
+	WHEN 0 THEN UPDATE child SET big = repeat(md5(roll::text), 400) WHERE id = 1 + abs(roll) % 200;
+	WHEN 1 THEN UPDATE child SET parent = 1 + abs(roll) % 50 WHERE id = 1 + abs(roll) % 200;
+	WHEN 2 THEN INSERT INTO "Every type" (n, t, m, arr, c) VALUES (roll, 'new', 'ok', ARRAY[roll], ROW(roll, NULL)::pair);
 	WHEN 3 THEN DELETE FROM "Every type" WHERE id = (SELECT min(id) FROM "Every type");
-	WHEN 4 THEN UPDATE no_key SET b = 'u' || n % 7 WHERE ctid = (SELECT ctid FROM no_key LIMIT 1 FOR UPDATE SKIP LOCKED);
-	WHEN 5 THEN UPDATE part SET region = CASE region WHEN 'eu' THEN 'us' ELSE 'eu' END WHERE id = 1 + abs(n) % 500;
+	WHEN 4 THEN UPDATE no_key SET b = 'u' || roll % 7 WHERE ctid = (SELECT ctid FROM no_key LIMIT 1 FOR UPDATE SKIP LOCKED);
+	WHEN 5 THEN UPDATE part SET region = CASE region WHEN 'eu' THEN 'us' ELSE 'eu' END WHERE id = 1 + abs(roll) % 500;
 	WHEN 6 THEN
 		BEGIN
-			UPDATE parent SET best_child = 1 + abs(n) % 200 WHERE id = 1 + abs(n) % 50;
-			IF n % 3 = 0 THEN RAISE division_by_zero; END IF;
+			UPDATE parent SET best_child = 1 + abs(roll) % 200 WHERE id = 1 + abs(roll) % 50;
+			IF roll % 3 = 0 THEN RAISE division_by_zero; END IF;
 		EXCEPTION WHEN division_by_zero THEN NULL;
 		END;
-	ELSE UPDATE "Every type" SET jb = jsonb_build_object('k', n), mr = '{[1,2)}' WHERE id % 500 = abs(n) % 500;
+	ELSE UPDATE "Every type" SET jb = jsonb_build_object('k', roll), mr = '{[1,2)}' WHERE id % 500 = abs(roll) % 500;
 	END CASE;
 END $$;
