@@ -284,6 +284,8 @@ tls_config_new(const ConnInfo *info, Error *err)
 		ok = set_versions(config->ctx, info, err) && load_roots(config, info, err) &&
 		     load_own_certificate(config, info, err);
 	}
+	mem_wipe_free_cstr(config->key_password); /* the key is loaded */
+	config->key_password = NULL;
 	if (!ok) {
 		tls_config_free(config);
 		return NULL;
@@ -297,7 +299,6 @@ tls_config_free(TlsConfig *config)
 	if (config == NULL)
 		return;
 	SSL_CTX_free(config->ctx);
-	mem_wipe_free_cstr(config->key_password);
 	free(config);
 }
 

@@ -183,23 +183,8 @@ pad_message(Wire *wire, Error *err)
 	return true;
 }
 
-/* The server failed while we send: its error is the answer. */
-static bool
-copy_in_refused(Wire *wire, Slice payload, Error *err)
-{
-	Error ignored = ERROR_INIT;
-
-	wire_take_error(wire, payload, err);
-	if (wire->state == WIRE_DEAD)
-		return false;
-	if (!pad_message(wire, &ignored)) {
-		wire->state = WIRE_DEAD;
-		return false;
-	}
-	return wire_fail_query(wire);
-}
-
-/* Looks at what the server says while we send, without waiting. */
+/* Looks at what the server says while we send, without waiting. False with
+ * ERROR_SQL and a wire that is not DEAD: it has refused the copy. */
 static bool
 copy_in_listen(Wire *wire, Error *err)
 {
@@ -221,7 +206,7 @@ copy_in_listen(Wire *wire, Error *err)
 		if (result == FRAME_READY && wire_absorb(wire, &frame, &taken, err) && taken)
 			continue;
 		if (result == FRAME_READY && !taken && frame.type == 'E')
-			return copy_in_refused(wire, frame.payload, err);
+			return wire_take_error(wire, frame.payload, err);
 		if (result == FRAME_READY && !taken)
 			error_set(err, ERROR_PROTOCOL, "unexpected message '%c' in a copy", frame.type);
 		wire->state = WIRE_DEAD;
@@ -242,6 +227,24 @@ copy_in_lost(Wire *wire, Error *err)
 	return false;
 }
 
+/* The server failed while we send: its error, already in *err, is the answer.
+ * What was begun is sent to its end (TLS may hold half of it encrypted), so
+ * that the next message stands where the server looks for one. */
+static bool
+copy_in_refused(Wire *wire, Slice rest)
+{
+	Error ignored = ERROR_INIT;
+
+	if (wire->state == WIRE_DEAD)
+		return false;
+	if (!wire_send(wire, rest, 0, &ignored) || !frame_walk(&wire->walk, rest, &ignored) ||
+	    !pad_message(wire, &ignored)) {
+		wire->state = WIRE_DEAD;
+		return false;
+	}
+	return wire_fail_query(wire);
+}
+
 static bool
 copy_in_send(Wire *wire, Slice frames, Error *err)
 {
@@ -259,12 +262,14 @@ copy_in_send(Wire *wire, Slice frames, Error *err)
 			continue;
 		}
 		if (!copy_in_listen(wire, err))
-			return false;
+			return copy_in_refused(wire, frames);
 		if (!stop_wait_fd(wire->stop, wire->channel.fd,
-		                  (short)(wire->channel.write_wants | POLLIN), 0, err))
+		                  (short)(wire->channel.write_wants | POLLIN), 0, err)) {
+			wire->state = WIRE_DEAD; /* in the middle of a write: nothing can follow */
 			return false;
+		}
 	}
-	return copy_in_listen(wire, err);
+	return copy_in_listen(wire, err) || copy_in_refused(wire, SLICE_EMPTY);
 }
 
 bool

@@ -1,7 +1,8 @@
 /*
  * internal.h: a Wire from inside; for the files of protocol/wire only.
  *
- *   connect.c   hosts, TLS, startup, authentication
+ *   hosts.c     wire_connect: hosts and addresses in order
+ *   connect.c   one address: TLS, startup, authentication
  *   wire.c      receiving, sending, what arrives unasked, cancel
  *   query.c     simple queries
  *   copy.c      COPY out and in
@@ -90,5 +91,9 @@ typedef enum {
 } WireTls;
 MUST_CHECK bool wire_open_channel(const Wire *wire, Channel *channel, WireTls tls,
                                   const Stop *stop, int64_t deadline_ms, Error *err);
+
+/* A session at wire->address, with and without TLS as sslmode says. */
+MUST_CHECK bool wire_establish(Wire *wire, const WireOptions *options, const ConnHost *host,
+                               int64_t deadline_ms, Error *err);
 
 #endif
