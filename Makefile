@@ -118,6 +118,8 @@ $(eval $(call unit_test,protocol,protocol common))
 $(eval $(call unit_test,decoder,decoder protocol common))
 $(eval $(call unit_test,apply,apply decoder protocol common))
 $(eval $(call unit_test,proxy,proxy apply decoder protocol common))
+# Its tests also call the program itself.
+unit-proxy $(BUILD)/unit-proxy: | $(BUILD)/pgbaton
 $(eval $(call unit_test,harness,common))
 
 UNITS := $(foreach f,$(FOLDERS) harness,$(if $(wildcard tests/unit/$(f)/*.c),unit-$(f)))
