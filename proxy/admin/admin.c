@@ -65,7 +65,7 @@ static enum MHD_Result
 answer_json(struct MHD_Connection *connection, unsigned status, json_t *json, const char *extra,
             const char *extra_value)
 {
-	char *text = json_dumps(json, JSON_COMPACT);
+	char *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(15));
 
 	json_decref(json);
 	return answer(connection, status, "application/json", text, strlen(text), extra,

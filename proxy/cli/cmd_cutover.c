@@ -55,7 +55,7 @@ print_result(const json_t *status, bool as_json)
 	const json_t *cutover = doc_at(status, "cutover");
 
 	if (as_json) {
-		json_dumpf(cutover, stdout, JSON_INDENT(2));
+		json_dumpf(cutover, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
 		putchar('\n');
 		return;
 	}

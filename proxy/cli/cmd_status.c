@@ -12,7 +12,7 @@
 static void
 print_json(const json_t *status, size_t flags)
 {
-	json_dumpf(status, stdout, flags);
+	json_dumpf(status, stdout, flags | JSON_REAL_PRECISION(15));
 	putchar('\n');
 	fflush(stdout);
 }

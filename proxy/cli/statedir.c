@@ -69,7 +69,7 @@ statedir_write_last(const char *path, const json_t *status, Error *err)
 	/* `cancel` and `finish` may have removed the directory with the log. */
 	if (mkdir(path, 0700) != 0 && errno != EEXIST)
 		ok = error_set_errno(err, ERROR_STORAGE, errno, "cannot make %s", path);
-	else if (json_dump_file(status, temporary, JSON_INDENT(2)) != 0 ||
+	else if (json_dump_file(status, temporary, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) != 0 ||
 	         rename(temporary, name) != 0)
 		ok = error_set_errno(err, ERROR_STORAGE, errno, "cannot write %s", name);
 	free(temporary);
