@@ -123,8 +123,8 @@ START_TEST(what_would_act_in_the_replica_role_is_off_and_comes_back)
 
 	job_open(&job, cluster, guarded, NULL);
 	char *before = db_rows(job.target, "%s", states);
-	db_expect_error(job.target, "428C9", "SET session_replication_role = replica;"
-	                "UPDATE t SET id = 1000 + id");
+	free(db_expect_error(job.target, "428C9", "SET session_replication_role = replica;"
+	                     "UPDATE t SET id = 1000 + id"));
 
 	ASSERT_OK(target_prepare(job.to, &job.ledger, job.catalog, &err));
 	ASSERT_OK(target_prepare(job.to, &job.ledger, job.catalog, &err));
@@ -155,7 +155,7 @@ START_TEST(identity_of_a_partitioned_table)
 	ASSERT_OK(target_prepare(job.to, &job.ledger, job.catalog, &err));
 	db_exec(job.target, "INSERT INTO p1 VALUES (5, 1); UPDATE p1 SET id = 6");
 	restore(&job);
-	db_expect_error(job.target, "428C9", "UPDATE p1 SET id = 7");
+	free(db_expect_error(job.target, "428C9", "UPDATE p1 SET id = 7"));
 	job_close(&job);
 	cluster_free(newer);
 }
