@@ -210,7 +210,13 @@ collect(Pipe *pipe, const void **failed, Error *err)
 			PQclear(result);
 			return end;
 		}
-		CHECK(i < pipe->count);
+		if (i >= pipe->count) {
+			/* The server's last words before it closed the session. */
+			if (end == PIPE_OK)
+				sql_error_of(pipe->sql, result, err);
+			PQclear(result);
+			return PIPE_ERROR;
+		}
 		if (end == PIPE_OK) {
 			end = judge(pipe, &pipe->expects[i], result, err);
 			if (end != PIPE_OK)
