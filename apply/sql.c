@@ -30,7 +30,8 @@ static const char session_settings[] =
 	"SET search_path = ''; SET row_security = off; SET default_transaction_read_only = off;"
 	"SET default_transaction_isolation = 'read committed';"
 	"SET standard_conforming_strings = on; SET check_function_bodies = off;"
-	"SET synchronous_commit = on;";
+	/* Catalogue queries are estimated dear and run short: compiling them takes seconds. */
+	"SET synchronous_commit = on; SET jit = off;";
 
 static bool
 silent(const char *text)

@@ -216,8 +216,15 @@ set_deadlock_timeout(Sql *fence, Error *err)
 static bool
 begin_with_deadline(Sql *fence, int64_t left_ms, Error *err)
 {
-	return sql_exec(fence, err, "BEGIN ISOLATION LEVEL READ COMMITTED") &&
-	       set_deadlock_timeout(fence, err) &&
+	if (left_ms < 1)
+		left_ms = 1; /* 0 would mean no limit */
+	if (!sql_exec(fence, err, "BEGIN ISOLATION LEVEL READ COMMITTED"))
+		return false;
+	/* From 17 on the server itself has a clock for the whole transaction. */
+	if (sql_server_version(fence) >= 170000 &&
+	    !sql_execf(fence, err, "SET LOCAL transaction_timeout = %" PRId64, left_ms))
+		return false;
+	return set_deadlock_timeout(fence, err) &&
 	       sql_execf(fence, err,
 	                 "SET LOCAL lock_timeout = %" PRId64 "; SET LOCAL statement_timeout = %" PRId64
 	                 "; SELECT pg_catalog.set_config('pgbaton.deadline', (extract(epoch FROM"
@@ -233,14 +240,54 @@ begin_with_deadline(Sql *fence, int64_t left_ms, Error *err)
 	" pg_catalog.current_setting('pgbaton.deadline')::bigint"                          \
 	" - extract(epoch FROM clock_timestamp()) * 1000)::bigint::text, true);"
 
-/* lock_timeout counts for each table anew; statement_timeout is over all of them. */
-static void
-put_lock_statement(const FencedList *list, Buffer *sql)
+/* All locks in one round trip, a statement each, so that a failure tells which table it was
+ * at: *at counts those that were had. */
+static bool
+lock_each(Sql *fence, const FencedList *list, int64_t deadline_ms, size_t *at, Error *err)
 {
-	buffer_put_text(sql, "LOCK TABLE ");
+	Buffer sql = BUFFER_INIT;
+	bool ok = true;
+	PGresult *result = NULL;
+
+	*at = 0;
 	for (size_t i = 0; i < list->count; i++)
-		buffer_printf(sql, "%sONLY %s", i > 0 ? ", " : "", list->items[i].qualified);
-	buffer_put_text(sql, " IN EXCLUSIVE MODE");
+		buffer_printf(&sql, "LOCK TABLE ONLY %s IN EXCLUSIVE MODE;", list->items[i].qualified);
+	if (!PQsendQuery(sql_pgconn(fence), buffer_cstr(&sql)))
+		ok = sql_error_of(fence, NULL, err);
+	buffer_free(&sql);
+
+	bool sent = ok;
+	do {
+		/* lock_timeout and statement_timeout count for each table anew; this is over all. */
+		int left = deadline_left_ms(deadline_ms);
+		sql_set_timeout_ms(fence, left > 0 ? left : 1);
+		if (!sent || !sql_next_result(fence, &result, ok ? err : NULL)) {
+			ok = false;
+			break;
+		}
+		if (result != NULL && PQresultStatus(result) == PGRES_COMMAND_OK)
+			(*at)++;
+		else if (result != NULL && ok)
+			ok = sql_error_of(fence, result, err);
+		PQclear(result);
+	} while (result != NULL);
+	sql_set_timeout_ms(fence, 0);
+	return ok;
+}
+
+/*
+ * A deadlock means: whoever holds the table we waited for needs one that we had locked
+ * before it. So the waited-for table belongs in front; after a few rounds the order is that
+ * of the application's own transactions, which then drain instead of meeting us half-way.
+ */
+static void
+move_to_front(FencedList *list, size_t at)
+{
+	if (at == 0 || at >= list->count)
+		return;
+	Fenced waited_for = list->items[at];
+	memmove(&list->items[1], &list->items[0], at * sizeof(Fenced));
+	list->items[0] = waited_for;
 }
 
 /* On a failure nobody knows which of the tables it was; blockers are all who hold locks
@@ -270,29 +317,40 @@ fence_failed(Sql *fence, Error *failure, int64_t waited_ms, Error *err)
 	return error_add_context(err, "fence");
 }
 
+/* One try at all tables. */
+static bool
+lock_once(Sql *fence, const FencedList *list, int64_t deadline_ms, size_t *at, Error *err)
+{
+	*at = 0;
+	if (!begin_with_deadline(fence, deadline_left_ms(deadline_ms), err) ||
+	    !sql_exec(fence, err, SILENCE_UNTIL_DEADLINE) ||
+	    !lock_each(fence, list, deadline_ms, at, err))
+		return false;
+	/* No statement_timeout from here on: it could cut a COMMIT's wait for a standby. */
+	return sql_exec(fence, err, "SET LOCAL statement_timeout = 0;" SILENCE_UNTIL_DEADLINE);
+}
+
 bool
 source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms, Error *err)
 {
 	int64_t begun = clock_mono_ms();
-	int64_t left = deadline_left_ms(deadline_ms);
-	Error failure = ERROR_INIT;
-
-	if (deadline_ms == 0 || left == 0)
-		return error_set(err, ERROR_TIMEOUT, "no time is left to lock the tables");
 	FencedList list = fenced_list(catalog);
-	Buffer sql = BUFFER_INIT;
-	put_lock_statement(&list, &sql);
-	bool ok = begin_with_deadline(fence, left, &failure) &&
-	          sql_exec(fence, &failure, SILENCE_UNTIL_DEADLINE);
-	if (ok && list.count > 0)
-		ok = sql_exec(fence, &failure, buffer_cstr(&sql));
-	buffer_free(&sql);
-	free(list.items);
+	Error failure = ERROR_INIT;
+	size_t at = 0;
+	bool ok = false;
 
-	/* No statement_timeout from here on: it could cut a COMMIT's wait for a standby. */
-	if (ok)
-		ok = sql_exec(fence, &failure, "SET LOCAL statement_timeout = 0;"
-		              SILENCE_UNTIL_DEADLINE);
+	if (deadline_ms == 0 || deadline_left_ms(deadline_ms) == 0) {
+		free(list.items);
+		return error_set(err, ERROR_TIMEOUT, "no time is left to lock the tables");
+	}
+	while (!(ok = lock_once(fence, &list, deadline_ms, &at, &failure))) {
+		/* Each round holds nobody longer than deadlock_timeout after its last lock. */
+		if (!error_has_sqlstate(&failure, "40P01") || deadline_left_ms(deadline_ms) == 0 ||
+		    !sql_exec(fence, &failure, "ROLLBACK"))
+			break;
+		move_to_front(&list, at);
+	}
+	free(list.items);
 	return ok || fence_failed(fence, &failure, clock_mono_ms() - begun, err);
 }
 
