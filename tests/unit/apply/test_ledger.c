@@ -1,0 +1,279 @@
+/*
+ * The ledger: one process at a time, what is written is read back, objects are undone
+ * newest first and what cannot be undone is named.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/ledger.h"
+#include "tests/unit/apply/servers.h"
+#include "tests/unit/runner.h"
+
+static Cluster *cluster;
+
+static void
+start(void)
+{
+	cluster = servers_start(0, NULL);
+}
+
+static void
+stop(void)
+{
+	cluster_free(cluster);
+}
+
+START_TEST(one_process_works_on_a_migration)
+{
+	Error err;
+	Sql *first = servers_open(cluster, "target");
+	Sql *second = servers_open(cluster, "target");
+	char pid[16];
+
+	ASSERT_OK(ledger_lock(first, "lock_a", &err));
+	ASSERT_OK(ledger_lock(second, "lock_b", &err));
+	ck_assert(!ledger_lock(second, "lock_a", &err));
+	ck_assert_int_eq(err.class, ERROR_CONFIG);
+	snprintf(pid, sizeof(pid), "%d", PQbackendPID(sql_pgconn(first)));
+	ck_assert_msg(strstr(err.message, pid) != NULL, "%s", err.message);
+	ck_assert_ptr_nonnull(strstr(err.message, "pgbaton test"));
+	sql_close(first);
+	PGconn *conn = db_connect(cluster, "target");
+	db_wait_until(conn, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory'", 10);
+	ASSERT_OK(ledger_lock(second, "lock_a", &err));
+	PQfinish(conn);
+	sql_close(second);
+}
+END_TEST
+
+START_TEST(what_is_written_is_read_back)
+{
+	Error err;
+	bool exists;
+	char text[36];
+	Lsn lsn;
+	Journal journal;
+
+	servers_clean(cluster);
+	Sql *target = servers_open(cluster, "target");
+	ASSERT_OK(ledger_exists(target, "moved", &exists, &err));
+	ck_assert(!exists);
+	Ledger ledger = {.name = "moved", .lanes = 3, .mode = "online", .source_db = "it's \\ one",
+	                 .system_id = "7"};
+	ASSERT_OK(ledger_create(target, &ledger, &err));
+	ck_assert_uint_eq(strlen(ledger.id), 36);
+	ck_assert_str_eq(ledger.schema, "\"moved\"");
+	ASSERT_OK(ledger_exists(target, "moved", &exists, &err));
+	ck_assert(exists);
+	Ledger loaded;
+	ASSERT_OK(ledger_load(target, "moved", &loaded, &err));
+	ck_assert_str_eq(loaded.id, ledger.id);
+	ck_assert_str_eq(loaded.source_db, "it's \\ one");
+	ck_assert_str_eq(loaded.schema, ledger.schema);
+	ck_assert_int_eq(loaded.lanes, 3);
+
+	ASSERT_OK(ledger_get_start(target, &ledger, &lsn, &err));
+	ck_assert(!lsn_valid(lsn));
+	ASSERT_OK(ledger_set_start(target, &ledger, lsn_make(0x1600000abcULL), &err));
+	ASSERT_OK(ledger_get_start(target, &ledger, &lsn, &err));
+	ck_assert_uint_eq(lsn.v, 0x1600000abcULL);
+	ASSERT_OK(ledger_set_state(target, &ledger, "copying", &err));
+	ASSERT_OK(ledger_get_state(target, &ledger, text, &err));
+	ck_assert_str_eq(text, "copying");
+	ASSERT_OK(ledger_set_fingerprint(target, &ledger, "0123456789abcdef0123456789abcdef", &err));
+	ASSERT_OK(ledger_get_fingerprint(target, &ledger, text, &err));
+	ck_assert_str_eq(text, "0123456789abcdef0123456789abcdef");
+
+	for (int i = JOURNAL_SWITCHED; i >= JOURNAL_NONE; i--) {
+		Buffer sql = BUFFER_INIT;
+		ledger_journal_sql(&ledger, (Journal)i, &sql);
+		ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
+		ASSERT_OK(ledger_journal(target, &ledger, &journal, &err));
+		ck_assert_int_eq(journal, i);
+		buffer_free(&sql);
+	}
+
+	bool done;
+	Buffer step = BUFFER_INIT;
+	ASSERT_OK(ledger_step_done(target, &ledger, "index it's", &done, &err));
+	ck_assert(!done);
+	ledger_step_sql(&ledger, "index it's", &step);
+	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&step)));
+	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&step)));
+	ASSERT_OK(ledger_step_done(target, &ledger, "index it's", &done, &err));
+	ck_assert(done);
+	buffer_free(&step);
+
+	ck_assert(!ledger_create(target, &ledger, &err));
+	ck_assert(error_has_sqlstate(&err, "42P06"));
+	ASSERT_OK(ledger_drop(target, "moved", &err));
+	ASSERT_OK(ledger_exists(target, "moved", &exists, &err));
+	ck_assert(!exists);
+	sql_close(target);
+}
+END_TEST
+
+START_TEST(foreign_schema_is_not_touched)
+{
+	Error err = ERROR_INIT;
+	bool exists;
+
+	servers_clean(cluster);
+	Sql *target = servers_open(cluster, "target");
+	ASSERT_OK(sql_exec(target, &err, "CREATE SCHEMA theirs"));
+	ck_assert(!ledger_exists(target, "theirs", &exists, &err));
+	ck_assert_int_eq(err.class, ERROR_CONFIG);
+	ck_assert(!ledger_drop(target, "theirs", &err));
+	char count[8];
+	ASSERT_OK(sql_value(target, &err, count, sizeof(count),
+	                    "SELECT count(*) FROM pg_namespace WHERE nspname = 'theirs'"));
+	ck_assert_str_eq(count, "1");
+	sql_close(target);
+}
+END_TEST
+
+START_TEST(progress_and_lanes)
+{
+	Error err;
+	Progress progress[4];
+	Buffer sql = BUFFER_INIT;
+
+	servers_clean(cluster);
+	Sql *target = servers_open(cluster, "target");
+	Ledger ledger = servers_ledger(target, "pgbaton");
+	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(100), progress, &err));
+	ck_assert_uint_eq(progress[1].commit_lsn.v, 100);
+	ck_assert_int_eq(progress[1].position, LEDGER_WHOLE);
+
+	ledger_progress_sql(&ledger, 1, 1, (Progress){lsn_make(200), 7}, &sql);
+	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
+	/* A second start does not set them back. */
+	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(100), progress, &err));
+	ck_assert_uint_eq(progress[0].commit_lsn.v, 100);
+	ck_assert_uint_eq(progress[1].commit_lsn.v, 200);
+	ck_assert_int_eq(progress[1].position, 7);
+
+	/* P4 */
+	err = (Error)ERROR_INIT;
+	ck_assert(!ledger_set_lanes(target, &ledger, 4, &err));
+	ck_assert_int_eq(ledger.lanes, 2);
+	buffer_reset(&sql);
+	ledger_progress_sql(&ledger, 0, 2, (Progress){lsn_make(300), LEDGER_WHOLE}, &sql);
+	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
+	ASSERT_OK(ledger_set_lanes(target, &ledger, 4, &err));
+	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(1), progress, &err));
+	for (int i = 0; i < 4; i++)
+		ck_assert_uint_eq(progress[i].commit_lsn.v, 300);
+	ASSERT_OK(ledger_set_lanes(target, &ledger, 1, &err));
+	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(1), progress, &err));
+	ASSERT_OK(ledger_load(target, "pgbaton", &ledger, &err));
+	ck_assert_int_eq(ledger.lanes, 1);
+	buffer_free(&sql);
+	sql_close(target);
+}
+END_TEST
+
+START_TEST(tables_keep_their_state)
+{
+	Error err;
+	Buffer sql = BUFFER_INIT;
+
+	servers_clean(cluster);
+	Sql *source = servers_open(cluster, "source");
+	Sql *target = servers_open(cluster, "target");
+	ASSERT_OK(sql_exec(source, &err, "CREATE TABLE public.\"it's\" (a int); CREATE TABLE public.b (a int)"));
+	Ledger ledger = servers_ledger(target, "pgbaton");
+	Selection all = {0};
+	Catalog *catalog = catalog_read_source(source, &all, "pgbaton", &err);
+	ASSERT_OK(ledger_sync_tables(target, &ledger, catalog, &err));
+	Table *table = catalog_find(catalog, "public", "it's");
+	atomic_store(&table->state, (int)TABLE_COPYING);
+	ledger_copied_sql(&ledger, catalog_find(catalog, "public", "b"), "10:20:11,12", lsn_make(77), 5,
+	                  60, &sql);
+	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
+	catalog_free(catalog);
+
+	/* The next start; a table has come meanwhile. */
+	ASSERT_OK(sql_exec(source, &err, "CREATE TABLE public.c (a int)"));
+	catalog = catalog_read_source(source, &all, "pgbaton", &err);
+	ASSERT_OK(ledger_sync_tables(target, &ledger, catalog, &err));
+	const Table *b = catalog_find(catalog, "public", "b");
+	ck_assert_int_eq(atomic_load(&b->state), TABLE_COPIED);
+	ck_assert_str_eq(b->snapshot, "10:20:11,12");
+	ck_assert_uint_eq(b->snapshot_lsn.v, 77);
+	ck_assert_uint_eq(atomic_load(&b->copied_rows), 5);
+	ck_assert_uint_eq(atomic_load(&b->copied_bytes), 60);
+	ck_assert_int_eq(atomic_load(&catalog_find(catalog, "public", "it's")->state), TABLE_QUEUED);
+	char count[8];
+	ASSERT_OK(sql_value(target, &err, count, sizeof(count), "SELECT count(*) FROM pgbaton.relation"));
+	ck_assert_str_eq(count, "3");
+	catalog_free(catalog);
+	buffer_free(&sql);
+	sql_close(source);
+	sql_close(target);
+}
+END_TEST
+
+START_TEST(undone_newest_first_and_leftovers_named)
+{
+	Error err;
+	LedgerObject *objects;
+	size_t count;
+
+	servers_clean(cluster);
+	Sql *source = servers_open(cluster, "source");
+	Sql *target = servers_open(cluster, "target");
+	Ledger ledger = servers_ledger(target, "pgbaton");
+	ASSERT_OK(sql_exec(source, &err, "CREATE TABLE public.log (n serial, what text)"));
+	const char *const whats[] = {"one", "two", "three"};
+	for (int i = 0; i < 3; i++) {
+		char undo[80];
+		snprintf(undo, sizeof(undo), "INSERT INTO public.%s (what) VALUES ('%s')",
+		         i == 1 ? "nowhere" : "log", whats[i]);
+		ASSERT_OK(ledger_record(target, &ledger, "source", "trigger", whats[i], undo, &err));
+	}
+	/* The first record of a thing has its original state: it stays. */
+	ASSERT_OK(ledger_record(target, &ledger, "source", "trigger", "one", "SELECT 1/0", &err));
+	ASSERT_OK(ledger_record(target, &ledger, "target", "identity", "one", "SELECT 1/0", &err));
+
+	ck_assert(!ledger_undo(target, source, &ledger, "source", NULL, &err));
+	ck_assert_ptr_nonnull(strstr(err.message, "1 of 3"));
+	ck_assert_ptr_nonnull(strstr(err.hint, "INSERT INTO public.nowhere (what) VALUES ('two')"));
+	char text[40];
+	ASSERT_OK(sql_value(source, &err, text, sizeof(text),
+	                    "SELECT string_agg(what, ' ' ORDER BY n) FROM public.log"));
+	ck_assert_str_eq(text, "three one");
+	ASSERT_OK(ledger_objects(target, &ledger, "source", NULL, &objects, &count, &err));
+	ck_assert_uint_eq(count, 1);
+	ck_assert_str_eq(objects[0].what, "two");
+	ASSERT_OK(ledger_forget(target, &ledger, objects[0].id, &err));
+	ledger_objects_free(objects, count);
+	ASSERT_OK(ledger_undo(target, source, &ledger, "source", NULL, &err));
+	ASSERT_OK(ledger_objects(target, &ledger, "target", "identity", &objects, &count, &err));
+	ck_assert_uint_eq(count, 1);
+	ledger_objects_free(objects, count);
+	sql_close(source);
+	sql_close(target);
+}
+END_TEST
+
+static Suite *
+make_ledger(void)
+{
+	Suite *suite = suite_create("ledger");
+	TCase *server = tcase_create("server");
+
+	tcase_add_unchecked_fixture(server, start, stop);
+	tcase_set_timeout(server, 60);
+	tcase_add_test(server, one_process_works_on_a_migration);
+	tcase_add_test(server, what_is_written_is_read_back);
+	tcase_add_test(server, foreign_schema_is_not_touched);
+	tcase_add_test(server, progress_and_lanes);
+	tcase_add_test(server, tables_keep_their_state);
+	tcase_add_test(server, undone_newest_first_and_leftovers_named);
+	suite_add_tcase(suite, server);
+	return suite;
+}
+TEST_SUITE(make_ledger)
