@@ -223,11 +223,17 @@ static _Atomic bool writing;
 
 /* Rows carry their top-level transaction's xid, also those of sub-transactions; some of
  * these are rolled back. */
+typedef struct {
+	pthread_t thread;
+	PGconn *conn; /* opened by the test: the harness is not for several threads */
+	int seed;
+} Writer;
+
 static void *
 writer_main(void *arg)
 {
-	PGconn *conn = db_connect(cluster, "source");
-	int seed = (int)(intptr_t)arg;
+	PGconn *conn = ((Writer *)arg)->conn;
+	int seed = ((Writer *)arg)->seed;
 
 	for (int n = 0; atomic_load(&writing); n++) {
 		int table = (n + seed) % WRITTEN_TABLES;
@@ -239,7 +245,6 @@ writer_main(void *arg)
 		db_exec(conn, n % 3 == 0 ? "ROLLBACK TO a" : "RELEASE a");
 		db_exec(conn, n % 7 == 0 ? "ROLLBACK" : "COMMIT");
 	}
-	PQfinish(conn);
 	return NULL;
 }
 
@@ -263,7 +268,7 @@ assert_visible_copied(const Job *job, const Table *table)
 START_TEST(a_row_is_copied_iff_its_xid_is_in_the_snapshot)
 {
 	Error err = ERROR_INIT;
-	pthread_t threads[WRITERS];
+	Writer writers[WRITERS];
 	Job job;
 	int64_t missing = 0;
 
@@ -273,13 +278,17 @@ START_TEST(a_row_is_copied_iff_its_xid_is_in_the_snapshot)
 		db_exec(job.source, "INSERT INTO w%d SELECT txid_current(), -1, 0, i"
 		        " FROM generate_series(1, 50000) i", t);
 	atomic_store(&writing, true);
-	for (int i = 0; i < WRITERS; i++)
-		ck_assert_int_eq(pthread_create(&threads[i], NULL, writer_main, (void *)(intptr_t)i), 0);
+	for (int i = 0; i < WRITERS; i++) {
+		writers[i] = (Writer){.conn = db_connect(cluster, "source"), .seed = i};
+		ck_assert_int_eq(pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]), 0);
+	}
 	db_wait_until(job.source, "SELECT count(*) > 50100 FROM w0", 30);
 	bool ok = copy_tables(&job.options, &err);
 	atomic_store(&writing, false);
-	for (int i = 0; i < WRITERS; i++)
-		pthread_join(threads[i], NULL);
+	for (int i = 0; i < WRITERS; i++) {
+		pthread_join(writers[i].thread, NULL);
+		PQfinish(writers[i].conn);
+	}
 	ck_assert_msg(ok, "%s", servers_error(&err));
 
 	for (size_t t = 0; t < job.catalog->table_count; t++) {
@@ -319,13 +328,12 @@ END_TEST
 
 /* Each transaction writes one row to both tables. */
 static void *
-pair_writer_main(void *arg UNUSED)
+pair_writer_main(void *arg)
 {
-	PGconn *conn = db_connect(cluster, "source");
+	PGconn *conn = arg;
 
 	while (atomic_load(&writing))
 		db_exec(conn, "BEGIN; INSERT INTO a VALUES (1); INSERT INTO b VALUES (1); COMMIT");
-	PQfinish(conn);
 	return NULL;
 }
 
@@ -337,14 +345,16 @@ START_TEST(one_snapshot_for_all_tables)
 
 	job_open(&job, "CREATE TABLE a (x int); CREATE TABLE b (x int); CREATE TABLE filler (x int)");
 	db_exec(job.source, "INSERT INTO filler SELECT generate_series(1, 200000)");
+	PGconn *conn = db_connect(cluster, "source");
 	job.options.one_snapshot = true;
 	job.options.jobs = 1; /* one after the other, with writes between */
 	atomic_store(&writing, true);
-	ck_assert_int_eq(pthread_create(&thread, NULL, pair_writer_main, NULL), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, pair_writer_main, conn), 0);
 	db_wait_until(job.source, "SELECT count(*) > 20 FROM b", 30);
 	bool ok = copy_tables(&job.options, &err);
 	atomic_store(&writing, false);
 	pthread_join(thread, NULL);
+	PQfinish(conn);
 	ck_assert_msg(ok, "%s", servers_error(&err));
 	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM a"),
 	                 db_int(job.target, "SELECT count(*) FROM b"));
