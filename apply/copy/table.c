@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fault.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
 
@@ -274,6 +275,7 @@ commit_target(Wire *target, CopyAttempt *attempt, Error *err)
 {
 	WireResult *result = NULL;
 
+	FAULT_POINT("copy_commit");
 	attempt->commit_sent = true;
 	if (!copy_query(target, "target", "COMMIT", &result, err)) {
 		/* An ErrorResponse is an answer: not committed. But a session that was ended
@@ -282,6 +284,7 @@ commit_target(Wire *target, CopyAttempt *attempt, Error *err)
 			attempt->commit_sent = false;
 		return false;
 	}
+	FAULT_POINT("copy_committed");
 	attempt->commit_sent = false;
 	bool ok = wire_result_tag(result) != NULL && strcmp(wire_result_tag(result), "COMMIT") == 0;
 	wire_result_free(result);
