@@ -281,6 +281,25 @@ cutover_json(const CutoverStatus *c)
 	return json;
 }
 
+static json_t *
+verify_json(const VerifyStatus *v)
+{
+	static const char *const outcomes[] = {
+		[VERIFY_NEVER] = "none",
+		[VERIFY_RUNNING] = "running",
+		[VERIFY_EQUAL] = "equal",
+		[VERIFY_FAILED] = "failed",
+	};
+	json_t *json = json_object();
+
+	json_object_set_new(json, "id", json_count(v->id));
+	json_object_set_new(json, "outcome", json_string(outcomes[v->outcome]));
+	json_object_set_new(json, "tables", json_count(v->tables));
+	json_object_set_new(json, "took_ms", json_known(v->took_ms));
+	json_object_set_new(json, "error", error_json(&v->error));
+	return json;
+}
+
 json_t *
 status_json(const MigrationStatus *s)
 {
@@ -307,5 +326,6 @@ status_json(const MigrationStatus *s)
 	json_object_set_new(json, "table", table_list_json(s->catalog));
 	json_object_set_new(json, "listener", json_null());
 	json_object_set_new(json, "cutover", cutover_json(&s->cutover));
+	json_object_set_new(json, "verify", verify_json(&s->verify));
 	return json;
 }

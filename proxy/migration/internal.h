@@ -32,6 +32,7 @@ struct Migration {
 	Error error;
 	bool retrying;
 	CutoverStatus cutover;
+	VerifyStatus verify;
 	SlotHealth slot;
 	Lsn source_lsn;
 	double oldest_snapshot_s;

@@ -180,14 +180,18 @@ is_retryable(const Error *err)
 	       error_has_sqlstate(err, "53300");
 }
 
-/* A cutover that was accepted and will not be run any more. */
+/* A cutover or verify that was accepted and will not be run any more. */
 static void
-abort_waiting_cutover(Migration *m, const Error *err)
+abort_waiting(Migration *m, const Error *err)
 {
 	pthread_mutex_lock(&m->lock);
 	if (m->cutover.outcome == CUTOVER_RUNNING) {
 		m->cutover.outcome = CUTOVER_ABORTED;
 		m->cutover.error = *err;
+	}
+	if (m->verify.outcome == VERIFY_RUNNING) {
+		m->verify.outcome = VERIFY_FAILED;
+		m->verify.error = *err;
 	}
 	pthread_mutex_unlock(&m->lock);
 }
@@ -197,7 +201,7 @@ static bool
 wait_for_resume(Migration *m, const Error *err)
 {
 	note_error(m, err, false);
-	abort_waiting_cutover(m, err);
+	abort_waiting(m, err);
 	log_failure(LOG_ERROR, "migration", err);
 	enter_state(m, STATE_FAILED);
 
@@ -336,17 +340,22 @@ static void
 follow_verify(Migration *m)
 {
 	Error err = ERROR_INIT;
-	bool ok = migration_connect(m, &err) && cutover_verify(m, &err);
+	int64_t start_us = clock_mono_us();
+	bool ok = !m->paused && migration_connect(m, &err) && cutover_verify(m, &err);
 
-	if (ok) {
-		clear_error(m);
-		migration_set_detail(m, "verified: source and target are equal");
-		log_info("verify", "source and target are equal");
-	} else {
-		migration_set_detail(m, "verify failed: %s", err.message);
-		note_error(m, &err, false);
+	if (m->paused)
+		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
+	pthread_mutex_lock(&m->lock);
+	m->verify.outcome = ok ? VERIFY_EQUAL : VERIFY_FAILED;
+	m->verify.took_ms = (double)(clock_mono_us() - start_us) / 1000.0;
+	m->verify.tables = m->catalog->table_count;
+	m->verify.error = err;
+	pthread_mutex_unlock(&m->lock);
+	if (ok)
+		log_info("verify", "source and target are equal in all %zu tables",
+		         m->catalog->table_count);
+	else
 		log_failure(LOG_ERROR, "verify", &err);
-	}
 }
 
 typedef enum { FOLLOW_SWITCHED, FOLLOW_FAILED, FOLLOW_STOPPED } FollowEnd;
@@ -573,7 +582,11 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 			return refuse(err, now, "cut over a paused migration", "run `pgbaton resume` first");
 		return true;
 	case COMMAND_VERIFY:
-		return now == STATE_FOLLOWING || refuse(err, now, "verify", "it needs state following");
+		if (m->verify.outcome == VERIFY_RUNNING)
+			return error_set(err, ERROR_CONFIG, "a comparison is running already");
+		return now == STATE_FOLLOWING ||
+		       refuse(err, now, "verify",
+		              "`pgbaton wait --for following` waits until it can");
 	case COMMAND_FINISH:
 		return now == STATE_SWITCHED ||
 		       refuse(err, now, "finish", "finish ends a migration that has switched; "
@@ -605,7 +618,11 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 		uint64_t id = migration->cutover.id + 1;
 		migration->cutover = (CutoverStatus){.id = id, .outcome = CUTOVER_RUNNING};
 	}
-	*ticket = migration->cutover.id;
+	if (ok && request->command == COMMAND_VERIFY) {
+		uint64_t id = migration->verify.id + 1;
+		migration->verify = (VerifyStatus){.id = id, .outcome = VERIFY_RUNNING};
+	}
+	*ticket = request->command == COMMAND_VERIFY ? migration->verify.id : migration->cutover.id;
 	pthread_mutex_unlock(&migration->lock);
 	if (!ok)
 		return false;

@@ -67,7 +67,7 @@ void migration_free(Migration *migration);
 /*
  * Hands a command over. False with ERROR_CONFIG when the state does not allow it (the
  * text says what does). True: accepted; *ticket then names the run in the status
- * (Cutover.id for CUTOVER); its end is seen there.
+ * (cutover.id for CUTOVER, verify.id for VERIFY); its end is seen there.
  */
 MUST_CHECK bool migration_command(Migration *migration, const MigrationRequest *request,
                                   uint64_t *ticket, Error *err);
@@ -91,6 +91,16 @@ typedef struct {
 	int attempts;
 	Error error;             /* of an aborted one */
 } CutoverStatus;
+
+typedef enum { VERIFY_NEVER, VERIFY_RUNNING, VERIFY_EQUAL, VERIFY_FAILED } VerifyOutcome;
+
+typedef struct {
+	uint64_t id;             /* of the last one; 0: never */
+	VerifyOutcome outcome;
+	double took_ms;
+	size_t tables;           /* compared */
+	Error error;             /* FAILED: what differs, or why it could not be compared */
+} VerifyStatus;
 
 typedef struct {
 	MigrationState state;
@@ -123,6 +133,7 @@ typedef struct {
 	size_t tables_queued, tables_copying, tables_copied, tables_errored;
 
 	CutoverStatus cutover;
+	VerifyStatus verify;
 	const Catalog *catalog;  /* NULL before it is read; lives as long as the migration */
 } MigrationStatus;
 

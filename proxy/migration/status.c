@@ -102,6 +102,7 @@ migration_status(Migration *migration, MigrationStatus *out)
 	out->source_lsn = m->source_lsn;
 	out->oldest_snapshot_s = m->oldest_snapshot_s;
 	out->cutover = m->cutover;
+	out->verify = m->verify;
 	out->catalog = m->catalog;
 	if (m->log != NULL)
 		txlog_state(m->log, &out->log);

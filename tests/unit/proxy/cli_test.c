@@ -424,8 +424,25 @@ START_TEST(plain_commands)
 	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_PAUSE);
 	ck_assert_int_eq(client("resume", NULL, NULL, NULL), 0);
 	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_RESUME);
+}
+END_TEST
+
+START_TEST(verify_waits_for_the_outcome)
+{
+	migration->ticket = 2;
+	migration->status.verify = (VerifyStatus){.id = 2, .outcome = VERIFY_EQUAL, .tables = 11};
+	start_admin();
 	ck_assert_int_eq(client("verify", NULL, NULL, NULL), 0);
 	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_VERIFY);
+	assert_out("11 tables");
+
+	migration->status.verify.outcome = VERIFY_FAILED;
+	error_set(&migration->status.verify.error, ERROR_DIVERGENCE, "public.t has 3 rows more");
+	ck_assert_int_eq(client("verify", NULL, NULL, NULL), 1);
+	assert_err("public.t has 3 rows more");
+
+	migration->status.verify.id = 3; /* somebody else's */
+	ck_assert_int_eq(client("verify", NULL, NULL, NULL), 1);
 }
 END_TEST
 
@@ -481,6 +498,7 @@ cli_suite(void)
 	tcase_add_test(tests, wait_sees_a_change);
 	tcase_add_test(tests, wait_after_the_end);
 	tcase_add_test(tests, wait_after_a_stop);
+	tcase_add_test(tests, verify_waits_for_the_outcome);
 	tcase_add_test(tests, cutover_switches);
 	tcase_add_test(tests, cutover_is_undone);
 	tcase_add_test(tests, cutover_is_waited_for);
