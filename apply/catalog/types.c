@@ -34,14 +34,15 @@ enum { DEPTH_LIMIT = 64 };
  * Built-in base types whose binary form has been the same from 12 to 18 and does not
  * depend on settings or on OIDs of a server (src/include/catalog/pg_type.dat). Left
  * out: reg* (OIDs), aclitem (no send), pg_node_tree and the statistics types (their
- * receive functions refuse), xml (its receive function believes the encoding named in
+ * receive functions refuse), int2vector and oidvector (an empty one is sent with a dimension
+ * that receive does not take), xml (its receive function believes the encoding named in
  * the document, where the text form has been converted already).
  */
 static const uint32_t safe_types[] = {
 	16,   /* bool */        17,   /* bytea */       18,   /* "char" */    19,   /* name */
-	20,   /* int8 */        21,   /* int2 */        22,   /* int2vector */ 23,  /* int4 */
+	20,   /* int8 */        21,   /* int2 */        23,   /* int4 */
 	25,   /* text */        26,   /* oid */         27,   /* tid */       28,   /* xid */
-	29,   /* cid */         30,   /* oidvector */   114,  /* json */      600,  /* point */
+	29,   /* cid */         114,  /* json */      600,  /* point */
 	601,  /* lseg */        602,  /* path */        603,  /* box */       604,  /* polygon */
 	628,  /* line */        650,  /* cidr */        700,  /* float4 */    701,  /* float8 */
 	718,  /* circle */      774,  /* macaddr8 */    790,  /* money: 64 bits, no locale */

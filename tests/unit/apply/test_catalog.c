@@ -309,7 +309,10 @@ START_TEST(safe_builtin_types_have_send_and_receive)
 		bool io = db_true(conn, "SELECT typsend <> 0 AND typreceive <> 0 FROM pg_type"
 		                  " WHERE oid = %u", c->type_oid);
 		bool is_reg = strncmp(c->type, "reg", 3) == 0 && strncmp(c->type, "refc", 4) != 0;
-		if (strncmp(c->type, "aclitem", 7) == 0 || strncmp(c->type, "xml", 3) == 0 || is_reg)
+		/* An empty one is sent in a form that receive does not take. */
+		bool is_vector = strncmp(c->type, "int2vector", 10) == 0 ||
+		                 strncmp(c->type, "oidvector", 9) == 0;
+		if (is_vector || strncmp(c->type, "aclitem", 7) == 0 || strncmp(c->type, "xml", 3) == 0 || is_reg)
 			ck_assert_msg(!c->binary_safe, "%s is thought safe", c->type);
 		else if (strncmp(c->type, "gtsvector", 9) != 0)
 			ck_assert_msg(c->binary_safe && io, "%s is not thought safe", c->type);
