@@ -3,7 +3,7 @@
 #include "common/memory.h"
 
 enum { OID_INT4_ARRAY = 1007, OID_TEXT = 25, OID_TEXT_ARRAY = 1009, OID_INT8 = 20,
-       OID_INT8_ARRAY = 1016 };
+       OID_INT8_ARRAY = 1016, OID_REGCLASS = 2205 };
 
 typedef struct {
 	const Shape *shape;
@@ -78,11 +78,20 @@ put_value_of(Writer *w, bool key, unsigned i, int parameter)
 	uint8_t form = key ? w->shape->key_forms[i] : w->shape->forms[i];
 	const Column *column = key ? key_column(w->shape, i) : w->shape->plan->columns[i].column;
 
+	/* The cast of text to regclass is a function that does not know what regclassout
+	 * prints for no table ("-") and for one that is gone (its number). The other such
+	 * casts take what the type's input takes; all the rest are the input itself. */
+	bool regclass = form != VALUE_BINARY && column->target_type_oid == OID_REGCLASS;
+
+	if (regclass)
+		buffer_put_text(w->sql, "pg_catalog.regclassin(pg_catalog.textout(");
 	if (w->shape->rows == 1 && w->shape->op != STMT_DELETE_IMAGE)
 		buffer_printf(w->sql, "$%d", parameter);
 	else
 		buffer_printf(w->sql, "d.%c%u", key ? 'k' : 'c', i);
-	if (form != VALUE_BINARY)
+	if (regclass)
+		buffer_put_text(w->sql, "))");
+	else if (form != VALUE_BINARY)
 		buffer_printf(w->sql, "::%s", column->target_type);
 }
 
