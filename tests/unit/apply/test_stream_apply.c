@@ -74,7 +74,7 @@ write_kinds(PGconn *c)
 static void
 write_bare(PGconn *c)
 {
-	db_exec(c, "INSERT INTO bare SELECT i %% 5, '{\"k\": ' || i %% 3 || '}', point(i %% 2, 1),"
+	db_exec(c, "INSERT INTO bare SELECT i %% 5, ('{\"k\": ' || i %% 3 || '}')::json, point(i %% 2, 1),"
 	        " CASE i %% 4 WHEN 0 THEN NULL WHEN 1 THEN 'NaN' ELSE 0.1 END, ARRAY['a', NULL]"
 	        " FROM generate_series(1, 300) i");
 	db_exec(c, "INSERT INTO bare VALUES (NULL, NULL, NULL, NULL, NULL), (NULL, NULL, NULL, NULL, NULL)");
@@ -252,10 +252,14 @@ END_TEST
 
 /* ---- losing sessions, stopping and starting while the source writes ---- */
 
+/* A bounded number of statements, so that the applier of a small batch size is not simply
+ * outrun. */
 typedef struct {
 	unsigned seed;
-	_Atomic bool *stop;
+	pthread_t thread;
 } Writer;
+
+enum { WRITERS = 2, STATEMENTS = 60 };
 
 static void *
 writer_main(void *arg)
@@ -264,7 +268,7 @@ writer_main(void *arg)
 	PGconn *c = db_connect(cluster, "source");
 	char state[6];
 
-	for (int i = 0; !*w->stop; i++) {
+	for (int i = 0; i < STATEMENTS; i++) {
 		int id = (int)(rand_r(&w->seed) % 300);
 		int other = (int)(rand_r(&w->seed) % 300);
 		switch (rand_r(&w->seed) % 6) {
@@ -300,30 +304,37 @@ static const char written_tables[] =
 	"CREATE TABLE w (id int PRIMARY KEY, e int UNIQUE, note text);"
 	"CREATE TABLE n (a int); ALTER TABLE n REPLICA IDENTITY FULL";
 
-enum { WRITERS = 2 };
+static void
+writers_start(Writer writers[WRITERS], unsigned seed)
+{
+	for (unsigned i = 0; i < WRITERS; i++) {
+		writers[i].seed = seed * 10 + i;
+		pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]);
+	}
+}
+
+static void
+writers_join(Writer writers[WRITERS])
+{
+	for (int i = 0; i < WRITERS; i++)
+		pthread_join(writers[i].thread, NULL);
+}
 
 START_TEST(lost_sessions)
 {
 	Rig rig;
-	_Atomic bool enough = false;
-	pthread_t threads[WRITERS];
 	Writer writers[WRITERS];
 
 	rig_open(&rig, cluster, written_tables, variants[_i]);
 	rig_start(&rig);
-	for (int i = 0; i < WRITERS; i++) {
-		writers[i] = (Writer){.seed = (unsigned)(_i * 10 + i), .stop = &enough};
-		pthread_create(&threads[i], NULL, writer_main, &writers[i]);
+	for (unsigned round = 0; round < 10; round++) {
+		writers_start(writers, (unsigned)_i * 100 + round);
+		for (int kill = 0; kill < 3; kill++)
+			db_exec(rig.target, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+			        " WHERE application_name LIKE 'pgbaton apply%%' AND random() < 0.6");
+		writers_join(writers);
+		rig_compare(&rig);
 	}
-	for (int kill = 0; kill < 15; kill++) {
-		db_exec(rig.target, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-		        " WHERE application_name LIKE 'pgbaton apply%%' AND random() < 0.6");
-		rig_sync(&rig);
-	}
-	enough = true;
-	for (int i = 0; i < WRITERS; i++)
-		pthread_join(threads[i], NULL);
-	rig_compare(&rig);
 	rig_close(&rig);
 }
 END_TEST
@@ -331,26 +342,19 @@ END_TEST
 START_TEST(stop_and_start)
 {
 	Rig rig;
-	_Atomic bool enough = false;
-	pthread_t threads[WRITERS];
 	Writer writers[WRITERS];
 	unsigned seed = (unsigned)_i;
 
 	rig_open(&rig, cluster, written_tables, variants[_i]);
 	rig_start(&rig);
-	for (int i = 0; i < WRITERS; i++) {
-		writers[i] = (Writer){.seed = (unsigned)(_i * 10 + i), .stop = &enough};
-		pthread_create(&threads[i], NULL, writer_main, &writers[i]);
-	}
-	for (int round = 0; round < 8; round++) {
-		if (round % 2 == 0)
-			rig_sync(&rig);
+	for (unsigned round = 0; round < 8; round++) {
+		writers_start(writers, (unsigned)_i * 100 + round);
 		rig_stop_applier(&rig);
 		rig_start_applier(&rig, 1 + (int)(rand_r(&seed) % 4));
+		writers_join(writers);
+		if (round % 2 == 0)
+			rig_compare(&rig);
 	}
-	enough = true;
-	for (int i = 0; i < WRITERS; i++)
-		pthread_join(threads[i], NULL);
 	rig_compare(&rig);
 	rig_close(&rig);
 }
