@@ -257,6 +257,7 @@ END_TEST
 typedef struct {
 	unsigned seed;
 	pthread_t thread;
+	PGconn *conn; /* opened by the test's thread: a Cluster has one owner */
 } Writer;
 
 enum { WRITERS = 2, STATEMENTS = 60 };
@@ -265,7 +266,7 @@ static void *
 writer_main(void *arg)
 {
 	Writer *w = arg;
-	PGconn *c = db_connect(cluster, "source");
+	PGconn *c = w->conn;
 	char state[6];
 
 	for (int i = 0; i < STATEMENTS; i++) {
@@ -309,6 +310,7 @@ writers_start(Writer writers[WRITERS], unsigned seed)
 {
 	for (unsigned i = 0; i < WRITERS; i++) {
 		writers[i].seed = seed * 10 + i;
+		writers[i].conn = db_connect(cluster, "source");
 		pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]);
 	}
 }
