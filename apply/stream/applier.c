@@ -109,8 +109,10 @@ wait_failed(Applier *applier, bool retry, int64_t delay_ms)
 
 	pthread_mutex_lock(&applier->lock);
 	uint64_t seen = applier->resumes;
-	/* A pause need not wait for a retry's delay. */
-	while (!applier->stopping && applier->resumes == seen && !(retry && applier->pauses > 0) &&
+	/* A resume that comes before we wait must count: it has taken the phase away. A pause
+	 * need not wait for a retry's delay. */
+	while (!applier->stopping && applier->resumes == seen &&
+	       (retry ? applier->pauses == 0 : applier->state.phase == APPLIER_FAILED) &&
 	       wait_changed(applier, deadline))
 		;
 	pthread_mutex_unlock(&applier->lock);
@@ -249,6 +251,11 @@ applier_resume(Applier *applier)
 	if (applier->pauses > 0)
 		applier->pauses--;
 	applier->resumes++;
+	/* At once, so that who waits for a marker next does not see the old failure. */
+	if (applier->state.phase == APPLIER_FAILED) {
+		applier->state.phase = APPLIER_RETRYING;
+		error_clear(&applier->state.error);
+	}
 	pthread_cond_broadcast(&applier->changed);
 	pthread_mutex_unlock(&applier->lock);
 }
