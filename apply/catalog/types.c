@@ -94,7 +94,9 @@ query_types(Sql *sql, Error *err)
 		"  FROM pg_catalog.pg_cast k WHERE k.castsource = t.oid AND k.casttarget = o.opcintype"
 		"  AND k.castmethod = 'b' AND k.castcontext = 'i'))),"
 		" t.typarray,"
-		" CASE WHEN t.typtype = 'c' THEN (SELECT string_agg(quote_ident(a.attname) || ' ' ||"
+		/* not quote_ident: what it quotes differs between majors */
+		" CASE WHEN t.typtype = 'c' THEN (SELECT string_agg("
+		"  '\"' || replace(a.attname, '\"', '\"\"') || '\" ' ||"
 		"  pg_catalog.format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)"
 		"  FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0"
 		"  AND NOT a.attisdropped) END,"

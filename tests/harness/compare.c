@@ -13,16 +13,18 @@ enum { ROWS_SHOWN = 5 };
 
 /*
  * One name, one expression a table. The columns come in the order of their
- * names, for a copy may hold them in another one. %s: the own schema.
+ * names, for a copy may hold them in another one. Always quoted: what quote_ident
+ * quotes differs between majors. %s: the own schema.
  */
-#define TABLES_SQL                                                            \
-	"SELECT n.nspname || '.' || c.relname, c.oid::regclass::text,"            \
-	" 'ROW(' || coalesce(string_agg(quote_ident(a.attname) || '::text', ', '" \
-	"   ORDER BY a.attname COLLATE \"C\"), '') || ')::text'"                  \
-	" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"          \
-	" LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"        \
-	"   AND NOT a.attisdropped AND a.attgenerated = ''"                       \
-	" WHERE c.relkind = 'r' AND c.relpersistence = 'p'" NOT_OURS              \
+#define QUOTED "'\"' || replace(a.attname, '\"', '\"\"') || '\"'"
+#define TABLES_SQL                                                     \
+	"SELECT n.nspname || '.' || c.relname, c.oid::regclass::text,"     \
+	" 'ROW(' || coalesce(string_agg(" QUOTED " || '::text', ', '"      \
+	"   ORDER BY a.attname COLLATE \"C\"), '') || ')::text'"           \
+	" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"   \
+	" LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0" \
+	"   AND NOT a.attisdropped AND a.attgenerated = ''"                \
+	" WHERE c.relkind = 'r' AND c.relpersistence = 'p'" NOT_OURS       \
 	" GROUP BY c.oid, n.nspname, c.relname ORDER BY (n.nspname || '.' || c.relname) COLLATE \"C\""
 #define SEQUENCES_SQL                                                                   \
 	"SELECT n.nspname || '.' || c.relname, c.oid::regclass::text, s.seqincrement::text" \
