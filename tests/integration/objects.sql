@@ -169,6 +169,7 @@ CREATE SEQUENCE shop.down INCREMENT -3 MINVALUE -1000000 MAXVALUE 500 START 500;
 CREATE SEQUENCE shop.round MINVALUE 5 MAXVALUE 20 START 7 CYCLE;
 CREATE SEQUENCE shop.never START 42;
 CREATE SEQUENCE shop.cached CACHE 20;
+CREATE TABLE hist.drawn (down bigint PRIMARY KEY, round bigint, cached bigint UNIQUE);
 CREATE SEQUENCE shop."Small ""one""" AS smallint;
 SELECT nextval('shop."Small ""one"""');
 SELECT setval('shop.round', 20, true);

@@ -130,7 +130,8 @@ static Outcome
 judge(const char *sqlstate)
 {
 	static const char *const usual[] = {
-		"40001", "40P01", "55P03", "57014", "23505", "23503", "23P01", "P0001", "22003", "2200H",
+		"40001", "40P01", "55P03", "55006", "57014", "23505",
+		"23503", "23P01", "P0001", "22003", "2200H",
 	};
 
 	if (strcmp(sqlstate, "25006") == 0)
@@ -473,7 +474,7 @@ source_traces(PGconn *source)
 		source, "SELECT 'table ' || c.oid::regclass || ' ' || c.relreplident::text FROM pg_class c"
 				" WHERE c.relkind IN ('r', 'p') AND c.relnamespace >= 16384"
 				" UNION ALL SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname || ' ' || "
-	            "tgenabled::text"
+				"tgenabled::text"
 				" FROM pg_trigger WHERE NOT tgisinternal"
 				" UNION ALL SELECT 'publication ' || pubname FROM pg_publication"
 				" UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots"

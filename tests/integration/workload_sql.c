@@ -119,8 +119,9 @@ static const char *const statements[] = {
 	"UPDATE \"table\" SET \"TRUNCATE\" = '', \"ctid_\" = NULL WHERE \"primary\" = {10}",
 	"UPDATE \"table\" SET \"ctid_\" = '{9}' WHERE \"primary\" = {10}",
 	"INSERT INTO shop.scratch VALUES ({1000}, 'x') ON CONFLICT DO NOTHING",
-	/* sequences */
-	"SELECT nextval('shop.down'), nextval('shop.round'), nextval('shop.cached')",
+	/* sequences; an INSERT, for the fence does not keep anybody from calling nextval alone */
+	"INSERT INTO hist.drawn VALUES (nextval('shop.down'), nextval('shop.round'),"
+	" nextval('shop.cached'))",
 	/* sub-transactions */
 	"SELECT shop.nested({5}, {1000})",
 	"SELECT shop.nested({3}, {1000})",
