@@ -62,6 +62,28 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 	return ok || error_add_context(err, "creating the schema");
 }
 
+/* Before anything is changed on the source: our REPLICA IDENTITY FULL must not get into it. */
+bool
+schema_dump(const SchemaWork *work, Error *err)
+{
+	static const char step[] = "schema dump";
+	Archive archive = {0};
+	Buffer sql = BUFFER_INIT;
+	bool done = false;
+
+	if (!ledger_step_done(work->target_sql, work->ledger, step, &done, err))
+		return false;
+	if (done)
+		return true;
+	/* A dump of an earlier, given up migration may lie in the directory. */
+	bool ok = archive_open(work, true, &archive, err);
+	archive_close(&archive);
+	ledger_step_sql(work->ledger, step, &sql);
+	ok = ok && sql_exec(work->target_sql, err, buffer_cstr(&sql));
+	buffer_free(&sql);
+	return ok;
+}
+
 bool
 schema_pre_data(const SchemaWork *work, Error *err)
 {
@@ -72,8 +94,8 @@ schema_pre_data(const SchemaWork *work, Error *err)
 		return false;
 	if (done)
 		return true;
-	/* A dump of an earlier, given up migration may lie in the directory. */
-	bool ok = archive_open(work, true, &archive, err) && restore_pre_data(work, &archive, err);
+	bool ok = schema_dump(work, err) && archive_open(work, false, &archive, err) &&
+	          restore_pre_data(work, &archive, err);
 	archive_close(&archive);
 	return ok;
 }

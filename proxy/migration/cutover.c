@@ -26,6 +26,7 @@ enum {
 	ATTEMPTS = 3,
 	ATTEMPT_PAUSE_MS = 1000,
 	FIRST_DRAIN_MS = 60000,
+	FENCE_PATIENCE_MS = 10000, /* for triggers that could not be made ahead of time */
 	UNDO_PATIENCE_MS = 30000,
 	LOOKUP_PAUSE_MS = 200
 };
@@ -105,6 +106,8 @@ prepare(Cutover *c, Error *err)
 	Migration *m = c->m;
 	SourceSetup setup = migration_source_setup(m);
 	int64_t start_us = clock_mono_us();
+
+	setup.lock_patience_ms = FENCE_PATIENCE_MS;
 
 	publish(c, "prepare");
 	if (!refuse_ddl(m, err) || !source_fence_prepare(&setup, err) ||

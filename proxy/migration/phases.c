@@ -331,6 +331,17 @@ prepare_schema(Migration *m, Error *err)
 	       ledger_sync_tables(m->target, &m->ledger, m->catalog, err);
 }
 
+static bool
+dump_schema(Migration *m, Error *err)
+{
+	SchemaWork work = migration_schema_work(m);
+
+	if (!m->config->schema_copy)
+		return true;
+	migration_set_detail(m, "schema: reading it from the source");
+	return schema_dump(&work, err);
+}
+
 bool
 phase_prepare(Migration *m, Error *err)
 {
@@ -338,7 +349,7 @@ phase_prepare(Migration *m, Error *err)
 
 	if (!migration_connect(m, err) || !create_ledger(m, err))
 		return false;
-	if (m->fresh && !migration_set_state(m, STATE_PREPARING, err))
+	if (m->fresh && !(migration_set_state(m, STATE_PREPARING, err) && dump_schema(m, err)))
 		return false;
 	if (migration_online(m)) {
 		if (!prepare_source(m, &slot_created, err))
@@ -561,6 +572,19 @@ fill_and_analyze(Migration *m, Error *err)
 	return ok;
 }
 
+/* Ahead of time, since its locks may have to wait for long transactions; a cutover makes
+ * what could not be made now. */
+static void
+prepare_fence(Migration *m)
+{
+	SourceSetup setup = migration_source_setup(m);
+	Error err = ERROR_INIT;
+
+	migration_set_detail(m, "fence triggers (off until the cutover)");
+	if (!source_fence_prepare(&setup, &err) && err.class != ERROR_CANCELLED)
+		log_failure(LOG_WARNING, "fence", &err);
+}
+
 /* After a failure and resume: what has failed is begun anew, from what log and ledger say. */
 static bool
 revive_stream(Migration *m, Error *err)
@@ -588,6 +612,7 @@ phase_catch_up(Migration *m, Error *err)
 		return false;
 	if (!fill_and_analyze(m, err))
 		return false;
+	prepare_fence(m);
 	migration_set_detail(m, "applying changes since the copy");
 	return wait_for_small_lag(m, err);
 }

@@ -1,0 +1,508 @@
+/*
+ * The cutover (design.md K1-K4) with real servers: what it does when all is well, and that the
+ * source goes on when anything is not: killed and stopped at each step, blocked by an open
+ * transaction, by autovacuum, by a difference found.
+ */
+#include <check.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/harness/compare.h"
+#include "tests/harness/db.h"
+#include "tests/harness/pgbaton.h"
+#include "tests/unit/runner.h"
+
+static Cluster *source_cluster;
+static Cluster *target_cluster;
+
+static void
+start_clusters(void)
+{
+	source_cluster = cluster_start(&(ClusterOptions){
+		.name = "source", .conf = "autovacuum_naptime = 1s\nlog_min_messages = warning\n"});
+	target_cluster = cluster_start(&(ClusterOptions){.name = "target"});
+}
+
+static void
+stop_clusters(void)
+{
+	cluster_free(source_cluster);
+	cluster_free(target_cluster);
+}
+
+/* One database on each side and a migration between them. */
+typedef struct {
+	char name[32];
+	PGconn *source;
+	PGconn *target;
+	Pgbaton *p;
+	const char *args[24];
+	int arg_count;
+	char source_uri[160];
+	char target_uri[160];
+	char *state_dir;
+} Case;
+
+static const char schema[] =
+	"CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text);"
+	"CREATE TABLE seen (id bigserial PRIMARY KEY, what text);"
+	"CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS"
+	" $$BEGIN INSERT INTO seen (what) VALUES (NEW.v); RETURN NEW; END$$;"
+	"CREATE TRIGGER note AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION note();"
+	"ALTER TABLE t ENABLE ALWAYS TRIGGER note;"
+	"CREATE TABLE parent (id int PRIMARY KEY);"
+	"CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent);"
+	"CREATE TABLE part (id int, k int, PRIMARY KEY (id, k)) PARTITION BY LIST (k);"
+	"CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);"
+	"CREATE TABLE part_2 PARTITION OF part FOR VALUES IN (2);"
+	"CREATE TABLE no_key (a int, b json);"
+	"CREATE SEQUENCE down INCREMENT -2 MINVALUE -1000 MAXVALUE 10 START 10;"
+	"CREATE SEQUENCE never;"
+	"CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM t;"
+	"INSERT INTO t (v) SELECT 'v' || g FROM generate_series(1, 100) g;"
+	"INSERT INTO parent SELECT generate_series(1, 10);"
+	"INSERT INTO child SELECT g, g FROM generate_series(1, 10) g;"
+	"INSERT INTO part SELECT g, 1 + g % 2 FROM generate_series(1, 50) g;"
+	"INSERT INTO no_key SELECT g % 3, '{\"a\": 1}' FROM generate_series(1, 12) g;"
+	"SELECT nextval('down'), nextval('down');";
+
+static void
+case_open(Case *c, const char *name)
+{
+	memset(c, 0, sizeof(*c));
+	snprintf(c->name, sizeof(c->name), "%s", name);
+	db_create(source_cluster, name);
+	db_create(target_cluster, name);
+	snprintf(c->source_uri, sizeof(c->source_uri), "%s", cluster_uri(source_cluster, name));
+	snprintf(c->target_uri, sizeof(c->target_uri), "%s", cluster_uri(target_cluster, name));
+	c->source = db_connect_uri(c->source_uri);
+	c->target = db_connect_uri(c->target_uri);
+	db_exec(c->source, "%s", schema);
+	c->state_dir = scratch_dir_new(name);
+	c->args[c->arg_count++] = "--name";
+	c->args[c->arg_count++] = c->name;
+}
+
+static void
+case_arg(Case *c, const char *option, const char *value)
+{
+	c->args[c->arg_count++] = option;
+	c->args[c->arg_count++] = value;
+}
+
+/* fault NULL: none. A second call goes on with the same migration. */
+static void
+case_run(Case *c, const char *fault)
+{
+	char text[96];
+	const char *env[] = {text, NULL};
+
+	snprintf(text, sizeof(text), "PGBATON_FAULT=%s", fault != NULL ? fault : "none");
+	pgbaton_free(c->p);
+	c->p = pgbaton_start(&(PgbatonOptions){.source = c->source_uri,
+	                                       .target = c->target_uri,
+	                                       .args = c->args,
+	                                       .env = env,
+	                                       .state_dir = c->state_dir});
+}
+
+static void
+case_close(Case *c)
+{
+	pgbaton_free(c->p);
+	PQfinish(c->source);
+	PQfinish(c->target);
+	scratch_dir_free(c->state_dir);
+}
+
+static void
+case_write(Case *c, const char *what)
+{
+	db_exec(c->source,
+	        "INSERT INTO t (v) VALUES ('%s'); UPDATE t SET v = v || '+' WHERE id %% 7 = 0;"
+	        "DELETE FROM t WHERE id = (SELECT min(id) FROM t);"
+	        "UPDATE part SET k = 3 - k WHERE id = 7; UPDATE no_key SET a = a + 1 WHERE a = 1;",
+	        what);
+}
+
+static bool
+source_writable(Case *c)
+{
+	char sqlstate[6];
+	bool ok = db_try(c->source, sqlstate, "INSERT INTO t (v) VALUES ('probe')");
+	if (!ok)
+		ck_assert_str_eq(sqlstate, "25006");
+	return ok;
+}
+
+static void
+case_equal(Case *c)
+{
+	compare_databases(c->source, c->target,
+	                  &(CompareOptions){.sequences = SEQUENCES_EQUAL, .own_schema = c->name});
+}
+
+static void
+case_cutover(Case *c)
+{
+	char *out;
+	int code = pgbaton_cli(c->p, &out, 60, "cutover", "--json", NULL);
+	ck_assert_msg(code == 0, "cutover exited with %d: %s\n%s", code, out, pgbaton_log(c->p));
+	free(out);
+}
+
+/* The switch has happened: equal, refused on the source, and nothing left after finish. */
+static void
+case_switched(Case *c)
+{
+	ck_assert(!source_writable(c));
+	case_equal(c);
+	ck_assert_int_eq(pgbaton_cli(c->p, NULL, 60, "finish", NULL), 0);
+	ck_assert_int_eq(pgbaton_wait_exit(c->p, 20), 0);
+	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '%s'", c->name), 0);
+	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_publication"), 0);
+	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_namespace WHERE nspname = '%s'", c->name), 0);
+	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgname <> 'note'"), 0);
+	/* Neither side keeps the identity that was needed on the way. */
+	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"), 1);
+	ck_assert_int_eq(db_int(c->target, "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"), 1);
+	ck_assert_int_eq(db_int(c->target, "SELECT count(*) FROM pg_namespace WHERE nspname = '%s'", c->name), 0);
+}
+
+START_TEST(moves_everything)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "moves");
+	c.args[c.arg_count++] = "--verify=checksums";
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	for (int i = 0; i < 20; i++)
+		case_write(&c, "following");
+	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--json", NULL);
+	ck_assert_msg(code == 0, "%s\n%s", out, pgbaton_log(c.p));
+
+	json_t *cutover = json_loads(out, 0, NULL);
+	ck_assert_ptr_nonnull(cutover);
+	ck_assert_str_eq(json_string_value(json_object_get(cutover, "outcome")), "switched");
+	ck_assert(json_number_value(json_object_get(cutover, "hold_ms")) > 0);
+	ck_assert_int_eq(json_integer_value(json_object_get(cutover, "sequences")), 4);
+	printf("hold_ms %.1f\n", json_number_value(json_object_get(cutover, "hold_ms")));
+	json_decref(cutover);
+	free(out);
+
+	/* What was switched off on the target is on again: triggers, identity ALWAYS. */
+	db_expect_error(c.target, "428C9", "INSERT INTO t (id, v) VALUES (-1, 'x')");
+	ck_assert(db_true(c.target, "SELECT tgenabled = 'A' FROM pg_trigger WHERE tgname = 'note'"));
+	ck_assert_int_eq(db_int(c.target, "SELECT n FROM counted"),
+	                 db_int(c.source, "SELECT count(*) FROM t"));
+	ck_assert(db_true(c.target, "SELECT bool_and(convalidated) FROM pg_constraint"));
+	char *refusal = db_expect_error(c.source, "25006", "DELETE FROM part");
+	ck_assert_ptr_nonnull(strstr(refusal, "moved"));
+	free(refusal);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* ---- killed at each step ---- */
+
+typedef struct {
+	const char *point;
+	bool in_cutover;
+	bool fenced;   /* the source refuses writes until the next start has undone it */
+	bool switched; /* the journal is committed */
+} KillPoint;
+
+static const KillPoint kill_points[] = {
+	{"prepare_identities", false, false, false},
+	{"prepare_publication", false, false, false},
+	{"prepare_slot", false, false, false},
+	{"copy_begin", false, false, false},
+	{"copy_rows", false, false, false},
+	{"catch_up_rest", false, false, false},
+	{"cutover_journal_begun", true, false, false},
+	{"cutover_locked", true, false, false},
+	{"cutover_drained", true, false, false},
+	{"cutover_sequences", true, false, false},
+	{"cutover_fence_enabled", true, false, false},
+	{"cutover_fence_committed", true, true, false},
+	{"cutover_switched", true, true, true},
+};
+
+START_TEST(survives_kill)
+{
+	const KillPoint *kill = &kill_points[_i];
+	Case c;
+	char name[32];
+
+	snprintf(name, sizeof(name), "kill_%d", _i);
+	case_open(&c, name);
+	case_run(&c, kill->point);
+	if (kill->in_cutover) {
+		pgbaton_wait_state(c.p, "following", 60);
+		case_write(&c, "before");
+		ck_assert_int_ne(pgbaton_cli(c.p, NULL, 60, "cutover", NULL), 0);
+	}
+	int ended = pgbaton_wait_exit(c.p, 60);
+	ck_assert_msg(ended == 128 + SIGKILL, "%s was not passed: exit %d\n%s", kill->point, ended,
+	              pgbaton_log(c.p));
+	ck_assert_int_eq(source_writable(&c), !kill->fenced);
+
+	case_run(&c, NULL);
+	if (!kill->switched) {
+		pgbaton_wait_state(c.p, "following", 60);
+		ck_assert(source_writable(&c));
+		case_write(&c, "after");
+		case_cutover(&c);
+	} else {
+		pgbaton_wait_state(c.p, "switched", 60);
+	}
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* ---- stopped past the deadline: the source's server takes its tables back (K1, K2) ---- */
+
+START_TEST(stopped_past_deadline)
+{
+	static const char *const points[] = {"cutover_locked:1:stop", "cutover_sequences:1:stop"};
+	Case c;
+	char name[32];
+
+	snprintf(name, sizeof(name), "stop_%d", _i);
+	case_open(&c, name);
+	case_arg(&c, "--hold-timeout", "1");
+	case_run(&c, points[_i]);
+	pgbaton_wait_state(c.p, "following", 60);
+
+	char admin[32];
+	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
+	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
+	Process *cutover = process_start(argv, NULL);
+	/* Held: an EXCLUSIVE lock of the fence's session is there. */
+	db_wait_until(c.source,
+	              "SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+	              "WHERE l.mode = 'ExclusiveLock' AND l.locktype = 'relation' AND l.granted "
+	              "AND a.application_name LIKE 'pgbaton fence%'", 30);
+	ck_assert(source_writable(&c)); /* waits for the server's own deadline, then goes in */
+
+	kill(pgbaton_pid(c.p), SIGCONT);
+	/* The hold that was slept through is lost; another attempt comes through. */
+	int code = process_wait(cutover, 60);
+	ck_assert_msg(code == 0, "exit %d: %s", code, process_stderr(cutover));
+	process_free(cutover);
+	ck_assert_int_ge(pgbaton_status_int(c.p, "cutover.attempts"), 2);
+	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM t WHERE v = 'probe'"), 1);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* ---- blocked ---- */
+
+START_TEST(long_transaction)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "long_one");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	PGconn *writer = db_connect_uri(c.source_uri);
+	db_exec(writer, "BEGIN; INSERT INTO parent VALUES (1000)");
+	int pid = PQbackendPID(writer);
+
+	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--hold-timeout", "0.3", NULL);
+	ck_assert_int_eq(code, 1);
+	char expected[32];
+	snprintf(expected, sizeof(expected), "%d", pid);
+	ck_assert_msg(strstr(out, expected) != NULL, "the blocker %d is not named: %s", pid, out);
+	free(out);
+	ck_assert(source_writable(&c));
+	char *state = pgbaton_status_text(c.p, "state");
+	ck_assert_str_eq(state, "following");
+	free(state);
+
+	db_exec(writer, "COMMIT");
+	PQfinish(writer);
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+START_TEST(autovacuum_in_the_way)
+{
+	Case c;
+
+	case_open(&c, "vacuumed");
+	db_exec(c.source, "CREATE TABLE big (id int PRIMARY KEY, v text);"
+	                  "INSERT INTO big SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	/* A worker that sleeps 100 ms after every page. */
+	db_exec(c.source, "ALTER TABLE big SET (autovacuum_vacuum_cost_delay = 100,"
+	                  " autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1,"
+	                  " autovacuum_vacuum_scale_factor = 0);"
+	                  "UPDATE big SET v = v || 'y' WHERE id %% 2 = 0");
+	db_wait_until(c.source,
+	              "SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = "
+	              "'autovacuum worker' AND query LIKE '%public.big%'", 60);
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* Transactions that take their tables in opposite orders, all the time: whatever order the
+ * fence asks in, it meets some of them half-way (deadlocks), and still comes through. */
+START_TEST(busy_in_every_order)
+{
+	Case c;
+	char *up = scratch_dir_new("scripts");
+	char path[2][160];
+	static const char *const order[2] = {
+		"BEGIN;INSERT INTO parent VALUES (DEFAULT);INSERT INTO b1 VALUES (1);"
+		"INSERT INTO b2 VALUES (1);INSERT INTO b3 VALUES (1);END;\n",
+		"BEGIN;INSERT INTO b3 VALUES (2);INSERT INTO b2 VALUES (2);INSERT INTO b1 VALUES (2);"
+		"INSERT INTO parent VALUES (DEFAULT);END;\n"};
+
+	case_open(&c, "busy");
+	db_exec(c.source, "CREATE SEQUENCE ids START 1000;"
+	                  "ALTER TABLE parent ALTER id SET DEFAULT nextval('ids');"
+	                  "CREATE TABLE b1 (a int); CREATE TABLE b2 (a int); CREATE TABLE b3 (a int)");
+	for (int i = 0; i < 2; i++) {
+		snprintf(path[i], sizeof(path[i]), "%s/%d.sql", up, i);
+		FILE *file = fopen(path[i], "w");
+		ck_assert_ptr_nonnull(file);
+		fputs(order[i], file);
+		fclose(file);
+	}
+	const char *argv[] = {"pgbench", "-n", "-c", "8", "-T", "120", "-f", path[0], "-f", path[1],
+	                      c.source_uri, NULL};
+	Process *bench = process_start(argv, NULL);
+	db_wait_until(c.source, "SELECT count(*) > 100 FROM b3", 30);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_cutover(&c);
+	process_wait(bench, 30); /* every client was refused with 25006 */
+	ck_assert_ptr_nonnull(strstr(process_stderr(bench), "moved"));
+	process_free(bench);
+	case_switched(&c);
+	case_close(&c);
+	scratch_dir_free(up);
+}
+END_TEST
+
+/* ---- differences ---- */
+
+START_TEST(difference_is_found)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "differs");
+	c.args[c.arg_count++] = "--verify=checksums";
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "verify", NULL), 0);
+	free(out);
+
+	db_exec(c.target, "UPDATE child SET parent = 1 WHERE id = 5");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "verify", NULL), 1);
+	ck_assert_msg(strstr(out, "child") != NULL, "%s", out);
+	free(out);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", NULL), 1);
+	ck_assert_msg(strstr(out, "child") != NULL, "%s", out);
+	free(out);
+	ck_assert(source_writable(&c));
+
+	db_exec(c.target, "UPDATE child SET parent = 5 WHERE id = 5");
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* A table that came after the start was never copied: the cutover must not lose it. */
+START_TEST(new_table_is_refused)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "new_table");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	db_exec(c.source, "CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", NULL), 1);
+	ck_assert_msg(strstr(out, "later") != NULL, "%s", out);
+	free(out);
+	db_exec(c.source, "DROP TABLE later");
+	ck_assert(source_writable(&c));
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+START_TEST(auto_cutover)
+{
+	Case c;
+
+	case_open(&c, "by_itself");
+	case_arg(&c, "--cutover", "auto");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+START_TEST(cancel_leaves_nothing)
+{
+	Case c;
+
+	case_open(&c, "given_up");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_write(&c, "x");
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "cancel", NULL), 0);
+	pgbaton_wait_exit(c.p, 20);
+	ck_assert(source_writable(&c));
+	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'given_up'"), 0);
+	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_publication"), 0);
+	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_namespace WHERE nspname = 'given_up'"), 0);
+	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"), 1);
+	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM pg_namespace WHERE nspname = 'given_up'"), 0);
+	ck_assert(db_true(c.target, "SELECT tgenabled = 'A' FROM pg_trigger WHERE tgname = 'note'"));
+	case_close(&c);
+}
+END_TEST
+
+static Suite *
+cutover_suite(void)
+{
+	Suite *suite = suite_create("cutover");
+	TCase *tc = tcase_create("cutover");
+
+	tcase_set_timeout(tc, 180);
+	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
+	tcase_add_test(tc, moves_everything);
+	tcase_add_loop_test(tc, survives_kill, 0, (int)(sizeof(kill_points) / sizeof(kill_points[0])));
+	tcase_add_loop_test(tc, stopped_past_deadline, 0, 2);
+	tcase_add_test(tc, long_transaction);
+	tcase_add_test(tc, autovacuum_in_the_way);
+	tcase_add_test(tc, busy_in_every_order);
+	tcase_add_test(tc, difference_is_found);
+	tcase_add_test(tc, new_table_is_refused);
+	tcase_add_test(tc, auto_cutover);
+	tcase_add_test(tc, cancel_leaves_nothing);
+	suite_add_tcase(suite, tc);
+	return suite;
+}
+TEST_SUITE(cutover_suite)
