@@ -27,6 +27,7 @@ struct Migration {
 
 	pthread_mutex_t lock;
 	MigrationState state;
+	MigrationState resumes_in; /* FAILED that waits for resume: the state then; else FAILED */
 	int64_t since_us;
 	char detail[160];
 	Error error;

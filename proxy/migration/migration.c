@@ -203,6 +203,10 @@ wait_for_resume(Migration *m, const Error *err)
 	note_error(m, err, false);
 	abort_waiting(m, err);
 	log_failure(LOG_ERROR, "migration", err);
+	pthread_mutex_lock(&m->lock);
+	/* What follows has to catch up first. */
+	m->resumes_in = m->state == STATE_COPYING ? STATE_COPYING : STATE_CATCHING_UP;
+	pthread_mutex_unlock(&m->lock);
 	enter_state(m, STATE_FAILED);
 
 	while (!stop_requested(m->stop)) {
@@ -211,10 +215,8 @@ wait_for_resume(Migration *m, const Error *err)
 			continue;
 		bool resume = request->command == COMMAND_RESUME;
 		free(request);
-		if (resume) {
-			clear_error(m);
+		if (resume)
 			return true;
-		}
 	}
 	return false;
 }
@@ -516,6 +518,7 @@ migration_start(const Config *config, Error *err)
 	m->stop = stop_new();
 	m->requests = queue_new(64);
 	m->state = STATE_CHECKING;
+	m->resumes_in = STATE_FAILED;
 	m->since_us = clock_wall_us();
 	pthread_mutex_init(&m->lock, NULL);
 	if (pthread_create(&m->thread, NULL, migration_main, m) != 0) {
@@ -599,6 +602,8 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 		return true;
 	case COMMAND_PAUSE:
 	case COMMAND_RESUME:
+		if (now == STATE_FAILED && (m->resumes_in == STATE_FAILED || command == COMMAND_PAUSE))
+			return refuse(err, now, "pause or resume", "see `pgbaton status` for why");
 		return now < STATE_SWITCHED || now == STATE_FAILED ||
 		       refuse(err, now, "pause or resume", "nothing is applied any more");
 	case COMMAND_REHEARSE:
@@ -606,6 +611,20 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 		return error_set(err, ERROR_CONFIG, "not available yet");
 	}
 	return error_set(err, ERROR_BUG, "unknown command %d", (int)command);
+}
+
+/* At once, so that `resume` and then `wait` does not see the failure that is being resumed. */
+static void
+leave_failed(Migration *m)
+{
+	pthread_mutex_lock(&m->lock);
+	MigrationState next = m->state == STATE_FAILED ? m->resumes_in : STATE_FAILED;
+	m->resumes_in = STATE_FAILED;
+	pthread_mutex_unlock(&m->lock);
+	if (next == STATE_FAILED)
+		return;
+	clear_error(m);
+	enter_state(m, next);
 }
 
 bool
@@ -627,6 +646,8 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 	if (!ok)
 		return false;
 
+	if (request->command == COMMAND_RESUME)
+		leave_failed(migration);
 	if (request->command == COMMAND_PAUSE || request->command == COMMAND_RESUME)
 		atomic_store(&migration->pause_wanted, request->command == COMMAND_PAUSE);
 	if (request->command == COMMAND_CANCEL) {
