@@ -35,8 +35,9 @@ static const char lane_settings[] =
 	"SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;"
 	"SET xmloption = content;";
 
-/* C4: triggers and foreign keys rest, where we may say so. Where not, the caller creates
- * them after the catch-up. */
+/* C4: triggers and foreign keys rest. Without it they would act on what they did on the source
+ * already, and deferred checks could refuse a lane's commit after its neighbours': there is
+ * no going on. */
 static bool
 set_replica_role(Sql *sql, Error *err)
 {
@@ -44,10 +45,15 @@ set_replica_role(Sql *sql, Error *err)
 
 	if (sql_exec(sql, &local, "SET session_replication_role = replica"))
 		return true;
-	if (error_has_sqlstate(&local, "42501"))
-		return true;
-	*err = local;
-	return false;
+	if (!error_has_sqlstate(&local, "42501")) {
+		*err = local;
+		return false;
+	}
+	error_set(err, ERROR_CONFIG, "user \"%s\" may not set session_replication_role on the target, "
+	          "so that triggers and foreign keys would act on replicated changes",
+	          PQuser(sql_pgconn(sql)));
+	return error_set_hint(err, "GRANT SET ON PARAMETER session_replication_role TO the user (before "
+	                           "PostgreSQL 15: a superuser is needed), then \"pgbaton resume\"");
 }
 
 /* ---- outcomes ---- */
@@ -103,9 +109,12 @@ begin(Lane *lane, Error *err)
 {
 	if (!lane->task->begin)
 		return pipe_text(lane->pipe, err, "SAVEPOINT batch");
+	/* A lane that waits for another lane waits in vain: that one holds its locks until all
+	 * have succeeded. Short, for each such batch pays it; what waits for a stranger is
+	 * replayed without a limit. */
 	return pipe_text(lane->pipe, err, "BEGIN") &&
 	       (!lane->task->limited ||
-	        pipe_text(lane->pipe, err, "SET LOCAL lock_timeout = '500ms'"));
+	        pipe_text(lane->pipe, err, "SET LOCAL lock_timeout = '50ms'"));
 }
 
 static bool
@@ -147,6 +156,8 @@ work(Lane *lane, Error *err)
 		end = share_run(lane->pipe, task->batch, task->share, lane->arena, err);
 	else if (task->kind == TASK_REPLAY)
 		end = replay_run(lane->pipe, task->batch, lane->arena, err);
+	else if (task->kind == TASK_ROWS)
+		end = replay_share(lane->pipe, task->batch, task->share, lane->arena, err);
 	else if (!pipe_text(lane->pipe, err, "SET LOCAL synchronous_commit = on"))
 		return false;
 	if (end != PIPE_OK)

@@ -28,6 +28,7 @@ typedef enum {
 
 typedef enum {
 	TASK_SHARE,  /* the lane's net changes */
+	TASK_ROWS,   /* the same, one row after the other */
 	TASK_REPLAY, /* all changes in order */
 	TASK_FLUSH   /* makes durable what was committed before */
 } TaskKind;

@@ -44,9 +44,9 @@ read_range(const FeedOptions *options, Progress from, Progress to, int lanes, Fe
 	return NULL;
 }
 
-static bool
+static RunOutcome
 run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number,
-          Progress to, Error *err)
+          Progress to, TaskKind kind, Error *err)
 {
 	bool *writes = mem_zalloc(sizeof(bool) * (size_t)ledger->lanes);
 	Lsn wal;
@@ -54,7 +54,7 @@ run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int nu
 
 	writes[number] = true;
 	Task task = {
-		.kind = TASK_SHARE,
+		.kind = kind,
 		.batch = batch,
 		.share = number,
 		.begin = true,
@@ -66,9 +66,35 @@ run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int nu
 	run_prepare(run, 1);
 	lane_begin(lane, run, &task);
 	run_wait(run);
-	bool ok = run_outcome(run, &wal, &flushed, err) == RUN_OK;
+	RunOutcome outcome = run_outcome(run, &wal, &flushed, err);
 	free(writes);
-	return ok;
+	return outcome;
+}
+
+/*
+ * The share must succeed. It did, beside its neighbours', before the crash: none of them had
+ * committed, so neither met a unique value, a row or a range that the other took or freed
+ * (it would have waited, and failed at its lock_timeout), and what does not meet can be done
+ * in any order. Deferred checks do not happen in the replica role. So an ordered replay is
+ * never needed here, and would be wrong: an intermediate value of the source may now be a
+ * neighbour's final one.
+ *
+ * What can differ is the order of rows within one statement (another plan), which matters
+ * when unique values wander between them, and what somebody else did to the target since.
+ * Row by row the order is the batch's own, that of the arrays then; and what is not as it
+ * was is named.
+ */
+static bool
+take_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number,
+           Progress to, Error *err)
+{
+	RunOutcome outcome = run_share(lane, run, ledger, batch, number, to, TASK_SHARE, err);
+
+	if (outcome == RUN_CONFLICT) {
+		error_clear(err);
+		outcome = run_share(lane, run, ledger, batch, number, to, TASK_ROWS, err);
+	}
+	return outcome == RUN_OK;
 }
 
 static bool
@@ -77,7 +103,7 @@ level_one(Lane *lane, Run *run, const Ledger *ledger, const FeedOptions *options
 {
 	Feed *feed = NULL;
 	Batch *batch = read_range(options, from, to, ledger->lanes, &feed, err);
-	bool ok = batch != NULL && run_share(lane, run, ledger, batch, number, to, err);
+	bool ok = batch != NULL && take_share(lane, run, ledger, batch, number, to, err);
 
 	batch_free(batch);
 	feed_close(feed);

@@ -85,13 +85,13 @@ replay_deletes(Pipe *pipe, const Group *group, Error *err)
 }
 
 static PipeEnd
-replay_inserts(Pipe *pipe, const Group *group, Error *err)
+replay_rows(Pipe *pipe, const Group *group, Error *err)
 {
 	Shape shape = group->shape;
 
 	for (uint32_t i = 0; i < group->count; i++) {
 		const Row *row = group->rows[i];
-		if (!share_send_one(pipe, &shape, NULL, row->values, row->last, err))
+		if (!share_send_one(pipe, &shape, row->key_values, row->values, row->last, err))
 			return PIPE_ERROR;
 		if (i % REPLAY_STEP == REPLAY_STEP - 1) {
 			PipeEnd end = finish_changes(pipe, err);
@@ -103,18 +103,28 @@ replay_inserts(Pipe *pipe, const Group *group, Error *err)
 }
 
 static PipeEnd
-replay_keyless(Pipe *pipe, const Batch *batch, Arena *arena, Error *err)
+replay_groups(Pipe *pipe, const Groups *groups, Error *err)
 {
-	Groups *groups = groups_build(batch, GROUP_ALL_LANES, GROUP_KEYLESS, arena);
-
 	for (size_t i = 0; i < groups->count; i++) {
 		const Group *group = groups->groups[i];
-		PipeEnd end = group->shape.op == STMT_INSERT ? replay_inserts(pipe, group, err)
-		                                             : replay_deletes(pipe, group, err);
+		PipeEnd end = group->shape.op == STMT_DELETE_IMAGE ? replay_deletes(pipe, group, err)
+		                                                   : replay_rows(pipe, group, err);
 		if (end != PIPE_OK)
 			return end;
 	}
 	return PIPE_OK;
+}
+
+PipeEnd
+replay_share(Pipe *pipe, const Batch *batch, int lane, Arena *arena, Error *err)
+{
+	return replay_groups(pipe, groups_build(batch, lane, GROUP_ALL_TABLES, arena), err);
+}
+
+static PipeEnd
+replay_keyless(Pipe *pipe, const Batch *batch, Arena *arena, Error *err)
+{
+	return replay_groups(pipe, groups_build(batch, GROUP_ALL_LANES, GROUP_KEYLESS, arena), err);
 }
 
 /* ---- tables with a key ---- */

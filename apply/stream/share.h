@@ -34,4 +34,7 @@ MUST_CHECK bool share_send_one(Pipe *pipe, Shape *shape, const Value *key_values
  */
 PipeEnd replay_run(Pipe *pipe, const Batch *batch, Arena *arena, Error *err);
 
+/* What share_run does, in its order, but a statement a row: names the row that fails. */
+PipeEnd replay_share(Pipe *pipe, const Batch *batch, int lane, Arena *arena, Error *err);
+
 #endif

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "apply/stream/plan.h"
 #include "common/clock.h"
 #include "tests/unit/apply/test_stream_rig.h"
 #include "tests/unit/runner.h"
@@ -363,71 +362,6 @@ START_TEST(stop_and_start)
 }
 END_TEST
 
-/* The lane of an int key that the stream sends as text. */
-static int
-lane_of(int id, int lanes)
-{
-	Plan plan = {.route = hash_bytes(slice_cstr("\"public\".\"lv\""), 0)};
-	char text[16];
-	uint8_t key[32];
-	uint32_t len = (uint32_t)snprintf(text, sizeof(text), "%d", id);
-
-	key[0] = 't';
-	memcpy(key + 1, &len, sizeof(len));
-	memcpy(key + 5, text, len);
-	return plan_lane(&plan, slice_of(key, 5 + len), lanes);
-}
-
-/*
- * A crash between the lanes' commits: one lane's share of a batch is taken back by hand,
- * with its progress row. The share holds each kind of net change, and P3 must bring back
- * exactly it: a row of another lane that were done again would be a duplicate or missing.
- */
-START_TEST(levels_after_crash)
-{
-	enum { LANES = 3, ROWS = 600 };
-	Rig rig;
-	int behind = _i;
-	int touched = 0;
-
-	rig_open(&rig, cluster, "CREATE TABLE lv (id int PRIMARY KEY, v int)",
-	         (RigOptions){.lanes = LANES});
-	rig_start(&rig);
-	db_exec(rig.source, "INSERT INTO lv SELECT i, 0 FROM generate_series(1, %d) i", ROWS);
-	rig_sync(&rig);
-	db_exec(rig.target, "CREATE SCHEMA saved; CREATE TABLE saved.lv AS TABLE lv;"
-	        "CREATE TABLE saved.progress AS TABLE pgbaton.progress");
-	/* One transaction, so one batch: updates, deletes, moved keys, inserts. */
-	db_exec(rig.source, "BEGIN; UPDATE lv SET v = v + 1 WHERE id <= 200;"
-	        "DELETE FROM lv WHERE id BETWEEN 201 AND 300;"
-	        "UPDATE lv SET id = id + 1000 WHERE id BETWEEN 301 AND 400;"
-	        "INSERT INTO lv SELECT i, 5 FROM generate_series(2000, 2100) i;"
-	        "SELECT pg_logical_emit_message(true, 'pgbaton', 'moved'); COMMIT");
-	Error err = ERROR_INIT;
-	ASSERT_OK(applier_wait_marker(rig.applier, "moved", deadline_in_ms(30000), &err));
-	rig_stop_applier(&rig);
-	for (int id = 1; id <= 2100; id++) {
-		if (lane_of(id, LANES) != behind)
-			continue;
-		db_exec(rig.target, "DELETE FROM lv WHERE id = %d;"
-		        "INSERT INTO lv SELECT * FROM saved.lv WHERE id = %d", id, id);
-		touched++;
-	}
-	ck_assert_int_gt(touched, 500);
-	db_exec(rig.target, "UPDATE pgbaton.progress p SET commit_lsn = s.commit_lsn,"
-	        " position = s.position FROM saved.progress s WHERE s.lane = p.lane AND p.lane = %d;"
-	        "DROP SCHEMA saved CASCADE", behind);
-	ck_assert_int_eq(db_int(rig.target, "SELECT count(DISTINCT commit_lsn) FROM pgbaton.progress"), 2);
-	/* Another lane count at once: it may change only after they are level (P4). */
-	rig_start_applier(&rig, 1 + behind);
-	rig_compare(&rig);
-	ck_assert_int_eq(db_int(rig.target, "SELECT count(*) FROM pgbaton.progress"), 1 + behind);
-	ck_assert_int_eq(db_int(rig.target, "SELECT count(DISTINCT (commit_lsn, position))"
-	                        " FROM pgbaton.progress"), 1);
-	rig_close(&rig);
-}
-END_TEST
-
 /* What is confirmed as durable reaches what was applied, without more work coming. */
 START_TEST(durable_when_idle)
 {
@@ -473,7 +407,6 @@ make(void)
 	tcase = tcase_create("stream_interrupted");
 	tcase_add_unchecked_fixture(tcase, start, stop);
 	tcase_set_timeout(tcase, 300);
-	tcase_add_loop_test(tcase, levels_after_crash, 0, 3);
 	tcase_add_loop_test(tcase, lost_sessions, 0, VARIANTS);
 	tcase_add_loop_test(tcase, stop_and_start, 0, VARIANTS);
 	suite_add_tcase(suite, tcase);
