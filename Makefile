@@ -12,6 +12,7 @@ TEST         ?=
 OPT          ?= -O2 -g
 FUZZ_SECONDS ?= 10
 KILLS        ?= 1000
+V            ?=
 comma        := ,
 
 # Every variant has a folder of its own: build, build/test, build/clang,
@@ -20,9 +21,13 @@ VARIANT := $(if $(findstring clang,$(CC)),/clang)$(if $(SAN),/san-$(subst $(comm
 TOP     := build$(VARIANT)
 BUILD   := $(TOP)$(if $(TEST),/test)
 
+# "CC common/arena.c" instead of the command line; V=1 shows that.
+Q   := $(if $(V),,@)
+say  = $(if $(V),,@printf '%-4s %s\n' $(1) '$(2)')
+
 # Not with other optimisations than the usual: the compilers then see paths that
 # do not exist (uninitialised, null), and warn of them.
-WERROR := $(if $(SAN)$(filter-out undefined default file,$(origin OPT)),,-Werror)
+WERROR := $(if $(filter-out undefined default file,$(origin OPT)),,-Werror)
 
 # Each warning has caught a real bug somewhere; -Wconversion stays off: the
 # wire formats need so many casts that it hides more than it shows.
@@ -60,8 +65,14 @@ libs_of  = $(foreach f,$(1),$(if $(filter $(f)/%,$(SRC)),$(BUILD)/lib$(f).a))
 LIBS    := $(call libs_of,proxy apply decoder protocol common)
 objects  = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
-# Objects that only a pattern rule asks for stay: they are not made again.
-.SECONDARY:
+# The lists of what a file is made from. They change only when their text does,
+# and what depends on one is then made again: a new source may be older than the
+# library it belongs to, a removed one leaves no trace at all.
+.PHONY: always
+$(BUILD)/%.list: always
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(LIST)' | cmp -s - $@ || printf '%s\n' '$(LIST)' >$@
+$(BUILD)/compile.list: LIST := $(CC) $(CPPFLAGS) $(CFLAGS)
 
 .PHONY: all
 all: $(if $(wildcard proxy/main.c),$(BUILD)/pgbaton) compile_commands.json ## build/pgbaton and compile_commands.json (the default)
@@ -74,23 +85,28 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  CC=clang  SAN=address,undefined  SAN=thread  OPT='-O0 -g3'  choose another build"
+	@echo "  V=1               show the command lines"
 	@echo "  unit-FOLDER       one folder's unit tests: unit-common, unit-protocol, ..."
 	@echo "  INTEGRATION=NAME  one integration program: tests/integration/test_NAME.c"
 	@echo "  CK_RUN_CASE=NAME, CK_FORK=no: Check's own choices, for one case and for a debugger"
 
 $(BUILD)/pgbaton: $(BUILD)/proxy/main.o $(LIBS)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 define folder_lib
-$(BUILD)/lib$(1).a: $$(call objects,$$(filter $(1)/%,$$(SRC)))
+$(BUILD)/lib$(1).list: LIST = $$(filter $(1)/%,$$(SRC))
+$(BUILD)/lib$(1).a: $$(call objects,$$(filter $(1)/%,$$(SRC))) $(BUILD)/lib$(1).list
+	$$(call say,AR,$$@)
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$$(Q)ar rcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach f,$(FOLDERS),$(eval $(call folder_lib,$(f))))
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/compile.list
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 ## --- tests ---
 
@@ -98,17 +114,21 @@ HARNESS     := $(wildcard tests/harness/*.c)
 HARNESS_LIB := $(BUILD)/libharness.a
 RUNNER      := $(BUILD)/tests/unit/runner.o
 
-$(HARNESS_LIB): $(call objects,$(HARNESS))
+$(BUILD)/libharness.list: LIST = $(HARNESS)
+$(HARNESS_LIB): $(call objects,$(HARNESS)) $(BUILD)/libharness.list
+	$(call say,AR,$@)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $(filter %.o,$^)
 # The binary that integration tests start is always the test variant.
 $(BUILD)/tests/harness/%.o: CPPFLAGS += -DHARNESS_PGBATON='"$(abspath $(TOP)/test/pgbaton)"'
 
 # Unit tests: one program for each tests/unit/FOLDER, from all its files. It is
 # linked with the folders its own folder may know, and with the harness.
 define unit_test
-$(BUILD)/unit-$(1): $$(call objects,$$(call find_c,tests/unit/$(1))) $$(RUNNER) $$(HARNESS_LIB) $$(call libs_of,$(2))
-	$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(CHECKLIBS)
+$(BUILD)/unit-$(1).list: LIST = $$(call find_c,tests/unit/$(1))
+$(BUILD)/unit-$(1): $$(call objects,$$(call find_c,tests/unit/$(1))) $$(RUNNER) $$(HARNESS_LIB) $$(call libs_of,$(2)) $(BUILD)/unit-$(1).list
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$(filter-out %.list,$$^) $$(LDLIBS) $$(CHECKLIBS)
 .PHONY: unit-$(1)
 unit-$(1): $(BUILD)/unit-$(1)
 	$(BUILD)/unit-$(1)
@@ -129,11 +149,13 @@ INTEGRATION ?=
 IT_ALL    := $(sort $(wildcard tests/integration/test_*.c))
 IT_HELP   := $(call objects,$(filter-out $(IT_ALL),$(call find_c,tests/integration)))
 IT_CHOSEN := $(if $(INTEGRATION),$(foreach n,$(INTEGRATION),tests/integration/test_$(patsubst test_%,%,$(n)).c),$(IT_ALL))
-IT_BINS   := $(patsubst tests/integration/%.c,$(BUILD)/integration/%,$(IT_CHOSEN))
+it_bins    = $(patsubst tests/integration/%.c,$(BUILD)/integration/%,$(1))
+IT_BINS   := $(call it_bins,$(IT_CHOSEN))
 
-$(BUILD)/integration/test_%: $(BUILD)/tests/integration/test_%.o $(IT_HELP) $(RUNNER) $(HARNESS_LIB) $(LIBS)
+$(call it_bins,$(IT_ALL)): $(BUILD)/integration/%: $(BUILD)/tests/integration/%.o $(IT_HELP) $(RUNNER) $(HARNESS_LIB) $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECKLIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECKLIBS)
 
 .PHONY: unit integration check test-binary unit-programs integration-programs
 unit: $(UNITS) ## all unit tests
@@ -180,13 +202,15 @@ coverage: ## unit tests with gcov; build/coverage/index.html
 # tests/fuzz/corpus/NAME, so that old findings stay tests.
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
-$(BUILD)/fuzz/replay_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/harness/fuzz/replay.o $(LIBS)
+$(FUZZERS:%=$(BUILD)/fuzz/replay_%): $(BUILD)/fuzz/replay_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/harness/fuzz/replay.o $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIBS)
+$(FUZZERS:%=$(BUILD)/fuzz/fuzz_%): $(BUILD)/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
 .PHONY: fuzz fuzz-run fuzz-replay
 fuzz-replay: $(addprefix $(BUILD)/fuzz/replay_,$(FUZZERS)) ## the fuzz targets over tests/fuzz/corpus
@@ -215,10 +239,12 @@ layers: ## fails when an #include points the wrong way
 	@tools/layers
 
 format: ## clang-format over all sources
-	clang-format -i $(ALL_C) $(ALL_H)
+	@clang-format -i $(ALL_C) $(ALL_H)
 
 format-check: ## fails when format would change something
-	clang-format --dry-run --Werror $(ALL_C) $(ALL_H)
+	@bad=; for file in $(ALL_C) $(ALL_H); do \
+	  clang-format "$$file" | cmp -s - "$$file" || bad="$$bad $$file"; \
+	done; [ -z "$$bad" ] || { echo "format-check: make format would change$$bad"; exit 1; }
 
 lint: ## cppcheck and shellcheck
 	cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
