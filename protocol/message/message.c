@@ -119,6 +119,7 @@ message_end(const ByteReader *r, const char *what, Error *err)
 	return error_set(err, ERROR_PROTOCOL, "the server's %s message is malformed", what);
 }
 
+/* clang-format off: a table */
 static const char **
 report_field(ServerReport *report, uint8_t code)
 {
@@ -144,6 +145,7 @@ report_field(ServerReport *report, uint8_t code)
 	default: return NULL; /* "frontends should silently ignore" them */
 	}
 }
+/* clang-format on */
 
 bool
 message_parse_report(Slice payload, ServerReport *out, Error *err)
