@@ -119,7 +119,7 @@ message_end(const ByteReader *r, const char *what, Error *err)
 	return error_set(err, ERROR_PROTOCOL, "the server's %s message is malformed", what);
 }
 
-/* clang-format off: a table */
+/* clang-format off */
 static const char **
 report_field(ServerReport *report, uint8_t code)
 {
