@@ -120,7 +120,8 @@ $(HARNESS_LIB): $(call objects,$(HARNESS)) $(BUILD)/libharness.list
 	@rm -f $@
 	$(Q)ar rcs $@ $(filter %.o,$^)
 # The binary that integration tests start is always the test variant.
-$(BUILD)/tests/harness/%.o: CPPFLAGS += -DHARNESS_PGBATON='"$(abspath $(TOP)/test/pgbaton)"'
+$(BUILD)/tests/harness/%.o: CPPFLAGS += -DHARNESS_PGBATON='"$(abspath $(TOP)/test/pgbaton)"' \
+                                        $(if $(SAN),-DHARNESS_SANITIZED)
 
 # Unit tests: one program for each tests/unit/FOLDER, from all its files. It is
 # linked with the folders its own folder may know, and with the harness.

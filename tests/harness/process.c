@@ -186,16 +186,44 @@ process_wait_output(Process *process, const char *text, int timeout_s)
 	}
 }
 
+/* What a sanitizer found fails the test, whether or not anybody asks for the
+ * exit code. */
+static void
+fail_on_report(Process *process)
+{
+	static const char *const marks[] = {"ERROR: AddressSanitizer", "ERROR: LeakSanitizer",
+	                                    "WARNING: ThreadSanitizer", "runtime error: "};
+	const char *text = process_stderr(process);
+
+	for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++)
+		if (strstr(text, marks[i]) != NULL)
+			abort_with_output(process, "has a sanitizer's report");
+}
+
+/* A sanitizer looks for leaks at the end of main only, so there the process is
+ * asked to end before it is made to. */
+static void
+end_process(Process *process)
+{
+#ifdef HARNESS_SANITIZED
+	kill(process->pid, SIGTERM);
+	kill(process->pid, SIGCONT); /* a fault point may have stopped it */
+	process_wait(process, 60);
+#else
+	kill(process->pid, SIGKILL);
+	waitpid(process->pid, NULL, 0);
+	watcher_drop_process(process->pid);
+#endif
+}
+
 void
 process_free(Process *process)
 {
 	if (process == NULL)
 		return;
-	if (!process_ended(process)) {
-		kill(process->pid, SIGKILL);
-		waitpid(process->pid, NULL, 0);
-		watcher_drop_process(process->pid);
-	}
+	if (!process_ended(process))
+		end_process(process);
+	fail_on_report(process);
 	scratch_dir_free(process->dir);
 	free(process->err);
 	free(process->out);

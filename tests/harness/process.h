@@ -31,7 +31,9 @@ const char *process_stderr(Process *process);
 /* Waits until the text is on stdout or stderr; fails when the program ends
  * without it or the time is over. */
 void process_wait_output(Process *process, const char *text, int timeout_s);
-/* Ends it with SIGKILL if it still runs, and frees. NULL: nothing. */
+/* Ends it with SIGKILL if it still runs (in a sanitizer's build with SIGTERM, so
+ * that leaks are seen), and frees. Fails when its stderr holds a sanitizer's
+ * report. NULL: nothing. */
 void process_free(Process *process);
 
 /* Start, wait, free. out (may be NULL) gets stdout followed by stderr; the

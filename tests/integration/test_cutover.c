@@ -195,7 +195,7 @@ START_TEST(moves_everything)
 	free(out);
 
 	/* What was switched off on the target is on again: triggers, identity ALWAYS. */
-	db_expect_error(c.target, "428C9", "INSERT INTO t (id, v) VALUES (-1, 'x')");
+	free(db_expect_error(c.target, "428C9", "INSERT INTO t (id, v) VALUES (-1, 'x')"));
 	ck_assert(db_true(c.target, "SELECT tgenabled = 'A' FROM pg_trigger WHERE tgname = 'note'"));
 	ck_assert_int_eq(db_int(c.target, "SELECT n FROM counted"),
 	                 db_int(c.source, "SELECT count(*) FROM t"));
