@@ -41,15 +41,21 @@ arena_new(size_t block_size)
 	return arena;
 }
 
-static void
-free_blocks_but(Arena *arena, const Block *keep)
+void
+arena_reset(Arena *arena)
 {
+	Block *first = arena->first;
+
 	for (Block *block = arena->blocks; block != NULL;) {
 		Block *next = block->next;
-		if (block != keep)
+		if (block != first)
 			free(block);
 		block = next;
 	}
+	first->next = NULL;
+	first->used = 0;
+	arena->blocks = first;
+	arena->handed_out = 0;
 }
 
 void
@@ -57,18 +63,9 @@ arena_free(Arena *arena)
 {
 	if (arena == NULL)
 		return;
-	free_blocks_but(arena, NULL);
+	arena_reset(arena);
+	free(arena->first);
 	free(arena);
-}
-
-void
-arena_reset(Arena *arena)
-{
-	free_blocks_but(arena, arena->first);
-	arena->blocks = arena->first;
-	arena->first->next = NULL;
-	arena->first->used = 0;
-	arena->handed_out = 0;
 }
 
 void *

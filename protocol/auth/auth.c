@@ -77,16 +77,16 @@ parse_require_auth(const char *text, unsigned *allowed, Error *err)
 	while (true) {
 		size_t len = strcspn(text, ",");
 		Slice name = slice_of(text, len);
-		int not = len > 0 && text[0] == '!';
-		if (not)
+		int inverted = len > 0 && text[0] == '!';
+		if (inverted)
 			name = slice_of(text + 1, len - 1);
 		unsigned bit = method_bit(name);
 		if (bit == 0)
 			return error_set(err, ERROR_CONFIG, "require_auth names an unknown method");
-		if (negated >= 0 && negated != not)
+		if (negated >= 0 && negated != inverted)
 			return error_set(err, ERROR_CONFIG,
 			                 "require_auth cannot mix methods with and without \"!\"");
-		negated = not;
+		negated = inverted;
 		named |= bit;
 		if (text[len] == '\0')
 			break;
