@@ -1,0 +1,270 @@
+/*
+ * Random transactions on a few rows, so that nearly every one collides with the ones
+ * before it: keys that are deleted and come back, unique values that change owners,
+ * rows that swap keys, duplicates without a key. Bursts pile up in front of a paused
+ * or killed pgbaton and are then applied in large batches by 1 to 4 lanes; at each
+ * marker source and target must be equal.
+ *
+ * One session writes, so the seed decides all that reaches the source:
+ * PGBATON_SEED=N CK_RUN_CASE=random repeats it. RANDOM_ROUNDS=N for longer.
+ */
+#include <check.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/bytes.h"
+#include "common/clock.h"
+#include "tests/harness/compare.h"
+#include "tests/harness/db.h"
+#include "tests/harness/pgbaton.h"
+#include "tests/integration/workload.h"
+#include "tests/integration/workload_sql.h"
+#include "tests/unit/runner.h"
+
+enum { LANES = 4, ROUNDS = 12, BURST = 120, EQUAL_WITHIN_S = 60 };
+
+static const char schema[] =
+	"CREATE TABLE k (id int PRIMARY KEY, a int, b text);"
+	"CREATE TABLE u (id int PRIMARY KEY, a int UNIQUE, b int UNIQUE);"
+	"CREATE TABLE d (id int PRIMARY KEY, a int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
+	"CREATE TABLE e (id int PRIMARY KEY, r int4range, EXCLUDE USING gist (r WITH &&));"
+	"CREATE TABLE c (x text, y int, v int[], PRIMARY KEY (y, x));"
+	"CREATE TABLE f (a int, b text, j json, n numeric);"
+	"CREATE TABLE big (id int PRIMARY KEY, t text, v int);"
+	"ALTER TABLE big ALTER t SET STORAGE EXTERNAL;"
+	"CREATE TABLE parent (id int PRIMARY KEY);"
+	"CREATE TABLE child (id int PRIMARY KEY,"
+	" p int REFERENCES parent ON UPDATE CASCADE ON DELETE CASCADE);"
+	"CREATE TABLE part (id int, z int, v int, PRIMARY KEY (id, z)) PARTITION BY LIST (z);"
+	"CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1);"
+	"CREATE TABLE part2 PARTITION OF part FOR VALUES IN (2, NULL);"
+	"CREATE TABLE part_rest PARTITION OF part DEFAULT;"
+	"INSERT INTO u SELECT g, g, g FROM generate_series(1, 8) g;"
+	"INSERT INTO d SELECT g, g FROM generate_series(1, 8) g;"
+	"INSERT INTO e SELECT g, int4range(g * 4, g * 4 + 3) FROM generate_series(1, 8) g;"
+	"INSERT INTO big SELECT g, repeat(md5(g::text), 120), 0 FROM generate_series(1, 4) g;";
+
+static const char *const statements[] = {
+	"INSERT INTO k VALUES ({6}, {9}, 'x{9}') ON CONFLICT (id) DO UPDATE SET b = 'again'",
+	"INSERT INTO k SELECT {6}, 0, NULL ON CONFLICT DO NOTHING",
+	"DELETE FROM k WHERE id = {6}",
+	"UPDATE k SET a = a + 1 WHERE id <= {6}",
+	"UPDATE k SET id = {6} WHERE id = {6} AND NOT EXISTS (SELECT FROM k WHERE id < 0)",
+	"UPDATE k SET id = -id",
+	"UPDATE k SET b = NULL, a = {9} WHERE id = {6}",
+	"UPDATE u SET a = NULL WHERE id = {8}",
+	"UPDATE u SET a = {8} WHERE id = {8}",
+	"UPDATE u SET b = {9} WHERE id = {8}",
+	"DELETE FROM u WHERE a = {8}",
+	"INSERT INTO u VALUES ({8}, {8}, {9})",
+	"UPDATE u SET id = id + 8 WHERE id = {8}",
+	"UPDATE u SET id = id - 8 WHERE id = 8 + {8}",
+	"UPDATE u SET a = -a, b = -b WHERE id % 2 = 0",
+	"UPDATE d SET a = 9 - a",
+	"UPDATE d SET a = CASE a WHEN 8 THEN 1 ELSE a + 1 END",
+	"UPDATE d SET id = id + 100 WHERE id = {8}",
+	"UPDATE d SET id = id - 100 WHERE id = 100 + {8}",
+	"UPDATE e SET r = int4range({30}, {30} + 30) WHERE id = {8}",
+	"UPDATE e SET r = int4range(lower(r), lower(r) + {3}) WHERE id = {8}",
+	"DELETE FROM e WHERE id = {8}",
+	"INSERT INTO e SELECT {8}, int4range(a, a + 2) FROM (SELECT {40} AS a) x",
+	"UPDATE e SET r = int4range(lower(r) + 100, upper(r) + 100) WHERE lower(r) < 50 AND id <= {8}",
+	"UPDATE e SET r = int4range(lower(r) - 100, upper(r) - 100) WHERE lower(r) >= 100 AND id <= "
+	"{8}",
+	"INSERT INTO c VALUES ('{3}', {3}, '{{1},{2}}') ON CONFLICT DO NOTHING",
+	"UPDATE c SET x = '{3}' WHERE x = '{3}' AND y = {3}",
+	"UPDATE c SET v = v || {9} WHERE y = {3} AND coalesce(array_length(v, 1), 0) < 4",
+	"DELETE FROM c WHERE y = {3}",
+	"INSERT INTO f SELECT {2}, 'd', '[{2}]', {2} FROM generate_series(1, {3})",
+	"INSERT INTO f VALUES ({2}, NULL, NULL, 1.0), ({2}, NULL, NULL, 1.00)",
+	"UPDATE f SET b = 'e{2}' WHERE ctid = (SELECT min(ctid::text)::tid FROM f)",
+	"UPDATE f SET a = {2}, j = '{}' WHERE a = {2} AND b = 'd'",
+	"DELETE FROM f WHERE ctid = (SELECT max(ctid::text)::tid FROM f)",
+	"DELETE FROM f WHERE a = {2} AND n = {2}",
+	"DELETE FROM f WHERE (SELECT count(*) FROM f) > 60",
+	"UPDATE big SET v = v + 1 WHERE id = {4}",
+	"UPDATE big SET t = repeat(md5('{99}'), {150}) WHERE id = {4}",
+	"UPDATE big SET id = -id WHERE abs(id) = {4}",
+	"DELETE FROM big WHERE id = {4}; INSERT INTO big VALUES ({9}, repeat('y{9}', 3000), {9})",
+	"INSERT INTO big SELECT id + 4, t, v FROM big WHERE id = {4}",
+	"DELETE FROM big WHERE id > 4",
+	"INSERT INTO parent VALUES ({6}) ON CONFLICT DO NOTHING",
+	"INSERT INTO child SELECT {9}, {6}",
+	"UPDATE parent SET id = id + 10 WHERE id = {6}",
+	"UPDATE parent SET id = id - 10 WHERE id = 10 + {6}",
+	"DELETE FROM parent WHERE id % 10 = {6}",
+	"DELETE FROM child WHERE id = {9}",
+	"INSERT INTO part VALUES ({6}, {3}, 0)",
+	"UPDATE part SET z = {4} WHERE id = {6}",
+	"UPDATE part SET v = v + 1",
+	"DELETE FROM part WHERE id = {6}",
+	/* many rows at once */
+	"INSERT INTO k SELECT g, g, 'many' FROM generate_series(100, 100 + {300}) g"
+	" ON CONFLICT DO NOTHING",
+	"DELETE FROM k WHERE id >= 100",
+};
+
+/* These end what the others collide in: rarer. */
+static const char *const truncates[] = {
+	"TRUNCATE k", "TRUNCATE f, c", "TRUNCATE parent CASCADE", "TRUNCATE part1", "TRUNCATE e",
+};
+
+static void
+append_statement(Buffer *sql, uint64_t *random)
+{
+	bool rare = random_below(random, 60) == 0;
+	const char
+		*text = rare ? truncates[random_below(random, sizeof(truncates) / sizeof(truncates[0]))]
+	                 : statements[random_below(random, sizeof(statements) / sizeof(statements[0]))];
+	char *filled = sql_fill(text, random);
+
+	/* A statement that collides is as if it had not been. */
+	buffer_printf(sql,
+	              "BEGIN\n%s;\n%sEXCEPTION WHEN integrity_constraint_violation OR data_exception"
+	              " THEN NULL; WHEN raise_exception THEN NULL;\nEND;\n",
+	              filled, random_below(random, 8) == 0 ? "RAISE EXCEPTION 'back';\n" : "");
+	free(filled);
+}
+
+/* 1 to 6 statements, each in a sub-transaction. */
+static void
+run_transaction(PGconn *conn, uint64_t *random)
+{
+	Buffer sql = BUFFER_INIT;
+	char sqlstate[6];
+
+	buffer_put_text(&sql, "DO $do$ BEGIN\n");
+	for (uint64_t n = 1 + random_below(random, 6); n > 0; n--)
+		append_statement(&sql, random);
+	buffer_put_text(&sql, "END $do$");
+	/* What is checked at the commit may refuse it as a whole. */
+	if (!db_try(conn, sqlstate, "%s", buffer_cstr(&sql)) && sqlstate[0] != '2')
+		ck_abort_msg("SQLSTATE %s: %s", sqlstate, buffer_cstr(&sql));
+	buffer_free(&sql);
+}
+
+typedef struct {
+	Cluster *source_cluster;
+	Cluster *target_cluster;
+	PGconn *source;
+	PGconn *target;
+	Pgbaton *p;
+	uint64_t seed;
+	uint64_t random;
+	int lanes;
+} Case;
+
+static void
+open_case(Case *c, int lanes)
+{
+	char lanes_text[8];
+	const char *args[] = {"--lanes", lanes_text, NULL};
+
+	*c = (Case){.lanes = lanes, .seed = workload_seed()};
+	c->random = c->seed + (uint64_t)lanes;
+	snprintf(lanes_text, sizeof(lanes_text), "%d", lanes);
+	c->source_cluster = cluster_start(&(ClusterOptions){.name = "source"});
+	c->target_cluster = cluster_start(&(ClusterOptions){.name = "target"});
+	c->source = db_connect(c->source_cluster, NULL);
+	c->target = db_connect(c->target_cluster, NULL);
+	db_exec(c->source, "%s", schema);
+	c->p = pgbaton_start(&(PgbatonOptions){.source = cluster_uri(c->source_cluster, NULL),
+	                                       .target = cluster_uri(c->target_cluster, NULL),
+	                                       .args = args});
+}
+
+static void
+close_case(Case *c)
+{
+	pgbaton_free(c->p);
+	PQfinish(c->source);
+	PQfinish(c->target);
+	cluster_free(c->source_cluster);
+	cluster_free(c->target_cluster);
+}
+
+static void
+burst(Case *c)
+{
+	for (uint64_t n = 1 + random_below(&c->random, BURST); n > 0; n--)
+		run_transaction(c->source, &c->random);
+}
+
+/* Nobody writes: the target has to become what the source is. */
+static void
+wait_equal(Case *c, int round)
+{
+	int64_t deadline = deadline_in_ms(EQUAL_WITHIN_S * 1000);
+	Buffer report = BUFFER_INIT;
+
+	while (!databases_equal(c->source, c->target, NULL, &report)) {
+		if (deadline_left_ms(deadline) == 0 || pgbaton_ended(c->p)) {
+			fprintf(stderr, "--- log of pgbaton\n%s---\n%s---\n", pgbaton_log(c->p),
+			        buffer_cstr(&report));
+			ck_abort_msg("PGBATON_SEED=%llu, %d lanes, round %d: not equal: %.1200s",
+			             (unsigned long long)c->seed, c->lanes, round, buffer_cstr(&report));
+		}
+		buffer_reset(&report);
+		poll(NULL, 0, 30);
+	}
+	buffer_free(&report);
+}
+
+static void
+kill_and_resume(Case *c)
+{
+	pgbaton_stop(c->p, SIGKILL);
+	if (random_below(&c->random, 2) == 0)
+		burst(c);
+	pgbaton_again(c->p);
+}
+
+static void
+pause_and_resume(Case *c)
+{
+	pgbaton_wait_state(c->p, "following", 60);
+	ck_assert_int_eq(pgbaton_cli(c->p, NULL, 30, "pause", NULL), 0);
+	burst(c);
+	burst(c);
+	ck_assert_int_eq(pgbaton_cli(c->p, NULL, 30, "resume", NULL), 0);
+}
+
+START_TEST(few_rows_many_conflicts)
+{
+	const char *rounds = getenv("RANDOM_ROUNDS");
+	Case c;
+
+	open_case(&c, _i);
+	burst(&c); /* during the copy */
+	for (int round = 0; round < (rounds != NULL ? atoi(rounds) : ROUNDS); round++) {
+		burst(&c);
+		switch (random_below(&c.random, 4)) {
+		case 0:
+			kill_and_resume(&c);
+			break;
+		case 1:
+			pause_and_resume(&c);
+			break;
+		default:
+			break;
+		}
+		wait_equal(&c, round);
+	}
+	close_case(&c);
+}
+END_TEST
+
+static Suite *
+make(void)
+{
+	Suite *suite = suite_create("random");
+	TCase *tcase = tcase_create("random");
+
+	tcase_add_loop_test(tcase, few_rows_many_conflicts, 1, LANES + 1);
+	tcase_set_timeout(tcase, getenv("RANDOM_ROUNDS") != NULL ? 86400 : 240);
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+TEST_SUITE(make)
