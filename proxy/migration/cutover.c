@@ -25,7 +25,8 @@
 enum {
 	ATTEMPTS = 3,
 	ATTEMPT_PAUSE_MS = 1000,
-	FIRST_DRAIN_MS = 60000,
+	FIRST_DRAIN_MS = 60000,    /* for all drains before the hold */
+	QUICK_DRAIN_MS = 250,      /* what the hold may then take about again */
 	FENCE_PATIENCE_MS = 10000, /* for triggers that could not be made ahead of time */
 	UNDO_PATIENCE_MS = 30000,
 	LOOKUP_PAUSE_MS = 200
@@ -100,6 +101,26 @@ set_journal(Migration *m, Journal journal, Error *err)
 	return ok;
 }
 
+/*
+ * What is behind now need not be drained while writers wait. A long drain leaves behind what
+ * was written during it, so it is drained again until there is next to nothing; when the
+ * source writes as fast as the target applies, the last one has to do.
+ */
+static bool
+drain_before_hold(Migration *m, Error *err)
+{
+	int64_t deadline_ms = deadline_in_ms(FIRST_DRAIN_MS);
+
+	for (;;) {
+		int64_t start_us = clock_mono_us();
+		if (!phase_drain_to_marker(m, deadline_ms, err))
+			return error_add_context(err, "draining before the hold");
+		if (ms_since(start_us) < QUICK_DRAIN_MS ||
+		    deadline_left_ms(deadline_ms) < FIRST_DRAIN_MS / 2)
+			return true;
+	}
+}
+
 static bool
 prepare(Cutover *c, Error *err)
 {
@@ -113,9 +134,8 @@ prepare(Cutover *c, Error *err)
 	if (!refuse_ddl(m, err) || !source_fence_prepare(&setup, err) ||
 	    !target_refresh_matviews(m->target, m->catalog, err))
 		return false;
-	/* What is behind now need not be drained while writers wait. */
-	if (!phase_drain_to_marker(m, deadline_in_ms(FIRST_DRAIN_MS), err))
-		return error_add_context(err, "draining before the hold");
+	if (!drain_before_hold(m, err))
+		return false;
 	c->now.prepare_ms = ms_since(start_us);
 	return true;
 }
@@ -380,7 +400,7 @@ cutover_run(Migration *m, const MigrationRequest *request, Error *err)
 		if (!stop_sleep_ms(m->stop, clock_jitter_ms(ATTEMPT_PAUSE_MS * c.now.attempts), err))
 			break;
 		c.held_since_us = 0;
-		ok = phase_drain_to_marker(m, deadline_in_ms(FIRST_DRAIN_MS), err);
+		ok = drain_before_hold(m, err);
 	}
 	sql_close(c.switcher);
 	sql_close(c.fence);
