@@ -250,7 +250,7 @@ format-check: ## fails when format would change something
 lint: ## cppcheck and shellcheck
 	cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=missingIncludeSystem -D_GNU_SOURCE -I. $(SRC) $(wildcard proxy/main.c)
-	shellcheck $(shell grep -lE '^#!.*(ba)?sh' tools/* .ci/* bench/* 2>/dev/null)
+	shellcheck -x -P SCRIPTDIR $(shell grep -lE '^#!.*(ba)?sh' tools/* .ci/* bench/* 2>/dev/null)
 
 # One entry a source file, for editors and clang tools.
 compile_commands.json: Makefile $(ALL_C)
