@@ -243,9 +243,8 @@ format: ## clang-format over all sources
 	@clang-format -i $(ALL_C) $(ALL_H)
 
 format-check: ## fails when format would change something
-	@bad=; for file in $(ALL_C) $(ALL_H); do \
-	  clang-format "$$file" | cmp -s - "$$file" || bad="$$bad $$file"; \
-	done; [ -z "$$bad" ] || { echo "format-check: make format would change$$bad"; exit 1; }
+	@bad=$$(clang-format --dry-run $(ALL_C) $(ALL_H) 2>&1 | sed -n 's/^\([^: ]*\):.*/\1/p' | LC_ALL=C sort -u); \
+	[ -z "$$bad" ] || { echo 'format-check: make format would change' $$bad; exit 1; }
 
 lint: ## cppcheck and shellcheck
 	cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
