@@ -41,6 +41,7 @@ static const char schema[] =
 	"CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1);"
 	"CREATE TABLE part2 PARTITION OF part FOR VALUES IN (2, NULL);"
 	"CREATE TABLE part_rest PARTITION OF part DEFAULT;"
+	"CREATE TABLE mark (round int PRIMARY KEY);"
 	"INSERT INTO u SELECT g, g, g FROM generate_series(1, 8) g;"
 	"INSERT INTO d SELECT g, g FROM generate_series(1, 8) g;"
 	"INSERT INTO e SELECT g, int4range(g * 4, g * 4 + 3) FROM generate_series(1, 8) g;"
@@ -192,10 +193,20 @@ burst(Case *c)
 		run_transaction(c->source, &c->random);
 }
 
-/* Nobody writes: the target has to become what the source is. */
+/*
+ * Nobody writes: the target has to become what the source is. The comparison begins when
+ * the round's last row has come: a TRUNCATE that is still under way would take its locks
+ * in another order.
+ */
 static void
 wait_equal(Case *c, int round)
 {
+	char sql[80];
+
+	db_exec(c->source, "INSERT INTO mark VALUES (%d)", round);
+	snprintf(sql, sizeof(sql), "SELECT EXISTS (SELECT FROM mark WHERE round = %d)", round);
+	pgbaton_wait_state(c->p, "following", EQUAL_WITHIN_S);
+	db_wait_until(c->target, sql, EQUAL_WITHIN_S);
 	int64_t deadline = deadline_in_ms(EQUAL_WITHIN_S * 1000);
 	Buffer report = BUFFER_INIT;
 
