@@ -8,8 +8,8 @@ complain(const PgoRelation *relation, const char *column, const char *what, Erro
 	error_set(err, ERROR_CONFIG, "column \"%s\" of table %s.%s %s", column, relation->schema,
 	          relation->name, what);
 	return error_set_hint(err, "the source's schema changed while it was being migrated: make the "
-	                           "same change on the target and start again with \"pgbaton "
-	                           "resume\"; see the documentation on schema changes");
+	                           "same change on the target, then end it and start pgbaton again "
+	                           "with the same arguments: it reads both catalogues at its start");
 }
 
 static int

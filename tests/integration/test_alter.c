@@ -1,0 +1,212 @@
+/*
+ * The source's schema changes while its rows are followed: what goes on by itself, and what
+ * stops with the column named and goes on when pgbaton is started again (it reads both
+ * catalogues only then). Nothing is lost either way.
+ */
+#include <check.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "tests/harness/compare.h"
+#include "tests/harness/db.h"
+#include "tests/harness/pgbaton.h"
+#include "tests/unit/runner.h"
+
+static Cluster *source_cluster;
+static Cluster *target_cluster;
+
+static void
+start_clusters(void)
+{
+	source_cluster = cluster_start(&(ClusterOptions){.name = "source"});
+	target_cluster = cluster_start(&(ClusterOptions){.name = "target"});
+}
+
+static void
+stop_clusters(void)
+{
+	cluster_free(source_cluster);
+	cluster_free(target_cluster);
+}
+
+typedef struct {
+	PGconn *source;
+	PGconn *target;
+	Pgbaton *p;
+	int steps; /* rows in the table step */
+	int written;
+} Case;
+
+static void
+case_open(Case *c, const char *name)
+{
+	char source_uri[160];
+	char target_uri[160];
+
+	memset(c, 0, sizeof(*c));
+	db_create(source_cluster, name);
+	db_create(target_cluster, name);
+	snprintf(source_uri, sizeof(source_uri), "%s", cluster_uri(source_cluster, name));
+	snprintf(target_uri, sizeof(target_uri), "%s", cluster_uri(target_cluster, name));
+	c->source = db_connect_uri(source_uri);
+	c->target = db_connect_uri(target_uri);
+	db_exec(c->source, "CREATE TABLE keyed (id int PRIMARY KEY, a text, b int);"
+	        "CREATE TABLE bare (a text, b int); CREATE TABLE step (id int PRIMARY KEY);"
+	        "INSERT INTO keyed SELECT i, 'a', i FROM generate_series(1, 500) i;"
+	        "INSERT INTO bare SELECT 'a', i %% 9 FROM generate_series(1, 100) i");
+	const char *args[] = {"--name", name, NULL};
+	c->p = pgbaton_start(
+		&(PgbatonOptions){.source = source_uri, .target = target_uri, .args = args});
+	pgbaton_wait_state(c->p, "following", 60);
+}
+
+static void
+case_close(Case *c)
+{
+	pgbaton_free(c->p);
+	PQfinish(c->source);
+	PQfinish(c->target);
+}
+
+/* a: the name of the text column by now. */
+static void
+write_some(Case *c, const char *a)
+{
+	int n = ++c->written;
+
+	db_exec(c->source, "INSERT INTO keyed (id, %s) VALUES (%d, 'x'); UPDATE keyed SET %s = 'w%d'"
+	        " WHERE id %% 3 = %d; DELETE FROM keyed WHERE id = %d;"
+	        "INSERT INTO bare (%s) VALUES ('y'), ('y'); UPDATE bare SET %s = 'z%d' WHERE %s = 'y'",
+	        a, 1000 + n, a, n, n % 3, n, a, a, n, a);
+}
+
+/* A batch begins when the one before is committed on all lanes. */
+static void
+case_sync(Case *c)
+{
+	char sql[80];
+
+	for (int i = 0; i < 2; i++) {
+		db_exec(c->source, "INSERT INTO step VALUES (%d)", ++c->steps);
+		snprintf(sql, sizeof(sql), "SELECT count(*) = 1 FROM step WHERE id = %d", c->steps);
+		db_wait_until(c->target, sql, 30);
+	}
+}
+
+static void
+case_equal(Case *c, const char *name)
+{
+	case_sync(c);
+	compare_databases(c->source, c->target, &(CompareOptions){.own_schema = name});
+}
+
+/* It has stopped, and says which column. */
+static void
+wait_failed(Case *c, const char *column)
+{
+	int64_t deadline = deadline_in_ms(30000);
+	char *error = NULL;
+	bool failed = false;
+
+	while (!failed) {
+		char *state = pgbaton_status_text(c->p, "state");
+		failed = strcmp(state, "failed") == 0;
+		free(state);
+		ck_assert_msg(failed || deadline_left_ms(deadline) > 0, "goes on\n%s", pgbaton_log(c->p));
+		poll(NULL, 0, failed ? 0 : 10);
+	}
+	error = pgbaton_status_text(c->p, "error.message");
+	ck_assert_msg(strstr(error, column) != NULL, "%s", error);
+	ck_assert_ptr_nonnull(strstr(pgbaton_log(c->p), "start pgbaton again"));
+	free(error);
+}
+
+static void
+start_again(Case *c)
+{
+	pgbaton_stop(c->p, SIGTERM);
+	pgbaton_again(c->p);
+	pgbaton_wait_state(c->p, "following", 60);
+}
+
+/* The target knows the column before the first row has it. */
+START_TEST(add_column)
+{
+	static const char ddl[] = "ALTER TABLE keyed ADD COLUMN c int DEFAULT 7;"
+	                          "ALTER TABLE bare ADD COLUMN c text";
+	Case c;
+
+	case_open(&c, "adds");
+	write_some(&c, "a");
+	db_exec(c.target, "%s", ddl);
+	write_some(&c, "a");
+	case_sync(&c);
+	db_exec(c.source, "%s", ddl);
+	write_some(&c, "a");
+	db_exec(c.source, "UPDATE keyed SET c = id WHERE id %% 2 = 0; INSERT INTO bare VALUES ('n', 1, 'c')");
+	wait_failed(&c, "\"c\"");
+	start_again(&c);
+	case_equal(&c, "adds");
+	write_some(&c, "a");
+	case_equal(&c, "adds");
+	case_close(&c);
+}
+END_TEST
+
+/* The source stops sending the column; the target keeps it until nothing names it any more. */
+START_TEST(drop_column)
+{
+	static const char ddl[] = "ALTER TABLE keyed DROP COLUMN b; ALTER TABLE bare DROP COLUMN b";
+	Case c;
+
+	case_open(&c, "drops");
+	write_some(&c, "a");
+	db_exec(c.source, "%s", ddl);
+	write_some(&c, "a");
+	case_sync(&c);
+	db_exec(c.target, "%s", ddl);
+	write_some(&c, "a");
+	case_equal(&c, "drops");
+	case_close(&c);
+}
+END_TEST
+
+START_TEST(rename_column)
+{
+	static const char ddl[] = "ALTER TABLE keyed RENAME a TO renamed; ALTER TABLE bare RENAME a TO renamed";
+	Case c;
+
+	case_open(&c, "renames");
+	write_some(&c, "a");
+	db_exec(c.source, "%s", ddl);
+	write_some(&c, "renamed");
+	wait_failed(&c, "\"renamed\"");
+	/* What came before it is applied. */
+	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM keyed WHERE id = 1001"), 1);
+	db_exec(c.target, "%s", ddl);
+	start_again(&c);
+	write_some(&c, "renamed");
+	case_equal(&c, "renames");
+	case_close(&c);
+}
+END_TEST
+
+static Suite *
+make(void)
+{
+	Suite *suite = suite_create("alter");
+	TCase *tcase = tcase_create("alter");
+
+	tcase_add_unchecked_fixture(tcase, start_clusters, stop_clusters);
+	tcase_set_timeout(tcase, 120);
+	tcase_add_test(tcase, add_column);
+	tcase_add_test(tcase, drop_column);
+	tcase_add_test(tcase, rename_column);
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+
+TEST_SUITE(make)
