@@ -312,12 +312,13 @@ START_TEST(copy_in_fails)
 			ck_assert(wire_copy_in_start(to, "COPY narrow FROM STDIN", &err));
 			while (!failed && !done) {
 				ck_assert(wire_copy_out_next(from, &frames, &messages, &done, &rows, &err));
-				if (frames.len > cut)
-					failed = !wire_copy_in_frames(to, slice_of(frames.data, frames.len - cut),
-					                              &err);
-				if (!failed && cut > 0 && frames.len > cut)
+				/* Frames come as the network cuts them: some are shorter than the cut. */
+				size_t head = frames.len > cut ? frames.len - cut : frames.len;
+				if (head > 0)
+					failed = !wire_copy_in_frames(to, slice_of(frames.data, head), &err);
+				if (!failed && head < frames.len)
 					failed = !wire_copy_in_frames(
-						to, slice_of(frames.data + frames.len - cut, cut), &err);
+						to, slice_of(frames.data + head, frames.len - head), &err);
 			}
 			ck_assert(failed);
 			ck_assert_msg(err.class == ERROR_SQL, "%s", fixture_text(&err));
