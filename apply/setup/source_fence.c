@@ -63,7 +63,8 @@ fenced_list(const Catalog *catalog)
 
 /* ---- prepared ahead of time ---- */
 
-/* Says where the database has gone, without user or password. */
+/* Says where the database has gone, without user or password. Lets nobody through but the way
+ * back, which says who it is by the setting pgbaton.writer. */
 static bool
 make_function(const SourceSetup *setup, Error *err)
 {
@@ -74,7 +75,9 @@ make_function(const SourceSetup *setup, Error *err)
 	                         PQhost(target), PQport(target));
 
 	/* format() in the body would read % in a name; a literal does not. */
-	buffer_put_text(&body, "BEGIN RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE ="
+	buffer_printf(&body, "BEGIN IF pg_catalog.current_setting('pgbaton.writer', true) = '%s' THEN"
+	              " RETURN NULL; END IF; ", setup->ledger->id);
+	buffer_put_text(&body, "RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE ="
 	                " 'this database has moved: ' || TG_OP || ' on ' || TG_TABLE_SCHEMA || '.'"
 	                " || TG_TABLE_NAME || ' is refused here', HINT = ");
 	sql_put_literal(&body, where);
@@ -366,6 +369,8 @@ put_switch(const char *schema, const char *relation, const char *verb, const Led
 	buffer_printf(sql, " %s TRIGGER \"%s_fence\";", verb, ledger->name);
 }
 
+/* ALWAYS: sessions with session_replication_role = replica (loaders, other tools that
+ * replicate into the source) are writers like the others. */
 bool
 source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog, Error *err)
 {
@@ -374,7 +379,7 @@ source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog, Er
 	Buffer sql = BUFFER_INIT;
 
 	for (size_t i = 0; i < list.count; i++)
-		put_switch(list.items[i].schema, list.items[i].name, "ENABLE", ledger, &sql);
+		put_switch(list.items[i].schema, list.items[i].name, "ENABLE ALWAYS", ledger, &sql);
 	buffer_put_text(&sql, SILENCE_UNTIL_DEADLINE);
 	bool ok = sql_exec(fence, &failure, buffer_cstr(&sql));
 	buffer_free(&sql);

@@ -340,9 +340,14 @@ START_TEST(fence_holds_writers_and_refuses_them_afterwards)
 		ck_assert_ptr_nonnull(strstr(message, "this database has moved"));
 		free(message);
 	}
-	/* The way back writes as a replica. */
-	db_exec(bench.app, "SET session_replication_role = replica; INSERT INTO pk VALUES (1);"
-	        " DELETE FROM pk; RESET session_replication_role");
+	/* A session that replicates is no exception; only the way back is, by its setting. */
+	db_exec(bench.app, "SET session_replication_role = replica");
+	free(db_expect_error(bench.app, "25006", "INSERT INTO pk VALUES (1)"));
+	free(db_expect_error(bench.app, "25006", "TRUNCATE part"));
+	db_exec(bench.app, "SET pgbaton.writer = 'someone'");
+	free(db_expect_error(bench.app, "25006", "INSERT INTO pk VALUES (1)"));
+	db_exec(bench.app, "SET pgbaton.writer = '%s'; INSERT INTO pk VALUES (1); DELETE FROM pk;"
+	        "RESET session_replication_role; RESET pgbaton.writer", bench.ledger.id);
 	ASSERT_OK(source_fence_state(bench.source, &bench.ledger, &on, &err));
 	ck_assert(on);
 	ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
