@@ -343,7 +343,7 @@ const ConfigOption config_options[] = {
 	 "online: copy, then follow until the cutover; offline: copy and end (default online)"},
 	{"schema", "HOW", false, true, FOR_SETUP, set_schema,
 	 "copy: create it on the target; none: it is already there (default copy)"},
-	{"no-owner", NULL, false, true, FOR_RUN, set_no_owner,
+	{"no-owner", NULL, false, true, FOR_SETUP, set_no_owner,
 	 "the objects on the target belong to the user that connects"},
 	{"include-table", "PATTERN", false, true, FOR_SETUP, set_include,
 	 "move only these, schema.table with * and ? (repeatable; default all)"},

@@ -201,6 +201,42 @@ check_roles(Check *check)
 	PQclear(theirs);
 }
 
+/* ALTER ... OWNER TO on the target wants membership; SET is an option of its own from 16 on.
+ * Owners that the target does not have are a finding already: then nobody's are restored. */
+static void
+check_memberships(Check *check)
+{
+	const char *right = sql_server_version(check->target) >= 160000 ? "SET" : "MEMBER";
+	const char *user = check_quoted(check, PQuser(sql_pgconn(check->target)));
+	PGresult *owners = check_ask(check, check->source, "owners",
+		"SELECT DISTINCT r.rolname FROM pg_catalog.pg_class c"
+		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" JOIN pg_catalog.pg_roles r ON r.oid = c.relowner"
+		" WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_'"
+		" AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT 1 FROM"
+		" pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_class'::regclass"
+		" AND x.objid = c.oid AND x.deptype = 'e') ORDER BY 1");
+	PGresult *roles = owners == NULL ? NULL : check_askf(check, check->target, "roles",
+		"SELECT rolname, pg_catalog.pg_has_role(oid, '%s') FROM pg_catalog.pg_roles", right);
+	int rows = roles != NULL ? PQntuples(owners) : 0;
+
+	for (int i = 0; i < rows; i++) {
+		if (row_of(roles, PQgetvalue(owners, i, 0)) < 0)
+			rows = 0;
+	}
+	for (int i = 0; i < rows; i++) {
+		const char *owner = PQgetvalue(owners, i, 0);
+		if (!sql_get_bool(roles, row_of(roles, owner), 1))
+			findings_add(check->findings, FINDING_BLOCKER, "target_membership",
+			             check_text(check, "target, role %s", owner),
+			             check_text(check, "GRANT %s TO %s;", check_quoted(check, owner), user),
+			             "%s may not give objects to it on the target; --no-owner leaves "
+			             "everything to %s instead", user, user);
+	}
+	PQclear(owners);
+	PQclear(roles);
+}
+
 void
 check_both(Check *check)
 {
@@ -211,4 +247,7 @@ check_both(Check *check)
 		check_extensions(check);
 	if (check->broken.class == ERROR_NONE && check->options->schema_copy)
 		check_roles(check);
+	if (check->broken.class == ERROR_NONE && check->options->schema_copy &&
+	    !check->options->no_owner && !check->options->resuming)
+		check_memberships(check);
 }

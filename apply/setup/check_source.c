@@ -220,14 +220,20 @@ check_long_transactions(Check *check)
 	PQclear(rows);
 }
 
-/* What has our name although no ledger knows of it: of a migration whose target is gone,
+/* Slots are of the whole server: one of another database may be that of a migration beside
+ * ours, and must not be proposed for removal.
+ *
+ * What has our name although no ledger knows of it: of a migration whose target is gone,
  * or of somebody else. Neither is touched. */
 static void
 check_leftovers(Check *check)
 {
 	const char *name = check->options->name;
 	PGresult *rows = check_askf(check, check->source, "leftovers",
-		"SELECT 'replication slot', format('SELECT pg_drop_replication_slot(%%L);', slot_name)"
+		"SELECT 'replication slot', CASE WHEN active OR database IS DISTINCT FROM"
+		" current_database() THEN format('choose another --name: it is of database %%s%%s', database,"
+		" CASE WHEN active THEN ', and in use' END)"
+		" ELSE format('SELECT pg_drop_replication_slot(%%L);', slot_name) END"
 		" FROM pg_catalog.pg_replication_slots WHERE slot_name = '%s'"
 		" UNION ALL SELECT 'publication', format('DROP PUBLICATION %%I;', pubname)"
 		" FROM pg_catalog.pg_publication WHERE pubname IN ('%s', '%s_insert_only')"

@@ -24,6 +24,26 @@ check_versions(Check *check)
 		             "features cannot be made there", target / 10000, source / 10000);
 }
 
+/* Where it is set for us: role, database, both, or the server. */
+static const char *
+read_only_fix(Check *check)
+{
+	const char *fix = check_value(check, check->target, "read only",
+		"SELECT string_agg(CASE WHEN setrole = 0 THEN format('ALTER DATABASE %I RESET"
+		" default_transaction_read_only;', current_database())"
+		" WHEN setdatabase = 0 THEN format('ALTER ROLE %I RESET default_transaction_read_only;',"
+		" session_user) ELSE format('ALTER ROLE %I IN DATABASE %I RESET"
+		" default_transaction_read_only;', session_user, current_database()) END, ' ')"
+		" FROM pg_catalog.pg_db_role_setting WHERE setrole IN (0, (SELECT oid FROM"
+		" pg_catalog.pg_roles WHERE rolname = session_user)) AND setdatabase IN (0, (SELECT oid"
+		" FROM pg_catalog.pg_database WHERE datname = current_database()))"
+		" AND EXISTS (SELECT 1 FROM unnest(setconfig) s WHERE"
+		" s ~ '^default_transaction_read_only=')");
+
+	return fix != NULL ? fix : "ALTER SYSTEM SET default_transaction_read_only = off;"
+	                           " SELECT pg_reload_conf();";
+}
+
 static void
 check_writable(Check *check)
 {
@@ -40,10 +60,7 @@ check_writable(Check *check)
 		             "the target is a standby and cannot be written");
 	if (read_only != NULL && strcmp(read_only, "on") == 0)
 		findings_add(check->findings, FINDING_BLOCKER, "target_read_only", "target",
-		             check_text(check, "ALTER DATABASE %s RESET default_transaction_read_only;"
-		                        " and the same for the role and the server, wherever it is set",
-		                        check_quoted(check, PQdb(sql_pgconn(check->target)))),
-		             "default_transaction_read_only is on");
+		             read_only_fix(check), "default_transaction_read_only is on");
 }
 
 static void

@@ -80,6 +80,7 @@ check_both(const Config *config, Sql *source, Sql *target, Findings *findings, E
 		.online = config->mode == MODE_ONLINE,
 		.schema_copy = config->schema_copy,
 		.replica_identity = config->replica_identity,
+		.no_owner = config->no_owner,
 		.name = config->name,
 		.selection = config->selection,
 	};

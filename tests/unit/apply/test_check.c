@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "apply/setup/check.h"
+#include "common/memory.h"
 #include "tests/harness/skip.h"
 #include "tests/unit/apply/servers.h"
 #include "tests/unit/runner.h"
@@ -352,7 +353,7 @@ START_TEST(target_settings_locale_encoding)
 
 	expect(findings, FINDING_WARNING, "encoding", "target", "'UTF8'");
 	expect(findings, FINDING_BLOCKER, "target_read_only", "target",
-	       "ALTER DATABASE \"target\" RESET default_transaction_read_only");
+	       "ALTER DATABASE target RESET default_transaction_read_only");
 	findings_free(findings);
 
 	db_exec(conn, "DROP DATABASE source");
@@ -388,6 +389,42 @@ START_TEST(extensions_and_roles)
 	expect(findings, FINDING_BLOCKER, "extension", "extension nowhere", NULL);
 	findings_free(findings);
 	PQfinish(conn);
+}
+END_TEST
+
+/* Slots are of the whole server: that of a neighbour must not be proposed for removal. */
+START_TEST(slot_of_another_database)
+{
+	fill("CREATE TABLE t (id int PRIMARY KEY)", NULL);
+	PGconn *neighbour = db_connect(cluster, "target");
+	db_exec(neighbour, "SELECT pg_create_logical_replication_slot('%s', 'pgoutput')",
+	        options.name);
+	char *object = mem_printf("source, replication slot %s", options.name);
+
+	Findings *findings = run();
+	expect(findings, FINDING_BLOCKER, "name_taken", object, "choose another --name");
+	ck_assert_ptr_null(strstr(find(findings, "name_taken", object)->fix, "drop"));
+	findings_free(findings);
+	db_exec(neighbour, "SELECT pg_drop_replication_slot('%s')", options.name);
+	PQfinish(neighbour);
+	free(object);
+}
+END_TEST
+
+START_TEST(owners_on_the_target)
+{
+	remake_role("small", "REPLICATION");
+	fill("CREATE TABLE t (id int PRIMARY KEY)", NULL);
+	Findings *findings = run_on(cluster, "source", "target", "small");
+	expect(findings, FINDING_BLOCKER, "target_membership", "target, role postgres",
+	       "GRANT \"postgres\" TO \"small\"");
+	findings_free(findings);
+
+	options.no_owner = true;
+	findings = run_on(cluster, "source", "target", "small");
+	ck_assert_ptr_null(find(findings, "target_membership", "target, role postgres"));
+	findings_free(findings);
+	options.no_owner = false;
 }
 END_TEST
 
@@ -504,6 +541,8 @@ make_check(void)
 	tcase_add_test(found, fixes_mend);
 	tcase_add_test(found, target_settings_locale_encoding);
 	tcase_add_test(found, extensions_and_roles);
+	tcase_add_test(found, slot_of_another_database);
+	tcase_add_test(found, owners_on_the_target);
 	tcase_add_test(found, name_is_checked_first);
 	tcase_add_test(found, lost_server_is_an_error);
 	suite_add_tcase(suite, found);
