@@ -44,8 +44,11 @@ static void
 put_line(char *out, size_t size, const char *text)
 {
 	size_t n = 0;
-	for (; *text != '\0' && n + 1 < size; text++)
-		out[n++] = *text == '\n' ? ' ' : *text;
+	for (; *text != '\0' && n + 1 < size; text++) {
+		bool gap = *text == '\n' || *text == '\t';
+		if (!gap || (n > 0 && out[n - 1] != ' '))
+			out[n++] = gap ? ' ' : *text;
+	}
 	while (n > 0 && out[n - 1] == ' ')
 		n--;
 	out[n] = '\0';

@@ -198,6 +198,29 @@ config_default(void)
 	return config;
 }
 
+/*
+ * libpq waits for ever for a server that takes the connection and says nothing, and two hours
+ * for a peer that is gone: nobody would see why nothing happens. Not tcp_user_timeout: it also
+ * ends connections whose peer is only slow to read.
+ */
+static ConnInfo *
+parse_server(const char *text, Error *err)
+{
+	static const char *const defaults[][2] = {
+		{"connect_timeout", "30"},
+		{"keepalives_idle", "30"},
+		{"keepalives_interval", "10"},
+		{"keepalives_count", "3"},
+	};
+	ConnInfo *info = conninfo_parse(text, err);
+
+	for (size_t i = 0; info != NULL && i < sizeof(defaults) / sizeof(defaults[0]); i++) {
+		if (conninfo_get(info, defaults[i][0]) == NULL)
+			conninfo_set(info, defaults[i][0], defaults[i][1]);
+	}
+	return info;
+}
+
 static bool
 parse_sides(ConfigDraft *draft, Error *err)
 {
@@ -212,10 +235,10 @@ parse_sides(ConfigDraft *draft, Error *err)
 		               draft->source == NULL ? "PGBATON_SOURCE" : "PGBATON_TARGET");
 		return false;
 	}
-	config->source = conninfo_parse(draft->source, err);
+	config->source = parse_server(draft->source, err);
 	if (config->source == NULL)
 		return error_add_context(err, "source");
-	config->target = conninfo_parse(draft->target, err);
+	config->target = parse_server(draft->target, err);
 	if (config->target == NULL)
 		return error_add_context(err, "target");
 	return true;

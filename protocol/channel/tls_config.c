@@ -30,7 +30,7 @@ tls_reason(char *out, size_t size)
 	else if (code != 0)
 		snprintf(out, size, "OpenSSL error %lx", code);
 	else
-		snprintf(out, size, "unknown reason");
+		snprintf(out, size, "the other side closed the connection");
 	ERR_clear_error();
 	return out;
 }

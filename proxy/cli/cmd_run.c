@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -147,6 +148,18 @@ run_to_the_end(Run *run)
 	return exit_code;
 }
 
+/* A new start where a migration has ended would soon say that the target's tables are in the
+ * way; whoever reads that should know whose they are. */
+static void
+warn_of_last(const Config *config, const json_t *last)
+{
+	const json_t *state = json_object_get(last, "state");
+
+	if (json_is_string(state) && strcmp(json_string_value(state), "finished") == 0)
+		log_warning("run", "the migration of state directory %s was finished; this start begins a "
+		            "new one, and the tables on the target may be those in use", config->state_dir);
+}
+
 int
 cmd_run(int argc, char **argv)
 {
@@ -160,15 +173,18 @@ cmd_run(int argc, char **argv)
 	log_set_level(config->log_level);
 	log_set_json(config->log_json);
 
+	json_t *last = statedir_read_last(config->state_dir);
 	int lock = statedir_open(config->state_dir, &err);
 	if (lock < 0) {
 		log_failure(LOG_ERROR, "run", &err);
 		exit_code = EXIT_FAILED;
 	} else {
+		warn_of_last(config, last);
 		Run run = {.config = config};
 		exit_code = run_to_the_end(&run);
 		close(lock);
 	}
+	json_decref(last);
 	config_free(config);
 	return exit_code;
 }

@@ -44,6 +44,9 @@ struct Migration {
 	TxLog *log;                /* set and taken out under the lock */
 	Receiver *receiver;
 	Applier *applier;
+	ReceiverState last_receiver; /* of the three when they were stopped */
+	ApplierState last_applier;
+	TxLogState last_log;
 
 	/* the thread's own */
 	Sql *source;
@@ -61,10 +64,15 @@ struct Migration {
 /* The one place where the state changes; records it in the ledger where there is one. */
 MUST_CHECK bool migration_set_state(Migration *m, MigrationState state, Error *err);
 void migration_set_detail(Migration *m, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* The caller holds the lock. */
+void migration_stream_states(Migration *m, TxLogState *log, ReceiverState *receiver,
+                             ApplierState *applier);
 /* Reopens the control sessions that are lost. */
 MUST_CHECK bool migration_connect(Migration *m, Error *err);
 SourceSetup migration_source_setup(Migration *m);
 SchemaWork migration_schema_work(Migration *m);
+/* Pauses the applier or lets it go on, as was asked for last. */
+void migration_follow_pause(Migration *m);
 bool migration_online(const Migration *m);
 
 /* ---- phases.c: each may be run again after a failure or restart ---- */

@@ -119,10 +119,12 @@ clear_error(Migration *m)
 	note_error(m, &none, false);
 }
 
+/* libpq knows of a lost connection only when it is used: the server may have been restarted
+ * since we last said something, hours ago. */
 static bool
 reopen(Migration *m, Sql **sql, const ConnInfo *info, const char *side, Error *err)
 {
-	if (*sql != NULL && PQstatus(sql_pgconn(*sql)) == CONNECTION_OK)
+	if (*sql != NULL && PQstatus(sql_pgconn(*sql)) == CONNECTION_OK && sql_exec(*sql, NULL, ""))
 		return true;
 	sql_close(*sql);
 	*sql = sql_connect(info, side, "control", m->stop, err);
@@ -303,8 +305,8 @@ failed:
 	return false;
 }
 
-static void
-follow_pause(Migration *m)
+void
+migration_follow_pause(Migration *m)
 {
 	Error err = ERROR_INIT;
 	bool wanted = atomic_load(&m->pause_wanted);
@@ -374,7 +376,7 @@ follow(Migration *m, Error *err)
 	while (!stop_requested(m->stop)) {
 		MigrationRequest *request = NULL;
 
-		follow_pause(m);
+		migration_follow_pause(m);
 		if (m->config->cutover_auto && !m->paused && clock_mono_ms() >= next_auto_ms) {
 			MigrationRequest own = {.command = COMMAND_CUTOVER};
 			uint64_t ticket;
@@ -498,8 +500,12 @@ migration_main(void *arg)
 
 	run(m);
 	phase_stop_stream(m);
-	if (atomic_load(&m->cancel_wanted) && m->ledger.id[0] != '\0')
-		run_cancel(m);
+	if (atomic_load(&m->cancel_wanted)) {
+		if (m->ledger.id[0] != '\0')
+			run_cancel(m);
+		else
+			enter_state(m, STATE_CANCELLED); /* nothing was made yet */
+	}
 	sql_close(m->lock_session);
 	sql_close(m->source);
 	sql_close(m->target);

@@ -146,6 +146,7 @@ phase_check(Migration *m, bool *blocked, Error *err)
 		.online = migration_online(m),
 		.schema_copy = config->schema_copy,
 		.replica_identity = config->replica_identity,
+		.no_owner = config->no_owner,
 		.name = config->name,
 		.log_directory = config->state_dir,
 		.resuming = m->ledger.id[0] != '\0',
@@ -271,18 +272,30 @@ slot_must_exist(Migration *m, Error *err)
 	                           "again; see max_slot_wal_keep_size on the source");
 }
 
+/* The status shows it. */
+static void
+set_start(Migration *m, Lsn start)
+{
+	pthread_mutex_lock(&m->lock);
+	m->start = start;
+	pthread_mutex_unlock(&m->lock);
+}
+
 static bool
 prepare_source(Migration *m, bool *slot_created, Error *err)
 {
 	SourceSetup setup = migration_source_setup(m);
+	Lsn start = m->start;
 
 	*slot_created = false;
 	if (!m->fresh) {
 		migration_set_detail(m, "checking slot and publication");
-		return slot_must_exist(m, err) &&
-		       source_setup_identities(&setup, err) &&
-		       source_check_publication(m->source, &m->ledger, m->catalog, err) &&
-		       ledger_get_start(m->target, &m->ledger, &m->start, err);
+		bool ok = slot_must_exist(m, err) &&
+		          source_setup_identities(&setup, err) &&
+		          source_check_publication(m->source, &m->ledger, m->catalog, err) &&
+		          ledger_get_start(m->target, &m->ledger, &start, err);
+		set_start(m, start);
+		return ok;
 	}
 
 	migration_set_detail(m, "replica identities");
@@ -294,8 +307,9 @@ prepare_source(Migration *m, bool *slot_created, Error *err)
 		return false;
 	FAULT_POINT("prepare_publication");
 	migration_set_detail(m, "replication slot (waits for running transactions)");
-	if (!source_setup_slot(&setup, slot_created, &m->start, err))
+	if (!source_setup_slot(&setup, slot_created, &start, err))
 		return false;
+	set_start(m, start);
 	FAULT_POINT("prepare_slot");
 	return ledger_set_start(m->target, &m->ledger, m->start, err);
 }
@@ -481,11 +495,13 @@ phase_stream_failed(Migration *m, Error *err)
 /* In slices, since the applier knows neither our stop nor the receiver's health; it keeps
  * the markers that it has passed, so none is missed between two slices. */
 static bool
-wait_for_marker(Migration *m, const char *marker, int64_t deadline_ms, Error *err)
+wait_for_marker(Migration *m, const char *marker, int64_t deadline_ms, bool may_pause, Error *err)
 {
 	enum { SLICE_MS = 100 };
 
 	for (;;) {
+		if (may_pause)
+			migration_follow_pause(m);
 		int left = deadline_left_ms(deadline_ms);
 		int64_t until = deadline_in_ms(left < SLICE_MS ? left : SLICE_MS);
 
@@ -499,14 +515,20 @@ wait_for_marker(Migration *m, const char *marker, int64_t deadline_ms, Error *er
 	}
 }
 
-bool
-phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err)
+static bool
+drain_to_marker(Migration *m, int64_t deadline_ms, bool may_pause, Error *err)
 {
 	char marker[64];
 
 	return sql_value(m->target, err, marker, sizeof(marker), "SELECT gen_random_uuid()::text") &&
 	       source_emit_marker(m->source, &m->ledger, marker, err) &&
-	       wait_for_marker(m, marker, deadline_ms, err);
+	       wait_for_marker(m, marker, deadline_ms, may_pause, err);
+}
+
+bool
+phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err)
+{
+	return drain_to_marker(m, deadline_ms, false, err);
 }
 
 /* Short locks on the target's tables, between two batches; foreign keys then are checked
@@ -540,6 +562,7 @@ wait_for_small_lag(Migration *m, Error *err)
 	for (;;) {
 		MigrationStatus now;
 
+		migration_follow_pause(m);
 		migration_status(m, &now);
 		if (phase_stream_failed(m, err))
 			return false;
@@ -608,7 +631,7 @@ phase_catch_up(Migration *m, Error *err)
 
 	/* Past this marker every table's snapshot lies behind, so that the tables agree with
 	 * each other and foreign keys can be checked. */
-	if (!phase_drain_to_marker(m, 0, err) || !rest_of_schema(m, err))
+	if (!drain_to_marker(m, 0, true, err) || !rest_of_schema(m, err))
 		return false;
 	if (!fill_and_analyze(m, err))
 		return false;
@@ -624,6 +647,10 @@ phase_stop_stream(Migration *m)
 	Receiver *receiver = m->receiver;
 	Applier *applier = m->applier;
 	TxLog *log = m->log;
+	migration_stream_states(m, &m->last_log, &m->last_receiver, &m->last_applier);
+	m->last_receiver.connected = m->last_receiver.failed = false;
+	m->last_receiver.error = m->last_applier.error = (Error)ERROR_INIT;
+	m->last_applier.phase = APPLIER_RUNNING;
 	m->receiver = NULL;
 	m->applier = NULL;
 	m->log = NULL;

@@ -65,7 +65,8 @@ fill_lag(MigrationStatus *out)
 	Lsn source_end = lsn_max(out->source_lsn, out->receiver.server_end);
 	Lsn applied = out->applier.applied_end;
 
-	if (!out->online)
+	/* After the switch the source's WAL is nobody's lag. */
+	if (!out->online || out->state == STATE_SWITCHED || out->state == STATE_FINISHED)
 		return;
 	out->received_bytes = distance(out->receiver.received, source_end);
 	if (lsn_cmp(out->log.last_commit, out->applier.applied_commit) <= 0)
@@ -80,6 +81,25 @@ fill_lag(MigrationStatus *out)
 		int64_t age_us = clock_pg_us() - out->applier.applied_time_us;
 		out->lag_seconds = age_us > 0 ? (double)age_us / 1e6 : 0;
 	}
+}
+
+/* What has been stopped is shown as it was last, so that the counts of a migration that has
+ * switched are not lost with its stream. */
+void
+migration_stream_states(Migration *m, TxLogState *log, ReceiverState *receiver,
+                        ApplierState *applier)
+{
+	*log = m->last_log;
+	*receiver = m->last_receiver;
+	*applier = m->last_applier;
+	if (m->log != NULL)
+		txlog_state(m->log, log);
+	if (m->receiver != NULL)
+		receiver_state(m->receiver, receiver);
+	if (m->applier != NULL)
+		applier_state(m->applier, applier);
+	else if (lsn_cmp(applier->applied_end, m->start) < 0)
+		applier->applied_end = m->start;
 }
 
 void
@@ -104,14 +124,11 @@ migration_status(Migration *migration, MigrationStatus *out)
 	out->cutover = m->cutover;
 	out->verify = m->verify;
 	out->catalog = m->catalog;
-	if (m->log != NULL)
-		txlog_state(m->log, &out->log);
-	if (m->receiver != NULL)
-		receiver_state(m->receiver, &out->receiver);
-	if (m->applier != NULL)
-		applier_state(m->applier, &out->applier);
-	else
-		out->applier.applied_end = m->start;
+	migration_stream_states(m, &out->log, &out->receiver, &out->applier);
+	if (m->state == STATE_FINISHED || m->state == STATE_CANCELLED) { /* both are removed */
+		out->log.bytes_on_disk = out->log.segments = 0;
+		out->slot = (SlotHealth){.exists = false};
+	}
 	fill_copy(m, out);
 	pthread_mutex_unlock(&m->lock);
 
