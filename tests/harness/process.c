@@ -119,6 +119,21 @@ abort_with_output(Process *process, const char *what)
 	abort();
 }
 
+/* What a sanitizer found fails the test, whether or not anybody asks for the
+ * exit code. */
+static void
+fail_on_report(Process *process)
+{
+	static const char *const marks[] = {"ERROR: AddressSanitizer", "ERROR: LeakSanitizer",
+	                                    "WARNING: ThreadSanitizer", "runtime error: "};
+	char *text = file_read(process->err_path); /* what was handed out stays valid */
+
+	for (size_t i = 0; text != NULL && i < sizeof(marks) / sizeof(marks[0]); i++)
+		if (strstr(text, marks[i]) != NULL)
+			abort_with_output(process, "has a sanitizer's report");
+	free(text);
+}
+
 int
 process_wait(Process *process, int timeout_s)
 {
@@ -129,6 +144,7 @@ process_wait(Process *process, int timeout_s)
 			abort_with_output(process, "did not end in time");
 		poll(NULL, 0, 5);
 	}
+	fail_on_report(process);
 	return process->status;
 }
 
@@ -184,20 +200,6 @@ process_wait_output(Process *process, const char *text, int timeout_s)
 		}
 		poll(NULL, 0, 10);
 	}
-}
-
-/* What a sanitizer found fails the test, whether or not anybody asks for the
- * exit code. */
-static void
-fail_on_report(Process *process)
-{
-	static const char *const marks[] = {"ERROR: AddressSanitizer", "ERROR: LeakSanitizer",
-	                                    "WARNING: ThreadSanitizer", "runtime error: "};
-	const char *text = process_stderr(process);
-
-	for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++)
-		if (strstr(text, marks[i]) != NULL)
-			abort_with_output(process, "has a sanitizer's report");
 }
 
 /* A sanitizer looks for leaks at the end of main only, so there the process is
