@@ -9,7 +9,8 @@
  *              the statement that undoes it
  *   post_data  schema steps that are done
  * All functions use the session they are given; the Ledger itself holds no
- * connection and is immutable after open, so any thread may use it.
+ * connection and is immutable after open but for ledger_set_lanes, for which the
+ * applier has a copy of its own; so any thread may use it.
  */
 #ifndef PGBATON_APPLY_LEDGER_H
 #define PGBATON_APPLY_LEDGER_H
@@ -63,7 +64,7 @@ MUST_CHECK bool ledger_get_state(Sql *target, const Ledger *ledger, char out[32]
 /* The slot's consistent point: where the stream starts. */
 MUST_CHECK bool ledger_set_start(Sql *target, const Ledger *ledger, Lsn start, Error *err);
 MUST_CHECK bool ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err);
-/* The catalogue as it was at the start (its fingerprint), to see DDL after a restart. */
+/* The catalogue's fingerprint, to see DDL after a restart. Nobody asks for it yet. */
 MUST_CHECK bool ledger_set_fingerprint(Sql *target, const Ledger *ledger, const char *fp, Error *err);
 MUST_CHECK bool ledger_get_fingerprint(Sql *target, const Ledger *ledger, char out[36], Error *err);
 

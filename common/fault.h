@@ -1,7 +1,7 @@
 /*
  * fault.h: named places at which a test build can be killed or stopped.
  *
- * FAULT_POINT("cutover_fence_locked") is nothing in a normal build. With
+ * FAULT_POINT("cutover_locked") is nothing in a normal build. With
  * PGBATON_FAULTS defined (make TEST=1) the environment variable PGBATON_FAULT
  * chooses one place and what happens there:
  *

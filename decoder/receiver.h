@@ -34,7 +34,7 @@ typedef struct {
 	const char *publication; /* names joined by commas */
 	bool binary;
 	ConfirmMode confirm;
-	Lsn start; /* where to start when the log is empty: confirmed position, or target's progress */
+	Lsn start; /* the slot's consistent point: where to start when the log is empty */
 	int64_t wal_sender_timeout_ms; /* 0: as the server has it; set per session */
 } ReceiverOptions;
 

@@ -19,7 +19,7 @@
  *  T6 A torn tail (after the last whole transaction of the last segment) is cut
  *     at open; a bad checksum or a gap anywhere else is an error naming file,
  *     offset and LSN.
- *  T7 synced_lsn never exceeds what fdatasync has returned for.
+ *  T7 synced_end never exceeds what fdatasync has returned for.
  */
 #ifndef PGBATON_DECODER_TXLOG_H
 #define PGBATON_DECODER_TXLOG_H
@@ -109,7 +109,7 @@ void txlog_on_progress(TxLog *log, void (*callback)(void *), void *arg);
 
 typedef struct TxLogReader TxLogReader;
 
-/* Where a transaction starts; valid while its segment is not released. */
+/* Where a message stands; valid while its segment is not released. */
 typedef struct {
 	uint64_t segment;
 	uint64_t block;  /* file offset of the block */
@@ -124,7 +124,7 @@ typedef struct {
  * transaction was released beyond it), ERROR_STORAGE.
  */
 TxLogReader *txlog_reader_open(TxLog *log, Lsn after, Error *err);
-/* At a position that a reader of this log gave, for ordered replay. */
+/* At a position that a reader of this log gave. (The applier replays from memory.) */
 TxLogReader *txlog_reader_open_at(TxLog *log, TxLogPos pos, Error *err);
 void txlog_reader_close(TxLogReader *reader);
 
@@ -136,8 +136,8 @@ typedef enum {
 
 /* Waits until deadline_ms (clock.h; 1: do not wait) or stop. Messages come as
  * pgoutput sent them: B, [O R Y I U D T M]*, C; and R, Y, M between transactions
- * (segment starts). A streamed transaction (logged by reference) is given in the
- * same form, between a B made from its commit and its C. */
+ * (segment starts). A record of a kind that this version does not write (a streamed
+ * transaction by reference, reserved) is ERROR_STORAGE. */
 TxLogNext txlog_reader_next(TxLogReader *reader, const Stop *stop, int64_t deadline_ms,
                             Slice *message, Error *err);
 /* True: a call would return a message without waiting. */

@@ -2,9 +2,10 @@
  * copy.h: the initial copy: tables in parallel, one snapshot per table (C2).
  *
  * Each worker has a source and a target connection (wire.h) and relays COPY frames as
- * they came, binary where Table.copy_binary. Per table: source REPEATABLE READ READ ONLY,
- * LOCK ... ACCESS SHARE, then pg_current_snapshot (txid_current_snapshot before 13) and
- * pg_current_wal_insert_lsn; target BEGIN, COPY, the "copied" record, COMMIT (C3). A table
+ * they came, binary where Table.copy_binary. Per table: target BEGIN; source REPEATABLE
+ * READ READ ONLY, LOCK ... ACCESS SHARE, then pg_current_snapshot (txid_current_snapshot
+ * before 13) and pg_current_wal_insert_lsn; COPY to COPY, source COMMIT; on the target the
+ * "copied" record, COMMIT (C3). A table
  * that is not empty on the target is refused: an earlier try of ours was rolled back, so
  * the rows are somebody else's. A table that fails is retried alone; what stays failed is
  * TABLE_ERRORED with its error, and the others go on.

@@ -1,10 +1,10 @@
 /*
- * source.h: what is made on the source: replica identities, the publication,
- * our schema with the marker table and the fence, the slot. In that order (a
- * publication that covers a table without identity breaks the application's
- * updates), each recorded in the ledger before (S2), each lock asked for with a
- * short lock_timeout and retried with jitter, blockers named (S1). Everything
- * is idempotent: a second run goes on where the first one ended.
+ * source.h: what is made on the source: replica identities, our schema with the marker
+ * table (before 14), the publication, the slot, and when the migration has caught up the
+ * fence's triggers. In that order (a publication that covers a table without identity
+ * breaks the application's updates), each recorded in the ledger before (S2), each lock
+ * asked for with a short lock_timeout and retried with jitter, blockers named (S1).
+ * Everything is idempotent: a second run goes on where the first one ended.
  */
 #ifndef PGBATON_APPLY_SETUP_SOURCE_H
 #define PGBATON_APPLY_SETUP_SOURCE_H
@@ -64,14 +64,17 @@ MUST_CHECK bool source_check_publication(Sql *source, const Ledger *ledger,
 /* ---- the fence and the marker (K2, K3) ---- */
 
 /* Function NAME.refuse_writes() raising 25006 and, on every table and partitioned
- * parent, a disabled statement trigger before insert, update, delete, truncate. */
+ * parent, a disabled statement trigger before insert, update, delete, truncate. The way
+ * back, which sets pgbaton.writer to the migration's id, is let through. */
 MUST_CHECK bool source_fence_prepare(const SourceSetup *setup, Error *err);
 /* In the given session: BEGIN, the deadline as idle_in_transaction_session_timeout,
- * LOCK TABLE ... IN EXCLUSIVE MODE on all tables and parents. On failure (lock not had
- * within the deadline, deadlock) rolled back, with the blockers named. */
+ * LOCK TABLE ... IN EXCLUSIVE MODE on all tables and parents, a statement each. After a
+ * deadlock again in another order, until the deadline. On failure rolled back, with the
+ * blockers named. */
 MUST_CHECK bool source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms,
                                   Error *err);
-/* Enables the triggers in the open transaction; the caller commits. */
+/* Enables the triggers (ALWAYS: also for the replica role) in the open transaction; the
+ * caller commits. */
 MUST_CHECK bool source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog,
                                     Error *err);
 /* Disables every enabled trigger of ours (undo of a committed fence). catalog may be NULL

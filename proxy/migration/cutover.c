@@ -185,8 +185,8 @@ drain(Cutover *c, Error *err)
 	return ok || error_add_context(err, "draining");
 }
 
-/* A table of ours that came or changed after refuse_ddl would be lost; under the locks it
- * cannot change any more. */
+/* --verify, under the locks: neither side changes. It sees rows, not tables that came after
+ * refuse_ddl. */
 static bool
 compare_rows(Cutover *c, Error *err)
 {
