@@ -69,10 +69,10 @@ objects  = $(patsubst %.c,$(BUILD)/%.o,$(1))
 # and what depends on one is then made again: a new source may be older than the
 # library it belongs to, a removed one leaves no trace at all.
 .PHONY: always
-$(BUILD)/%.list: always
+$(BUILD)/lists/%: always
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(LIST)' | cmp -s - $@ || printf '%s\n' '$(LIST)' >$@
-$(BUILD)/compile.list: LIST := $(CC) $(CPPFLAGS) $(CFLAGS)
+$(BUILD)/lists/compile: LIST := $(CC) $(CPPFLAGS) $(CFLAGS)
 
 .PHONY: all
 all: $(if $(wildcard proxy/main.c),$(BUILD)/pgbaton) compile_commands.json ## build/pgbaton and compile_commands.json (the default)
@@ -95,15 +95,15 @@ $(BUILD)/pgbaton: $(BUILD)/proxy/main.o $(LIBS)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 define folder_lib
-$(BUILD)/lib$(1).list: LIST = $$(filter $(1)/%,$$(SRC))
-$(BUILD)/lib$(1).a: $$(call objects,$$(filter $(1)/%,$$(SRC))) $(BUILD)/lib$(1).list
+$(BUILD)/lists/lib$(1): LIST = $$(filter $(1)/%,$$(SRC))
+$(BUILD)/lib$(1).a: $$(call objects,$$(filter $(1)/%,$$(SRC))) $(BUILD)/lists/lib$(1)
 	$$(call say,AR,$$@)
 	@rm -f $$@
 	$$(Q)ar rcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach f,$(FOLDERS),$(eval $(call folder_lib,$(f))))
 
-$(BUILD)/%.o: %.c $(BUILD)/compile.list
+$(BUILD)/%.o: %.c $(BUILD)/lists/compile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
@@ -114,8 +114,8 @@ HARNESS     := $(wildcard tests/harness/*.c)
 HARNESS_LIB := $(BUILD)/libharness.a
 RUNNER      := $(BUILD)/tests/unit/runner.o
 
-$(BUILD)/libharness.list: LIST = $(HARNESS)
-$(HARNESS_LIB): $(call objects,$(HARNESS)) $(BUILD)/libharness.list
+$(BUILD)/lists/libharness: LIST = $(HARNESS)
+$(HARNESS_LIB): $(call objects,$(HARNESS)) $(BUILD)/lists/libharness
 	$(call say,AR,$@)
 	@rm -f $@
 	$(Q)ar rcs $@ $(filter %.o,$^)
@@ -126,10 +126,10 @@ $(BUILD)/tests/harness/%.o: CPPFLAGS += -DHARNESS_PGBATON='"$(abspath $(TOP)/tes
 # Unit tests: one program for each tests/unit/FOLDER, from all its files. It is
 # linked with the folders its own folder may know, and with the harness.
 define unit_test
-$(BUILD)/unit-$(1).list: LIST = $$(call find_c,tests/unit/$(1))
-$(BUILD)/unit-$(1): $$(call objects,$$(call find_c,tests/unit/$(1))) $$(RUNNER) $$(HARNESS_LIB) $$(call libs_of,$(2)) $(BUILD)/unit-$(1).list
+$(BUILD)/lists/unit-$(1): LIST = $$(call find_c,tests/unit/$(1))
+$(BUILD)/unit-$(1): $$(call objects,$$(call find_c,tests/unit/$(1))) $$(RUNNER) $$(HARNESS_LIB) $$(call libs_of,$(2)) $(BUILD)/lists/unit-$(1)
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$(filter-out %.list,$$^) $$(LDLIBS) $$(CHECKLIBS)
+	$$(Q)$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$(filter-out $(BUILD)/lists/%,$$^) $$(LDLIBS) $$(CHECKLIBS)
 .PHONY: unit-$(1)
 unit-$(1): $(BUILD)/unit-$(1)
 	$(BUILD)/unit-$(1)
