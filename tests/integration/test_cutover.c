@@ -159,7 +159,10 @@ case_switched(Case *c)
 {
 	ck_assert(!source_writable(c));
 	case_equal(c);
-	ck_assert_int_eq(pgbaton_cli(c->p, NULL, 60, "finish", NULL), 0);
+	char *out;
+	int code = pgbaton_cli(c->p, &out, 60, "finish", NULL);
+	ck_assert_msg(code == 0, "finish exited with %d: %s\n%s", code, out, pgbaton_log(c->p));
+	free(out);
 	ck_assert_int_eq(pgbaton_wait_exit(c->p, 20), 0);
 	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '%s'", c->name), 0);
 	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_publication"), 0);
