@@ -71,13 +71,14 @@ end_migration(const Config *config, Client *client, bool finish, Error *err)
 		.judge = judge,
 		.arg = &ending,
 	};
+	Error unread = ERROR_INIT;
 	Error post = ERROR_INIT;
 
-	if (client_post(client, finish ? "finish" : "cancel", NULL, NULL, &post)) {
-		/* Asked once so that the state directory is known when it is gone. */
-		json_decref(client_status(client, &post));
+	/* Asked before, so that the state directory is known: the process may have ended and
+	 * gone before it could be asked again. */
+	json_decref(client_status(client, &unread));
+	if (client_post(client, finish ? "finish" : "cancel", NULL, NULL, &post))
 		return follow_status(client, &options, NULL, err);
-	}
 	if (post.class == ERROR_NETWORK && config->source == NULL &&
 	    has_ended_so(client, ending.wanted))
 		return true;
