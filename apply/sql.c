@@ -31,7 +31,7 @@ static const char session_settings[] =
 	"SET default_transaction_isolation = 'read committed';"
 	"SET standard_conforming_strings = on; SET xmloption = content; SET check_function_bodies = off;"
 	/* Catalogue queries are estimated dear and run short: compiling them takes seconds. */
-	"SET synchronous_commit = on; SET jit = off;";
+	"SET synchronous_commit = on; SET jit = off; SET client_min_messages = notice;";
 
 static bool
 silent(const char *text)
@@ -106,7 +106,9 @@ on_notice(void *arg, const PGresult *result)
 	const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
 
 	put_line(line, sizeof(line), primary != NULL ? primary : "");
-	log_debug("sql", "%s: %s", sql->side, line);
+	/* Our own statements' warnings are for the operator. */
+	log_event(strncmp(line, "pgbaton: ", 9) == 0 ? LOG_WARNING : LOG_DEBUG, "sql", "%s: %s",
+	          sql->side, line);
 }
 
 static bool

@@ -64,13 +64,38 @@ source_make_schema(const SourceSetup *setup, Error *err)
 
 /* ---- replica identities ---- */
 
-/* As it was found: put back by the undo. 'i' without its index is like nothing. */
+/*
+ * As it was found: put back by the undo. 'i' without its index is like nothing. Not while
+ * another publication (of a second migration from this source) has the table: the server
+ * would then refuse the application's updates and deletes.
+ */
 static char *
 identity_undo(const Table *table)
 {
 	const char *was = table->replica_identity == 'n' ? "NOTHING" : "DEFAULT";
+	char *back = mem_printf("ALTER TABLE IF EXISTS %s REPLICA IDENTITY %s", table->qualified, was);
+	Buffer body = BUFFER_INIT;
+	Buffer undo = BUFFER_INIT;
 
-	return mem_printf("ALTER TABLE IF EXISTS %s REPLICA IDENTITY %s", table->qualified, was);
+	buffer_put_text(&body, "BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_publication_tables t"
+	                " JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname"
+	                " WHERE (p.pubupdate OR p.pubdelete) AND t.schemaname = ");
+	sql_put_literal(&body, table->schema);
+	buffer_put_text(&body, " AND t.tablename = ");
+	sql_put_literal(&body, table->name);
+	buffer_put_text(&body, ") THEN RAISE WARNING USING MESSAGE = ");
+	sql_put_literal(&body, "pgbaton: another publication has the table, its replica identity stays "
+	                       "FULL; afterwards: ");
+	buffer_put_text(&body, " || ");
+	sql_put_literal(&body, back);
+	buffer_printf(&body, "; ELSE %s; END IF; END", back);
+	buffer_put_text(&undo, "DO ");
+	sql_put_literal(&undo, buffer_cstr(&body));
+	free(back);
+	back = mem_strdup(buffer_cstr(&undo));
+	buffer_free(&body);
+	buffer_free(&undo);
+	return back;
 }
 
 static bool
