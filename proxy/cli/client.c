@@ -71,7 +71,8 @@ base_url(const Client *client)
 	const char *host = config->admin_host;
 	int port = config->admin_port;
 
-	if (!config->admin_given) {
+	/* Port 0 (a configuration file that run and the others share) is whichever was free. */
+	if (!config->admin_given || port == 0) {
 		int found_port;
 		if (statedir_read_port(config->state_dir, found, sizeof(found), &found_port)) {
 			host = found;
