@@ -29,7 +29,9 @@ const CliCommand cli_commands[] = {
 	 "undoes everything, and the source goes on.\n" CLIENT_TEXT
 	 "Exit codes: 0 switched, 1 undone (the error says why), 2 usage.\n"},
 	{"verify", cmd_verify, "compare source and target",
-	 CLIENT_TEXT "Exit codes: 0 accepted, 1 refused, 2 usage.\n"},
+	 "Holds writers on the source for the moment that it takes to meet at one point, then\n"
+	 "compares every table beside them, and waits for the outcome.\n" CLIENT_TEXT
+	 "Exit codes: 0 equal, 1 different or refused (the error names the tables), 2 usage.\n"},
 	{"failback", cmd_failback, "go back to the old source (not available yet)", CLIENT_TEXT},
 	{"finish", cmd_finish, "after the switch: remove everything of ours from both servers",
 	 "Where no process runs any more, --source and --target let it be done from here.\n"

@@ -28,7 +28,7 @@ enum {
 	FIRST_DRAIN_MS = 60000,    /* for all drains before the hold */
 	QUICK_DRAIN_MS = 250,      /* what the hold may then take about again */
 	FENCE_PATIENCE_MS = 10000, /* for triggers that could not be made ahead of time */
-	UNDO_PATIENCE_MS = 30000,
+	OLD_FENCE_MS = 30000,
 	LOOKUP_PAUSE_MS = 200
 };
 
@@ -40,6 +40,8 @@ typedef struct {
 	int64_t deadline_ms;   /* K1 */
 	int64_t held_since_us; /* 0: nobody is held */
 	bool fence_enabled;    /* the fence's COMMIT was tried */
+	bool outcome_unknown;  /* the journal's: neither undone nor switched until it is known (K4) */
+	char tables[64];       /* relations_print() of what was compared before the hold */
 	CutoverStatus now;
 } Cutover;
 
@@ -74,13 +76,45 @@ in_time(const Cutover *c, Error *err)
 
 /* ---- before anybody is held ---- */
 
+/* Which relations there are and how many columns they have, in one cheap query: to see under
+ * the locks that nothing has come or changed since refuse_ddl looked closely. */
 static bool
-refuse_ddl(Migration *m, Error *err)
+relations_print(Cutover *c, char *out, size_t size, Error *err)
 {
+	char query[480];
+
+	snprintf(query, sizeof(query),
+	         "SELECT count(*) || '.' || coalesce(sum(pg_catalog.hashtext(c.oid || '.' || c.relnatts"
+	         " || '.' || c.relname)), 0) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+	         " ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'"
+	         " AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '%s')",
+	         c->m->ledger.name);
+	return sql_value(c->m->source, err, out, size, query);
+}
+
+/* A table that was made, or a column that was added, while we drained would be lost. */
+static bool
+refuse_late_ddl(Cutover *c, Error *err)
+{
+	char now[sizeof(c->tables)];
+
+	if (!relations_print(c, now, sizeof(now), err))
+		return false;
+	if (strcmp(now, c->tables) == 0)
+		return true;
+	error_set(err, ERROR_CONFIG, "tables were made or changed on the source while the cutover began");
+	return error_set_hint(err, "ask for the cutover again: it will name them");
+}
+
+static bool
+refuse_ddl(Cutover *c, Error *err)
+{
+	Migration *m = c->m;
 	bool same;
 	char what[400];
 
-	if (!source_check_publication(m->source, &m->ledger, m->catalog, err) ||
+	if (!relations_print(c, c->tables, sizeof(c->tables), err) ||
+	    !source_check_publication(m->source, &m->ledger, m->catalog, err) ||
 	    !catalog_compare_source(m->catalog, m->source, &m->config->selection, m->ledger.name,
 	                            &same, what, sizeof(what), err))
 		return false;
@@ -131,7 +165,7 @@ prepare(Cutover *c, Error *err)
 	setup.lock_patience_ms = FENCE_PATIENCE_MS;
 
 	publish(c, "prepare");
-	if (!refuse_ddl(m, err) || !source_fence_prepare(&setup, err) ||
+	if (!refuse_ddl(c, err) || !source_fence_prepare(&setup, err) ||
 	    !target_refresh_matviews(m->target, m->catalog, err))
 		return false;
 	if (!drain_before_hold(m, err))
@@ -289,9 +323,13 @@ commit_journal(Cutover *c, Error *err)
 			return error_add_context(err, "committing the journal");
 		}
 		log_failure(LOG_WARNING, "cutover", &err_lookup);
-		/* A stop here ends the process with the outcome unknown; the next start asks. */
-		if (!stop_sleep_ms(m->stop, LOOKUP_PAUSE_MS, err))
-			return false;
+		if (!stop_sleep_ms(m->stop, LOOKUP_PAUSE_MS, err)) {
+			c->outcome_unknown = true;
+			error_set(err, ERROR_CANCELLED, "stopped while it is not known whether the target has "
+			                                "committed the switch");
+			return error_set_hint(err, "the next start finds out: until then the source refuses "
+			                           "writes");
+		}
 	}
 }
 
@@ -312,7 +350,7 @@ hold(Cutover *c, int64_t hold_timeout_ms, Error *err)
 	c->deadline_ms = hold_timeout_ms;
 	if (!open_sessions(c, err))
 		return false;
-	bool ok = lock_tables(c, err) && drain(c, err) && compare_rows(c, err) &&
+	bool ok = lock_tables(c, err) && refuse_late_ddl(c, err) && drain(c, err) && compare_rows(c, err) &&
 	          move_sequences(c, err) && switch_over(c, err);
 	c->now.hold_ms = ms_since(c->held_since_us);
 	return ok;
@@ -320,26 +358,30 @@ hold(Cutover *c, int64_t hold_timeout_ms, Error *err)
 
 /* ---- back to the source ---- */
 
+/* The source first, and without the target: its writers wait for nothing else. */
 static bool
 undo_once(Cutover *c, Error *err)
 {
 	Migration *m = c->m;
 
-	if (!migration_connect(m, err))
-		return false;
 	/* The fence's session may have been cut during its COMMIT; disabling waits for its
 	 * locks and so sees what became of it. */
-	if (c->fence_enabled && !source_fence_disable(m->source, &m->ledger, m->catalog, err))
-		return false;
-	return set_journal(m, JOURNAL_NONE, err);
+	if (c->fence_enabled) {
+		if (!migration_connect_source(m, err) ||
+		    !source_fence_disable(m->source, &m->ledger, m->catalog, err))
+			return false;
+		c->fence_enabled = false;
+		log_info("cutover", "the source takes writes again");
+	}
+	return migration_connect(m, err) && set_journal(m, JOURNAL_NONE, err);
 }
 
 /* Everything as it was before the hold. What cannot be undone now (a server is away) is
- * tried again, and by the next start at the latest. */
+ * tried again until it can, or by the next start: nothing else is done before. */
 static void
 undo(Cutover *c)
 {
-	int64_t deadline = deadline_in_ms(UNDO_PATIENCE_MS);
+	Migration *m = c->m;
 
 	sql_close(c->switcher); /* rolls back */
 	sql_close(c->fence);
@@ -351,13 +393,13 @@ undo(Cutover *c)
 		Error err = ERROR_INIT;
 		if (undo_once(c, &err))
 			break;
-		log_failure(LOG_ERROR, "cutover", &err);
-		if (stop_requested(c->m->stop) || deadline_left_ms(deadline) == 0)
+		if (stop_requested(m->stop))
 			return;
-		if (!stop_sleep_ms(c->m->stop, LOOKUP_PAUSE_MS, NULL))
+		log_failure(LOG_ERROR, "cutover", &err);
+		migration_set_detail(m, "undoing the cutover: %s", err.message);
+		if (!stop_sleep_ms(m->stop, LOOKUP_PAUSE_MS, NULL))
 			return;
 	}
-	c->fence_enabled = false;
 	log_info("cutover", "undone after %.1f ms: the source goes on", c->now.hold_ms);
 }
 
@@ -380,7 +422,8 @@ attempt(Cutover *c, int64_t hold_timeout_ms, Error *err)
 	FAULT_POINT("cutover_journal_begun");
 	if (hold(c, hold_timeout_ms, err))
 		return true;
-	undo(c);
+	if (!c->outcome_unknown)
+		undo(c);
 	return false;
 }
 
@@ -424,7 +467,7 @@ cutover_run(Migration *m, const MigrationRequest *request, Error *err)
 static bool
 end_old_fence(Migration *m, Error *err)
 {
-	int64_t deadline = deadline_in_ms(UNDO_PATIENCE_MS);
+	int64_t deadline = deadline_in_ms(OLD_FENCE_MS);
 
 	for (;;) {
 		char left[16];

@@ -69,6 +69,7 @@ void migration_stream_states(Migration *m, TxLogState *log, ReceiverState *recei
                              ApplierState *applier);
 /* Reopens the control sessions that are lost. */
 MUST_CHECK bool migration_connect(Migration *m, Error *err);
+MUST_CHECK bool migration_connect_source(Migration *m, Error *err);
 SourceSetup migration_source_setup(Migration *m);
 SchemaWork migration_schema_work(Migration *m);
 /* Pauses the applier or lets it go on, as was asked for last. */

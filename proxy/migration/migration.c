@@ -120,11 +120,24 @@ clear_error(Migration *m)
 }
 
 /* libpq knows of a lost connection only when it is used: the server may have been restarted
- * since we last said something, hours ago. */
+ * since we last said something, hours ago, or not be reachable any more. */
+static bool
+is_alive(Sql *sql)
+{
+	enum { PING_MS = 5000 };
+
+	if (sql == NULL || PQstatus(sql_pgconn(sql)) != CONNECTION_OK)
+		return false;
+	sql_set_timeout_ms(sql, PING_MS);
+	bool alive = sql_exec(sql, NULL, "");
+	sql_set_timeout_ms(sql, 0);
+	return alive;
+}
+
 static bool
 reopen(Migration *m, Sql **sql, const ConnInfo *info, const char *side, Error *err)
 {
-	if (*sql != NULL && PQstatus(sql_pgconn(*sql)) == CONNECTION_OK && sql_exec(*sql, NULL, ""))
+	if (is_alive(*sql))
 		return true;
 	sql_close(*sql);
 	*sql = sql_connect(info, side, "control", m->stop, err);
@@ -132,9 +145,39 @@ reopen(Migration *m, Sql **sql, const ConnInfo *info, const char *side, Error *e
 }
 
 bool
+migration_connect_source(Migration *m, Error *err)
+{
+	return reopen(m, &m->source, m->config->source, "source", err);
+}
+
+/*
+ * The lock that elects us lives as long as its session. A target that was restarted has
+ * forgotten it, and somebody else may work on this migration by now: then we must not.
+ */
+static bool
+keep_lock(Migration *m, int64_t *next_ms, Error *err)
+{
+	enum { EVERY_MS = 1000 };
+
+	if (clock_mono_ms() < *next_ms)
+		return true;
+	*next_ms = clock_mono_ms() + EVERY_MS;
+	if (is_alive(m->lock_session))
+		return true;
+	sql_close(m->lock_session);
+	m->lock_session = sql_connect(m->config->target, "target", "lock", m->stop, err);
+	if (m->lock_session != NULL && ledger_lock(m->lock_session, m->config->name, err))
+		return true;
+	if (err->class != ERROR_CONFIG)
+		return true; /* the target is away: the applier retries, and so do we */
+	phase_stop_stream(m);
+	return false;
+}
+
+bool
 migration_connect(Migration *m, Error *err)
 {
-	return reopen(m, &m->source, m->config->source, "source", err) &&
+	return migration_connect_source(m, err) &&
 	       reopen(m, &m->target, m->config->target, "target", err);
 }
 
@@ -372,10 +415,14 @@ static FollowEnd
 follow(Migration *m, Error *err)
 {
 	int64_t next_auto_ms = clock_mono_ms();
+	int64_t next_lock_ms = 0;
 
 	while (!stop_requested(m->stop)) {
 		MigrationRequest *request = NULL;
 
+		if (!keep_lock(m, &next_lock_ms, err))
+			return FOLLOW_FAILED;
+		error_clear(err);
 		migration_follow_pause(m);
 		if (m->config->cutover_auto && !m->paused && clock_mono_ms() >= next_auto_ms) {
 			MigrationRequest own = {.command = COMMAND_CUTOVER};

@@ -614,7 +614,8 @@ revive_stream(Migration *m, Error *err)
 {
 	Error failure = ERROR_INIT;
 
-	if (!phase_stream_failed(m, &failure))
+	/* Without a log: an earlier revival got no further than stopping it. */
+	if (m->log != NULL && m->receiver != NULL && !phase_stream_failed(m, &failure))
 		return true;
 	phase_stop_stream(m);
 	return phase_prepare(m, err);

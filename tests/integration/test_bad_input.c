@@ -411,6 +411,11 @@ START_TEST(slot_dropped_while_running)
 	for (char state[6]; !db_try(r.source, state, "SELECT pg_drop_replication_slot('slotless')");)
 		db_exec(r.source, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'slotless' AND active");
 	expect_failed(&r, TEXTS("slotless"));
+	/* No use, but no harm either, however often it is tried. */
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(pgbaton_cli(r.p, NULL, 20, "resume", NULL), 0);
+		expect_failed(&r, TEXTS("slotless"));
+	}
 	running_end(&r);
 }
 END_TEST

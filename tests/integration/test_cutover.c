@@ -404,6 +404,70 @@ START_TEST(busy_in_every_order)
 }
 END_TEST
 
+/* The target goes away between the fence's commit and the journal's: the source must not
+ * stay fenced for that. */
+START_TEST(target_away_at_the_switch)
+{
+	Case c;
+
+	case_open(&c, "away");
+	case_run(&c, "cutover_fence_committed:1:stop");
+	pgbaton_wait_state(c.p, "following", 60);
+	char admin[32];
+	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
+	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
+	Process *cutover = process_start(argv, NULL);
+	db_wait_until(c.source,
+	              "SELECT count(*) > 0 FROM pg_trigger WHERE tgname = 'away_fence' AND tgenabled <> 'D'",
+	              30);
+	cluster_stop(target_cluster, CLUSTER_IMMEDIATE);
+	kill(pgbaton_pid(c.p), SIGCONT);
+	/* The journal's outcome is looked up on a target that is away: still fenced, K4. */
+	cluster_resume(target_cluster);
+	PQfinish(c.target);
+	c.target = db_connect_uri(c.target_uri);
+	ck_assert_int_ne(process_wait(cutover, 60), 0);
+	process_free(cutover);
+	db_wait_until(c.source,
+	              "SELECT count(*) = 0 FROM pg_trigger WHERE tgname = 'away_fence' AND tgenabled <> 'D'",
+	              30);
+	ck_assert(source_writable(&c));
+	pgbaton_wait_state(c.p, "following", 60);
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* A table made while the cutover prepares is seen under the locks. */
+START_TEST(table_made_meanwhile)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "meanwhile");
+	case_run(&c, "cutover_journal_begun:1:stop");
+	pgbaton_wait_state(c.p, "following", 60);
+	char admin[32];
+	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
+	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
+	Process *cutover = process_start(argv, NULL);
+	db_wait_until(c.target, "SELECT journal = 'switching' FROM meanwhile.migration", 30);
+	db_exec(c.source, "CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)");
+	kill(pgbaton_pid(c.p), SIGCONT);
+	ck_assert_int_eq(process_wait(cutover, 60), 1);
+	process_free(cutover);
+	ck_assert(source_writable(&c));
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", NULL), 1);
+	ck_assert_msg(strstr(out, "later") != NULL, "%s", out);
+	free(out);
+	db_exec(c.source, "DROP TABLE later");
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
 /* ---- differences ---- */
 
 START_TEST(difference_is_found)
@@ -521,6 +585,8 @@ cutover_suite(void)
 	tcase_add_test(tc, long_transaction);
 	tcase_add_test(tc, autovacuum_in_the_way);
 	tcase_add_test(tc, busy_in_every_order);
+	tcase_add_test(tc, target_away_at_the_switch);
+	tcase_add_test(tc, table_made_meanwhile);
 	tcase_add_test(tc, difference_is_found);
 	tcase_add_test(tc, new_table_is_refused);
 	tcase_add_test(tc, idle_sessions_were_ended);
