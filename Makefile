@@ -176,6 +176,10 @@ integration: integration-programs ## all integration tests, or INTEGRATION=NAME
 
 check: unit integration ## unit and integration tests
 
+.PHONY: bench-apply
+bench-apply: all ## a backlog drained beside a subscription of PostgreSQL's own
+	bash bench/apply.sh
+
 ifneq ($(wildcard tests/integration/test_torture.c),)
 .PHONY: torture
 torture: $(BUILD)/integration/test_torture test-binary ## kill -9 at random moments, KILLS=1000

@@ -30,7 +30,7 @@ ledger_name_check(const char *name, Error *err)
 		return true;
 	error_set(err, ERROR_CONFIG, "\"%s\" cannot be the name of a migration", name);
 	return error_set_hint(err, "use a letter, then at most 40 of a-z, 0-9 and _ "
-	                      "(not starting with pg_)");
+	                           "(not starting with pg_)");
 }
 
 static void
@@ -48,7 +48,8 @@ put_schema(const char *name, char out[136])
 static bool
 describe_holder(Sql *target, const char *name, uint64_t key, Error *err)
 {
-	PGresult *result = sql_queryf(target, err,
+	PGresult *result = sql_queryf(
+		target, err,
 		"SELECT l.pid, coalesce(pg_catalog.host(a.client_addr), 'local'),"
 		" coalesce(a.application_name, ''), coalesce(a.usename, '')"
 		" FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
@@ -61,12 +62,12 @@ describe_holder(Sql *target, const char *name, uint64_t key, Error *err)
 	if (result == NULL)
 		return false;
 	if (PQntuples(result) == 0)
-		error_set(err, ERROR_CONFIG, "another process worked on migration \"%s\" just now",
-		          name);
+		error_set(err, ERROR_CONFIG, "another process worked on migration \"%s\" just now", name);
 	else
 		error_set(err, ERROR_CONFIG,
 		          "another process works on migration \"%s\": server process %s, \"%s\" as "
-		          "%s from %s", name, PQgetvalue(result, 0, 0), PQgetvalue(result, 0, 2),
+		          "%s from %s",
+		          name, PQgetvalue(result, 0, 0), PQgetvalue(result, 0, 2),
 		          PQgetvalue(result, 0, 3), PQgetvalue(result, 0, 1));
 	PQclear(result);
 	return error_set_hint(err, "stop that one first, or choose another --name");
@@ -86,8 +87,7 @@ ledger_lock(Sql *target, const char *name, Error *err)
 	         (int64_t)key);
 	/* The smallest number has no literal of its own type in SQL. */
 	if ((int64_t)key == INT64_MIN)
-		return error_set(err, ERROR_CONFIG, "\"%s\" cannot be locked: choose another --name",
-		                 name);
+		return error_set(err, ERROR_CONFIG, "\"%s\" cannot be locked: choose another --name", name);
 	if (!sql_value(target, err, got, sizeof(got), text))
 		return false;
 	return got[0] == 't' || describe_holder(target, name, key, err);
@@ -103,9 +103,11 @@ ledger_exists(Sql *target, const char *name, bool *exists, Error *err)
 	*exists = false;
 	if (!ledger_name_check(name, err))
 		return false;
-	PGresult *result = sql_query_params(target, err,
+	PGresult *result = sql_query_params(
+		target, err,
 		"SELECT coalesce(pg_catalog.obj_description(oid, 'pg_namespace'), '')"
-		" FROM pg_catalog.pg_namespace WHERE nspname = $1", 1, values);
+		" FROM pg_catalog.pg_namespace WHERE nspname = $1",
+		1, values);
 	if (result == NULL)
 		return false;
 	bool there = PQntuples(result) == 1;
@@ -113,8 +115,7 @@ ledger_exists(Sql *target, const char *name, bool *exists, Error *err)
 	PQclear(result);
 	if (there && !ours) {
 		error_set(err, ERROR_CONFIG,
-		          "the target has a schema \"%s\" that this version of pgbaton did not make",
-		          name);
+		          "the target has a schema \"%s\" that this version of pgbaton did not make", name);
 		return error_set_hint(err, "choose another --name");
 	}
 	*exists = there;
@@ -126,7 +127,8 @@ ledger_exists(Sql *target, const char *name, bool *exists, Error *err)
 static void
 put_tables_sql(const char *schema, Buffer *sql)
 {
-	buffer_printf(sql,
+	buffer_printf(
+		sql,
 		"CREATE SCHEMA %s; COMMENT ON SCHEMA %s IS '" OUR_MARK "';"
 		"CREATE TABLE %s.migration (one boolean PRIMARY KEY DEFAULT true CHECK (one),"
 		" id text NOT NULL, system_id text NOT NULL, source_db text NOT NULL,"
@@ -141,14 +143,14 @@ put_tables_sql(const char *schema, Buffer *sql)
 		" copied_bytes bigint NOT NULL DEFAULT 0, PRIMARY KEY (schema_name, table_name));",
 		schema, schema, schema, schema);
 	buffer_printf(sql,
-		"CREATE TABLE %s.progress (lane integer PRIMARY KEY, commit_lsn pg_lsn NOT NULL,"
-		" position bigint NOT NULL) WITH (fillfactor = 20);"
-		"CREATE TABLE %s.object (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
-		" side text NOT NULL, kind text NOT NULL, what text NOT NULL, undo text NOT NULL,"
-		" made timestamptz NOT NULL DEFAULT now(), UNIQUE (side, kind, what));"
-		"CREATE TABLE %s.post_data (step text PRIMARY KEY,"
-		" done timestamptz NOT NULL DEFAULT now());",
-		schema, schema, schema);
+	              "CREATE TABLE %s.progress (lane integer PRIMARY KEY, commit_lsn pg_lsn NOT NULL,"
+	              " position bigint NOT NULL) WITH (fillfactor = 20);"
+	              "CREATE TABLE %s.object (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+	              " side text NOT NULL, kind text NOT NULL, what text NOT NULL, undo text NOT NULL,"
+	              " made timestamptz NOT NULL DEFAULT now(), UNIQUE (side, kind, what));"
+	              "CREATE TABLE %s.post_data (step text PRIMARY KEY,"
+	              " done timestamptz NOT NULL DEFAULT now());",
+	              schema, schema, schema);
 }
 
 bool
@@ -165,8 +167,10 @@ ledger_create(Sql *target, Ledger *ledger, Error *err)
 
 	buffer_put_text(&sql, "BEGIN;");
 	put_tables_sql(ledger->schema, &sql);
-	buffer_printf(&sql, "INSERT INTO %s.migration (id, system_id, source_db, mode, lanes, state)"
-	              " VALUES (", ledger->schema);
+	buffer_printf(&sql,
+	              "INSERT INTO %s.migration (id, system_id, source_db, mode, lanes, state)"
+	              " VALUES (",
+	              ledger->schema);
 	sql_put_literal(&sql, ledger->id);
 	buffer_put_text(&sql, ", ");
 	sql_put_literal(&sql, ledger->system_id);
@@ -198,8 +202,8 @@ ledger_load(Sql *target, const char *name, Ledger *out, Error *err)
 	snprintf(out->name, sizeof(out->name), "%s", name);
 	put_schema(name, out->schema);
 
-	PGresult *result = sql_queryf(target, err,
-		"SELECT id, system_id, source_db, mode, lanes FROM %s.migration", out->schema);
+	PGresult *result = sql_queryf(
+		target, err, "SELECT id, system_id, source_db, mode, lanes FROM %s.migration", out->schema);
 	if (result == NULL)
 		return false;
 	bool ok = PQntuples(result) == 1;
@@ -237,8 +241,8 @@ migration_set(Sql *target, const Ledger *ledger, const char *column, const char 
               const char *value, Error *err)
 {
 	const char *values[] = {value};
-	char *text = mem_printf("UPDATE %s.migration SET %s = $1::%s, changed = now()",
-	                        ledger->schema, column, type);
+	char *text = mem_printf("UPDATE %s.migration SET %s = $1::%s, changed = now()", ledger->schema,
+	                        column, type);
 	PGresult *result = sql_query_params(target, err, text, 1, values);
 
 	free(text);
@@ -329,8 +333,8 @@ ledger_journal(Sql *target, const Ledger *ledger, Journal *out, Error *err)
 void
 ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql)
 {
-	buffer_printf(sql, "UPDATE %s.migration SET journal = '%s', changed = now();",
-	              ledger->schema, journal_names[journal]);
+	buffer_printf(sql, "UPDATE %s.migration SET journal = '%s', changed = now();", ledger->schema,
+	              journal_names[journal]);
 }
 
 /* ---- tables ---- */
@@ -339,15 +343,16 @@ ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql)
 static bool
 load_relations(Sql *target, const Ledger *ledger, Catalog *catalog, bool *known, Error *err)
 {
-	PGresult *result = sql_queryf(target, err,
+	PGresult *result = sql_queryf(
+		target, err,
 		"SELECT schema_name, table_name, state, snapshot, snapshot_lsn, copied_rows,"
-		" copied_bytes FROM %s.relation", ledger->schema);
+		" copied_bytes FROM %s.relation",
+		ledger->schema);
 
 	if (result == NULL)
 		return false;
 	for (int i = 0; i < PQntuples(result); i++) {
-		Table *table = catalog_find(catalog, PQgetvalue(result, i, 0),
-		                            PQgetvalue(result, i, 1));
+		Table *table = catalog_find(catalog, PQgetvalue(result, i, 0), PQgetvalue(result, i, 1));
 		if (table == NULL)
 			continue; /* gone from the source: catalog_compare_source says so */
 		known[table - catalog->tables] = true;
@@ -355,8 +360,7 @@ load_relations(Sql *target, const Ledger *ledger, Catalog *catalog, bool *known,
 			atomic_store(&table->state, (int)TABLE_QUEUED);
 			continue;
 		}
-		table_set_snapshot(catalog, table, PQgetvalue(result, i, 3),
-		                   sql_get_lsn(result, i, 4));
+		table_set_snapshot(catalog, table, PQgetvalue(result, i, 3), sql_get_lsn(result, i, 4));
 		atomic_store(&table->copied_rows, (uint64_t)sql_get_int(result, i, 5));
 		atomic_store(&table->copied_bytes, (uint64_t)sql_get_int(result, i, 6));
 		atomic_store(&table->state, (int)TABLE_COPIED);
@@ -408,17 +412,21 @@ void
 ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot, Lsn lsn,
                   uint64_t rows, uint64_t bytes, Buffer *sql)
 {
-	buffer_printf(sql, "INSERT INTO %s.relation (schema_name, table_name, state, snapshot,"
-	              " snapshot_lsn, copied_rows, copied_bytes) VALUES (", ledger->schema);
+	buffer_printf(sql,
+	              "INSERT INTO %s.relation (schema_name, table_name, state, snapshot,"
+	              " snapshot_lsn, copied_rows, copied_bytes) VALUES (",
+	              ledger->schema);
 	sql_put_literal(sql, table->schema);
 	buffer_put_text(sql, ", ");
 	sql_put_literal(sql, table->name);
 	buffer_put_text(sql, ", 'copied', ");
 	sql_put_literal(sql, snapshot);
-	buffer_printf(sql, ", '%s', %" PRIu64 ", %" PRIu64 ") ON CONFLICT (schema_name, table_name)"
+	buffer_printf(sql,
+	              ", '%s', %" PRIu64 ", %" PRIu64 ") ON CONFLICT (schema_name, table_name)"
 	              " DO UPDATE SET state = 'copied', snapshot = EXCLUDED.snapshot,"
 	              " snapshot_lsn = EXCLUDED.snapshot_lsn, copied_rows = EXCLUDED.copied_rows,"
-	              " copied_bytes = EXCLUDED.copied_bytes;", LSN_STR(lsn), rows, bytes);
+	              " copied_bytes = EXCLUDED.copied_bytes;",
+	              LSN_STR(lsn), rows, bytes);
 }
 
 /* ---- steps ---- */
@@ -458,8 +466,9 @@ ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start, Progress *pro
 	               " ON CONFLICT (lane) DO NOTHING",
 	               ledger->schema, LSN_STR(start), LEDGER_WHOLE, ledger->lanes - 1))
 		return false;
-	PGresult *result = sql_queryf(target, err,
-		"SELECT lane, commit_lsn, position FROM %s.progress ORDER BY lane", ledger->schema);
+	PGresult *result = sql_queryf(
+		target, err, "SELECT lane, commit_lsn, position FROM %s.progress ORDER BY lane",
+		ledger->schema);
 	if (result == NULL)
 		return false;
 	bool ok = PQntuples(result) == ledger->lanes;
@@ -498,8 +507,8 @@ ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err)
 	               " ON CONFLICT (lane) DO NOTHING;"
 	               "DELETE FROM %s.progress WHERE lane >= %d;"
 	               "UPDATE %s.migration SET lanes = %d, changed = now(); COMMIT",
-	               ledger->schema, ledger->schema, ledger->schema, lanes - 1, ledger->schema,
-	               lanes, ledger->schema, lanes);
+	               ledger->schema, ledger->schema, ledger->schema, lanes - 1, ledger->schema, lanes,
+	               ledger->schema, lanes);
 	if (ok)
 		ledger->lanes = lanes;
 	else
@@ -510,7 +519,9 @@ ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err)
 void
 ledger_progress_sql(const Ledger *ledger, int first, int count, Progress progress, Buffer *sql)
 {
-	buffer_printf(sql, "UPDATE %s.progress SET commit_lsn = '%s', position = %" PRId64
-	              " WHERE lane >= %d AND lane < %d;", ledger->schema,
-	              LSN_STR(progress.commit_lsn), progress.position, first, first + count);
+	buffer_printf(sql,
+	              "UPDATE %s.progress SET commit_lsn = '%s', position = %" PRId64
+	              " WHERE lane >= %d AND lane < %d;",
+	              ledger->schema, LSN_STR(progress.commit_lsn), progress.position, first,
+	              first + count);
 }

@@ -25,13 +25,13 @@
 #include "common/lsn.h"
 
 typedef struct {
-	char name[64];          /* schema, slot and publication are called so */
-	char schema[136];       /* quoted */
-	char id[40];            /* of this migration: a UUID made at creation */
-	char system_id[24];     /* source's system identifier */
+	char name[64];      /* schema, slot and publication are called so */
+	char schema[136];   /* quoted */
+	char id[40];        /* of this migration: a UUID made at creation */
+	char system_id[24]; /* source's system identifier */
 	char source_db[256];
-	char mode[16];          /* online | offline */
-	int lanes;              /* P4: what the progress rows were written with */
+	char mode[16]; /* online | offline */
+	int lanes;     /* P4: what the progress rows were written with */
 } Ledger;
 
 typedef enum {
@@ -65,7 +65,8 @@ MUST_CHECK bool ledger_get_state(Sql *target, const Ledger *ledger, char out[32]
 MUST_CHECK bool ledger_set_start(Sql *target, const Ledger *ledger, Lsn start, Error *err);
 MUST_CHECK bool ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err);
 /* The catalogue's fingerprint, to see DDL after a restart. Nobody asks for it yet. */
-MUST_CHECK bool ledger_set_fingerprint(Sql *target, const Ledger *ledger, const char *fp, Error *err);
+MUST_CHECK bool ledger_set_fingerprint(Sql *target, const Ledger *ledger, const char *fp,
+                                       Error *err);
 MUST_CHECK bool ledger_get_fingerprint(Sql *target, const Ledger *ledger, char out[36], Error *err);
 
 MUST_CHECK bool ledger_journal(Sql *target, const Ledger *ledger, Journal *out, Error *err);
@@ -85,16 +86,16 @@ void ledger_copied_sql(const Ledger *ledger, const Table *table, const char *sna
 
 typedef struct {
 	int64_t id;
-	char side[8];      /* source | target */
-	char kind[32];     /* slot, publication, replica_identity, schema, fence, trigger, identity */
-	char what[300];    /* for people: "replica identity of public.t" */
-	char *undo;        /* SQL; malloc'd */
+	char side[8];   /* source | target */
+	char kind[32];  /* slot, publication, replica_identity, schema, fence, trigger, identity */
+	char what[300]; /* for people: "replica identity of public.t" */
+	char *undo;     /* SQL; malloc'd */
 } LedgerObject;
 
 /* Before the thing is done. An equal record (side, kind, what) is left as it is,
  * so the first one, which holds the original state, wins. */
-MUST_CHECK bool ledger_record(Sql *target, const Ledger *ledger, const char *side,
-                              const char *kind, const char *what, const char *undo, Error *err);
+MUST_CHECK bool ledger_record(Sql *target, const Ledger *ledger, const char *side, const char *kind,
+                              const char *what, const char *undo, Error *err);
 /* Newest first. kind NULL: all. Free with ledger_objects_free. */
 MUST_CHECK bool ledger_objects(Sql *target, const Ledger *ledger, const char *side,
                                const char *kind, LedgerObject **out, size_t *count, Error *err);
@@ -103,8 +104,8 @@ MUST_CHECK bool ledger_forget(Sql *target, const Ledger *ledger, int64_t id, Err
 /* Runs the undo statements of one side's objects (kind NULL: all), newest first,
  * each with lock_timeout and retries (S1), and forgets each one done. What cannot be
  * undone is named with its statement in the error; the rest is undone all the same. */
-MUST_CHECK bool ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger,
-                            const char *side, const char *kind, Error *err);
+MUST_CHECK bool ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger, const char *side,
+                            const char *kind, Error *err);
 
 /* ---- steps that are done once (schema sections, indexes, constraints) ---- */
 
@@ -116,8 +117,8 @@ void ledger_step_sql(const Ledger *ledger, const char *step, Buffer *sql);
 /* ---- progress (P1, P2) ---- */
 
 typedef struct {
-	Lsn commit_lsn;    /* all transactions below it are in */
-	int64_t position;  /* changes of that transaction that are in; LEDGER_WHOLE: all */
+	Lsn commit_lsn;   /* all transactions below it are in */
+	int64_t position; /* changes of that transaction that are in; LEDGER_WHOLE: all */
 } Progress;
 
 #define LEDGER_WHOLE INT64_MAX

@@ -75,8 +75,7 @@ ledger_objects_free(LedgerObject *objects, size_t count)
 bool
 ledger_forget(Sql *target, const Ledger *ledger, int64_t id, Error *err)
 {
-	return sql_execf(target, err, "DELETE FROM %s.object WHERE id = %" PRId64, ledger->schema,
-	                 id);
+	return sql_execf(target, err, "DELETE FROM %s.object WHERE id = %" PRId64, ledger->schema, id);
 }
 
 /* A slot cannot be dropped while its walsender lives (55006). Ours may need a
@@ -97,9 +96,11 @@ undo_slot(Sql *side, const Ledger *ledger, const LedgerObject *object, Error *er
 			return false;
 		}
 		if (deadline_left_ms(polite) == 0 &&
-		    !sql_execf(side, err, "SELECT pg_catalog.pg_terminate_backend(active_pid)"
+		    !sql_execf(side, err,
+		               "SELECT pg_catalog.pg_terminate_backend(active_pid)"
 		               " FROM pg_catalog.pg_replication_slots"
-		               " WHERE slot_name = '%s' AND active_pid IS NOT NULL", ledger->name))
+		               " WHERE slot_name = '%s' AND active_pid IS NOT NULL",
+		               ledger->name))
 			return false;
 		if (!stop_sleep_ms(NULL, SLOT_PAUSE_MS, err))
 			return false;
@@ -129,8 +130,7 @@ leave(Leftovers *left, const LedgerObject *object, const Error *failure)
 
 	if (left->count++ == 0)
 		left->first = *failure;
-	snprintf(left->list + len, sizeof(left->list) - len, "%s%s", len > 0 ? " " : "",
-	         object->undo);
+	snprintf(left->list + len, sizeof(left->list) - len, "%s%s", len > 0 ? " " : "", object->undo);
 	log_failure(LOG_WARNING, "ledger", failure);
 	log_warning("ledger", "left over: %s; remove it by: %s", object->what, object->undo);
 }

@@ -93,8 +93,7 @@ set_all(Sql *sql, Error *err)
 		return false;
 	if (sql_server_version(sql) >= 170000 && !sql_exec(sql, err, "SET transaction_timeout = 0"))
 		return false;
-	return sql_server_version(sql) < 140000 ||
-	       sql_exec(sql, err, "SET idle_session_timeout = 0");
+	return sql_server_version(sql) < 140000 || sql_exec(sql, err, "SET idle_session_timeout = 0");
 }
 
 /* libpq would print notices on stderr as they are: ours is one line an event. */

@@ -68,10 +68,9 @@ bad(Parser *p, const char *what, unsigned value)
 	const KindInfo *info = kind_find((uint8_t)p->kind);
 
 	if (p->r.failed)
-		return error_set(p->err, ERROR_PROTOCOL, "pgoutput %s message ends too early",
-		                 info->name);
-	return error_set(p->err, ERROR_PROTOCOL, "pgoutput %s message: %s (0x%02X)", info->name,
-	                 what, value);
+		return error_set(p->err, ERROR_PROTOCOL, "pgoutput %s message ends too early", info->name);
+	return error_set(p->err, ERROR_PROTOCOL, "pgoutput %s message: %s (0x%02X)", info->name, what,
+	                 value);
 }
 
 static Lsn
@@ -419,7 +418,7 @@ pgoutput_parse(const PgoContext *context, Slice bytes, Arena *arena, PgoMessage 
 	if (p.r.failed)
 		return bad(&p, "", 0);
 	if (!reader_done(&p.r))
-		return error_set(err, ERROR_PROTOCOL, "pgoutput %s message: %zu bytes too many",
-		                 info->name, reader_left(&p.r));
+		return error_set(err, ERROR_PROTOCOL, "pgoutput %s message: %zu bytes too many", info->name,
+		                 reader_left(&p.r));
 	return true;
 }

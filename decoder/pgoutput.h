@@ -77,7 +77,7 @@ typedef enum { OLD_NONE = 0, OLD_KEY = 'K', OLD_FULL = 'O' } OldKind;
 typedef struct {
 	PgoKind kind;
 	uint32_t xid; /* inside a stream block: the (sub)transaction; else 0 */
-	/* clang-format off */
+				  /* clang-format off */
 	union {
 		struct { Lsn final_lsn; int64_t time_us; uint32_t xid; } begin;
 		struct { Lsn commit_lsn; Lsn end_lsn; int64_t time_us; } commit;
@@ -95,7 +95,7 @@ typedef struct {
 		/* b, P, p, K, r */
 		struct { uint32_t xid; Lsn lsn; Lsn end_lsn; int64_t time_us; const char *gid; } prepared;
 	};
-	/* clang-format on */
+				  /* clang-format on */
 } PgoMessage;
 
 typedef struct {

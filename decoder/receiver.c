@@ -84,12 +84,12 @@ receiver_main(void *arg)
 static char *
 session_options(int64_t wal_sender_timeout_ms)
 {
-	const char *common = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3"
-	                     " -c lc_monetary=C -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+	const char *common =
+		"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3"
+		" -c lc_monetary=C -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
 	if (wal_sender_timeout_ms == 0)
 		return mem_strdup(common);
-	return mem_printf("%s -c wal_sender_timeout=%lld", common,
-	                  (long long)wal_sender_timeout_ms);
+	return mem_printf("%s -c wal_sender_timeout=%lld", common, (long long)wal_sender_timeout_ms);
 }
 
 /* Does nothing: an async watcher that is active is what wakes the loop; each

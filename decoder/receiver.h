@@ -48,15 +48,15 @@ void receiver_set_applied(Receiver *receiver, Lsn applied_end);
 
 typedef struct {
 	bool connected;
-	bool failed;           /* stopped for good; error says why */
-	Error error;           /* the last one, also while reconnecting */
-	Lsn received;          /* highest position the server said it has sent to us */
-	Lsn server_end;        /* last keepalive's end: how far the server's sender is */
-	Lsn confirmed;         /* flushed position last sent */
+	bool failed;    /* stopped for good; error says why */
+	Error error;    /* the last one, also while reconnecting */
+	Lsn received;   /* highest position the server said it has sent to us */
+	Lsn server_end; /* last keepalive's end: how far the server's sender is */
+	Lsn confirmed;  /* flushed position last sent */
 	uint64_t reconnects;
-	uint64_t bytes;        /* payload bytes received */
+	uint64_t bytes;          /* payload bytes received */
 	int64_t last_message_us; /* wall clock of the last thing heard */
-	bool held_by_log;      /* back pressure: the log is at its limit */
+	bool held_by_log;        /* back pressure: the log is at its limit */
 } ReceiverState;
 
 void receiver_state(Receiver *receiver, ReceiverState *out);

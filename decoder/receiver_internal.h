@@ -18,8 +18,8 @@
 
 typedef struct {
 	ConfirmMode mode;
-	bool open;         /* a transaction is being received */
-	Lsn last_end;      /* end LSN of the last whole transaction in the log */
+	bool open;    /* a transaction is being received */
+	Lsn last_end; /* end LSN of the last whole transaction in the log */
 	Lsn synced_end;
 	bool all_synced;
 	Lsn applied_end;
@@ -34,10 +34,10 @@ bool receiver_can_retry(const Error *err, bool was_connected);
 /* ---- when a status update is due; times in ms of clock.h ---- */
 
 enum {
-	STATUS_CONFIRM_MS = 15,   /* the confirmed position moved */
+	STATUS_CONFIRM_MS = 15,    /* the confirmed position moved */
 	STATUS_RECEIVED_MS = 1000, /* only the received position moved */
-	STATUS_IDLE_MS = 10000,   /* nothing moved, and the server's timeout is long */
-	SILENCE_MS = 60000        /* the server is asked at half of it, given up at it */
+	STATUS_IDLE_MS = 10000,    /* nothing moved, and the server's timeout is long */
+	SILENCE_MS = 60000         /* the server is asked at half of it, given up at it */
 };
 
 /* ---- the object ---- */

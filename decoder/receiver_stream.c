@@ -18,16 +18,16 @@ typedef struct {
 	Wire *wire;
 	ev_io io;
 	ev_timer timer;
-	short watched;     /* poll events that io is started for; 0: not */
+	short watched; /* poll events that io is started for; 0: not */
 
 	bool in_transaction;
-	bool dropping;     /* the open transaction is in the log already (P7) */
-	bool held;         /* the log is full: not reading */
+	bool dropping; /* the open transaction is in the log already (P7) */
+	bool held;     /* the log is full: not reading */
 	bool reply_wanted;
 	Lsn received;
 	Lsn keepalive_end; /* of the last one outside a transaction */
 	Lsn server_end;
-	uint64_t bytes;    /* since the state was last told */
+	uint64_t bytes; /* since the state was last told */
 
 	Buffer out;
 	Lsn sent_received; /* as last sent */
@@ -36,7 +36,7 @@ typedef struct {
 	int64_t heard_ms;
 	int64_t heartbeat_ms; /* at least that often, or the server gives us up */
 
-	bool ended;        /* stop, or *err is set */
+	bool ended; /* stop, or *err is set */
 	bool failed;
 	Error *err;
 } Stream;
@@ -154,7 +154,8 @@ status_due(const Stream *s, Lsn confirmed, Lsn last_end)
 	else if (lsn_cmp(lsn_min(confirmed, last_end), s->sent_confirmed) > 0)
 		after = STATUS_CONFIRM_MS;
 	else if ((lsn_cmp(s->received, s->sent_received) > 0 ||
-	          lsn_cmp(confirmed, s->sent_confirmed) > 0) && after > STATUS_RECEIVED_MS)
+	          lsn_cmp(confirmed, s->sent_confirmed) > 0) &&
+	         after > STATUS_RECEIVED_MS)
 		after = STATUS_RECEIVED_MS;
 	return s->sent_ms + after;
 }
@@ -218,8 +219,7 @@ send_due(Stream *s, int64_t *next_ms, Error *err)
 	if (empty && status_due(s, confirmed, log.last_end) <= clock_mono_ms() &&
 	    !send_status(s, confirmed, err))
 		return false;
-	*next_ms = empty ? status_due(s, confirmed, log.last_end) - clock_mono_ms()
-	                 : s->heartbeat_ms;
+	*next_ms = empty ? status_due(s, confirmed, log.last_end) - clock_mono_ms() : s->heartbeat_ms;
 	return true;
 }
 
@@ -329,7 +329,8 @@ check_identity(Stream *s, Error *err)
 		return false;
 	if (strcmp(identity.system_id, s->receiver->system_id) == 0)
 		return true;
-	error_set(err, ERROR_CONFIG, "this is another server than before (system identifier %s, not %s)",
+	error_set(err, ERROR_CONFIG,
+	          "this is another server than before (system identifier %s, not %s)",
 	          identity.system_id, s->receiver->system_id);
 	return error_set_hint(err, "the address now leads to a different database cluster; its "
 	                           "positions mean nothing here");
@@ -342,8 +343,10 @@ ask_heartbeat(Stream *s, Error *err)
 {
 	WireResult *result;
 
-	if (!wire_query(s->wire, "SELECT setting FROM pg_catalog.pg_settings"
-	                " WHERE name = 'wal_sender_timeout'", deadline_in_ms(30000), &result, err))
+	if (!wire_query(s->wire,
+	                "SELECT setting FROM pg_catalog.pg_settings"
+	                " WHERE name = 'wal_sender_timeout'",
+	                deadline_in_ms(30000), &result, err))
 		return false;
 	const char *text = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
 	int64_t timeout = text != NULL ? strtoll(text, NULL, 10) : 0;
@@ -389,7 +392,8 @@ check_slot_position(Stream *s, Error *err)
 		return true; /* START_REPLICATION says what is wrong with the slot */
 	error_set(err, ERROR_STORAGE,
 	          "the slot stands at %s, but the transaction log ends at %s: what came between was "
-	          "confirmed and is not here", LSN_STR(confirmed), LSN_STR(have));
+	          "confirmed and is not here",
+	          LSN_STR(confirmed), LSN_STR(have));
 	return error_set_hint(err, "the log directory was changed or damaged, or somebody advanced "
 	                           "the slot: cancel the migration and start it again");
 }

@@ -58,9 +58,8 @@ relation_map_free(RelationMap *map)
 static bool
 same_definition(const PgoRelation *a, const PgoRelation *b)
 {
-	if (a->oid != b->oid || a->replica_identity != b->replica_identity ||
-	    a->count != b->count || strcmp(a->schema, b->schema) != 0 ||
-	    strcmp(a->name, b->name) != 0)
+	if (a->oid != b->oid || a->replica_identity != b->replica_identity || a->count != b->count ||
+	    strcmp(a->schema, b->schema) != 0 || strcmp(a->name, b->name) != 0)
 		return false;
 	for (unsigned i = 0; i < a->count; i++) {
 		const PgoColumn *x = &a->columns[i];

@@ -11,10 +11,10 @@
 #include "decoder/pgoutput.h"
 
 typedef struct Relation {
-	PgoRelation def;    /* strings and columns owned by the map */
-	uint64_t version;   /* unique in the map; grows with every real change */
-	Slice message;      /* the Relation message's own bytes, for the log's segments */
-	void *user;         /* of whoever owns the map (the applier's plan); starts NULL */
+	PgoRelation def;  /* strings and columns owned by the map */
+	uint64_t version; /* unique in the map; grows with every real change */
+	Slice message;    /* the Relation message's own bytes, for the log's segments */
+	void *user;       /* of whoever owns the map (the applier's plan); starts NULL */
 } Relation;
 
 typedef struct RelationMap RelationMap;

@@ -136,8 +136,7 @@ txlog_close(TxLog *log)
 		return;
 	CHECK(log->readers == NULL);
 	/* A failed log has said why already. */
-	if (!atomic_load(&log->failed) &&
-	    (!txlog_discard_open(log, &err) || !txlog_publish(log, &err)))
+	if (!atomic_load(&log->failed) && (!txlog_discard_open(log, &err) || !txlog_publish(log, &err)))
 		log_failure(LOG_ERROR, "txlog", &err);
 
 	pthread_mutex_lock(&log->lock);
@@ -228,9 +227,8 @@ txlog_sync(TxLog *log, int64_t deadline_ms, Error *err)
 	uint64_t target = log->publications;
 	pthread_cond_signal(&log->flusher);
 	while (log->synced_publications < target && !atomic_load(&log->failed) && failed == 0)
-		failed = deadline_ms == 0
-		             ? pthread_cond_wait(&log->synced, &log->lock)
-		             : pthread_cond_timedwait(&log->synced, &log->lock, &until);
+		failed = deadline_ms == 0 ? pthread_cond_wait(&log->synced, &log->lock)
+		                          : pthread_cond_timedwait(&log->synced, &log->lock, &until);
 	bool done = log->synced_publications >= target;
 	pthread_mutex_unlock(&log->lock);
 
@@ -296,8 +294,7 @@ sync_once(TxLog *log)
 
 	log->flushing = true;
 	pthread_mutex_unlock(&log->lock);
-	bool ok = txlog_file_sync(&log->faults, fd, log->directory, &err) ||
-	          txlog_fail(log, &err);
+	bool ok = txlog_file_sync(&log->faults, fd, log->directory, &err) || txlog_fail(log, &err);
 	pthread_mutex_lock(&log->lock);
 	log->flushing = false;
 	if (ok && target > log->synced_publications) {
@@ -320,8 +317,8 @@ remove_released(TxLog *log)
 		char name[TXLOG_NAME_SIZE];
 		txlog_segment_name(log->segments[gone].number, name);
 		if (unlinkat(log->dir_fd, name, 0) != 0 && errno != ENOENT) {
-			log_warning("txlog", "cannot remove %s/%s: %s; tried again later",
-			            log->directory, name, strerror(errno));
+			log_warning("txlog", "cannot remove %s/%s: %s; tried again later", log->directory, name,
+			            strerror(errno));
 			break;
 		}
 		log->bytes_on_disk -= log->segments[gone++].size;

@@ -35,11 +35,11 @@
 typedef struct TxLog TxLog;
 
 typedef struct {
-	const char *directory;   /* made (0700) if it is not there */
-	const char *identity;    /* the migration's id: another one's log is refused */
-	uint64_t segment_bytes;  /* 0: 64 MiB; a larger transaction gets a larger segment */
-	uint64_t max_bytes;      /* 0: no limit; --log-max-bytes */
-	bool compress;           /* LZ4 blocks */
+	const char *directory;  /* made (0700) if it is not there */
+	const char *identity;   /* the migration's id: another one's log is refused */
+	uint64_t segment_bytes; /* 0: 64 MiB; a larger transaction gets a larger segment */
+	uint64_t max_bytes;     /* 0: no limit; --log-max-bytes */
+	bool compress;          /* LZ4 blocks */
 } TxLogOptions;
 
 /* Locks, checks every segment's header, scans the last one and cuts its torn
@@ -83,12 +83,12 @@ MUST_CHECK bool txlog_note_confirmed(TxLog *log, Lsn upto, Error *err);
 /* ---- positions, any thread ---- */
 
 typedef struct {
-	Lsn last_commit;      /* of the last whole transaction; 0 when there never was one */
-	Lsn last_end;         /* its end LSN */
-	Lsn synced_end;       /* end LSN up to which all is fsynced */
-	bool all_synced;      /* everything published is, also messages outside transactions */
-	Lsn noted;            /* the highest position given to txlog_note_confirmed */
-	uint64_t transactions;/* appended by this process */
+	Lsn last_commit;       /* of the last whole transaction; 0 when there never was one */
+	Lsn last_end;          /* its end LSN */
+	Lsn synced_end;        /* end LSN up to which all is fsynced */
+	bool all_synced;       /* everything published is, also messages outside transactions */
+	Lsn noted;             /* the highest position given to txlog_note_confirmed */
+	uint64_t transactions; /* appended by this process */
 	uint64_t bytes_on_disk;
 	uint64_t segments;
 	int64_t last_commit_time_us; /* source's clock, since 2000 */

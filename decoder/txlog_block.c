@@ -132,13 +132,11 @@ segment_open(int dir_fd, uint64_t number, int flags, int *fd, SegmentHeader *hea
 	txlog_segment_name(number, name);
 	*fd = openat(dir_fd, name, flags | O_CLOEXEC);
 	if (*fd < 0)
-		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log segment %s: open",
-		                       name);
+		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log segment %s: open", name);
 	ssize_t n = txlog_file_read(*fd, name, 0, head, sizeof(head), err);
 	bool ok = n >= 0 && segment_header_parse(slice_of(head, (size_t)n), header, err);
 	if (ok && header->number != number)
-		ok = error_set(err, ERROR_STORAGE, "the file is segment number %" PRIu64,
-		               header->number);
+		ok = error_set(err, ERROR_STORAGE, "the file is segment number %" PRIu64, header->number);
 	if (ok)
 		return true;
 	close(*fd);
@@ -221,8 +219,7 @@ visit_messages(Scan *scan, uint64_t offset, SegmentVisit visit, void *arg, bool 
 		*go_on = visit == NULL || visit(arg, offset, message);
 	if (*go_on && problem != NULL) {
 		bad_block(scan->name, offset, problem, err);
-		return error_add_context(err, "last good commit %s",
-		                         LSN_STR(scan->out->last_commit));
+		return error_add_context(err, "last good commit %s", LSN_STR(scan->out->last_commit));
 	}
 	return true;
 }
@@ -233,8 +230,8 @@ scan_blocks(Scan *scan, bool last, SegmentVisit visit, void *arg, Error *err)
 	bool go_on = true;
 
 	for (uint64_t at = scan->header->size; go_on && at < scan->size;) {
-		BlockRead result = block_read(scan->fd, scan->name, scan->header->number, at,
-		                              scan->size, &scan->block, err);
+		BlockRead result = block_read(scan->fd, scan->name, scan->header->number, at, scan->size,
+		                              &scan->block, err);
 		if (result == BLOCK_READ_FAILED)
 			return false;
 		if (result == BLOCK_READ_BAD)
@@ -252,8 +249,8 @@ scan_blocks(Scan *scan, bool last, SegmentVisit visit, void *arg, Error *err)
 	if (go_on && scan->in_part) {
 		scan->out->torn = true;
 		if (!last)
-			return bad_block(scan->name, scan->out->whole_end,
-			                 "the transaction here never ends", err) == BLOCK_READ_OK;
+			return bad_block(scan->name, scan->out->whole_end, "the transaction here never ends",
+			                 err) == BLOCK_READ_OK;
 	}
 	return true;
 }

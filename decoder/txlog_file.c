@@ -138,8 +138,7 @@ txlog_file_size(int fd, const char *name, uint64_t *out, Error *err)
 	struct stat st;
 
 	if (fstat(fd, &st) != 0)
-		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log segment %s: stat",
-		                       name);
+		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log segment %s: stat", name);
 	*out = (uint64_t)st.st_size;
 	return true;
 }
@@ -163,8 +162,8 @@ lock_directory(int dir_fd, const char *directory, int *lock_fd, Error *err)
 		if (errnum != EWOULDBLOCK)
 			return error_set_errno(err, ERROR_STORAGE, errnum, "lock %s/lock", directory);
 		error_set(err, ERROR_CONFIG,
-		          "the transaction log in %s is in use by another process (pid %s)",
-		          directory, text[0] != '\0' ? text : "unknown");
+		          "the transaction log in %s is in use by another process (pid %s)", directory,
+		          text[0] != '\0' ? text : "unknown");
 		return error_set_hint(err, "stop that process, or give each migration its own "
 		                           "--state-dir");
 	}

@@ -39,9 +39,8 @@ segment_header_parse(Slice bytes, SegmentHeader *out, Error *err)
 	uint32_t version = read_u32(&r);
 	uint32_t size = read_u32(&r);
 	if (version != SEGMENT_VERSION)
-		return error_set(err, ERROR_STORAGE,
-		                 "transaction log format %u; this program reads %d", version,
-		                 SEGMENT_VERSION);
+		return error_set(err, ERROR_STORAGE, "transaction log format %u; this program reads %d",
+		                 version, SEGMENT_VERSION);
 	if (r.failed || size > bytes.len || size > SEGMENT_HEADER_MAX || size < 49)
 		return error_set(err, ERROR_STORAGE, "the segment's header is damaged (length)");
 

@@ -67,8 +67,8 @@ MUST_CHECK bool txlog_file_size(int fd, const char *name, uint64_t *out, Error *
 MUST_CHECK bool txlog_dir_open(const char *directory, int *dir_fd, int *lock_fd, Error *err);
 /* The numbers of all segments, ascending and without holes (else ERROR_STORAGE).
  * *numbers: free(). */
-MUST_CHECK bool txlog_dir_list(int dir_fd, const char *directory, uint64_t **numbers,
-                               size_t *count, Error *err);
+MUST_CHECK bool txlog_dir_list(int dir_fd, const char *directory, uint64_t **numbers, size_t *count,
+                               Error *err);
 void txlog_dir_drop_temporary(int dir_fd);
 /* The file of txlog_note_confirmed; *lsn is 0 when it was never written. */
 MUST_CHECK bool txlog_confirmed_open(int dir_fd, int *fd, Lsn *lsn, Error *err);
@@ -144,7 +144,7 @@ typedef struct {
 
 typedef enum {
 	BLOCK_READ_OK,
-	BLOCK_READ_BAD, /* err says what is wrong with the bytes */
+	BLOCK_READ_BAD,   /* err says what is wrong with the bytes */
 	BLOCK_READ_FAILED /* the file cannot be read */
 } BlockRead;
 
@@ -156,8 +156,8 @@ void block_free(Block *block);
 MUST_CHECK bool block_find_after(int fd, const char *name, uint64_t segment, uint64_t from,
                                  uint64_t size, bool *found, uint64_t *at, Error *err);
 
-MUST_CHECK bool segment_open(int dir_fd, uint64_t number, int flags, int *fd,
-                             SegmentHeader *header, Error *err);
+MUST_CHECK bool segment_open(int dir_fd, uint64_t number, int flags, int *fd, SegmentHeader *header,
+                             Error *err);
 
 /* What a walk over a segment's blocks ended with. */
 typedef struct {
@@ -225,23 +225,23 @@ struct TxLog {
 
 	Writer writer;
 
-	pthread_mutex_t lock;     /* all that follows */
-	pthread_cond_t flusher;   /* something to do for the flusher */
-	pthread_cond_t synced;    /* the flusher has done something */
-	Segment *segments;        /* the last one is being written */
+	pthread_mutex_t lock;   /* all that follows */
+	pthread_cond_t flusher; /* something to do for the flusher */
+	pthread_cond_t synced;  /* the flusher has done something */
+	Segment *segments;      /* the last one is being written */
 	size_t segment_count;
 	size_t segment_capacity;
-	uint64_t visible;         /* end of the last whole transaction in it (T2) */
+	uint64_t visible; /* end of the last whole transaction in it (T2) */
 	Progress published;
 	uint64_t bytes_on_disk;
-	uint64_t publications;    /* counts publishes, */
+	uint64_t publications;        /* counts publishes, */
 	uint64_t synced_publications; /* and the last one that is synced (T7) */
 	Lsn synced_end;
 	Lsn noted;
 	Lsn released;
 	bool release_news;
-	bool flushing;            /* the flusher uses writer.fd outside the lock */
-	bool calling_back;        /* the flusher is in on_progress */
+	bool flushing;     /* the flusher uses writer.fd outside the lock */
+	bool calling_back; /* the flusher is in on_progress */
 	bool closing;
 	atomic_bool failed;
 	Error failure;

@@ -23,19 +23,19 @@ struct TxLogReader {
 	TxLog *log;
 	TxLogReader *next; /* log->readers, under its lock */
 	int event;
-	bool waiting;      /* under the log's lock */
-	bool woken;        /* txlog_wake: the next wait ends at once; under the lock */
+	bool waiting; /* under the log's lock */
+	bool woken;   /* txlog_wake: the next wait ends at once; under the lock */
 
 	int fd;
 	uint64_t number;
 	char name[TXLOG_NAME_SIZE];
-	uint64_t offset;   /* of the next block */
-	uint64_t limit;    /* what is known to be readable of this segment (T2) */
+	uint64_t offset; /* of the next block */
+	uint64_t limit;  /* what is known to be readable of this segment (T2) */
 	Block block;
 	uint64_t block_at;
-	size_t inside;     /* of the next message */
-	size_t told;       /* of the message last returned */
-	Lsn last_good;     /* last whole transaction before the block being read */
+	size_t inside; /* of the next message */
+	size_t told;   /* of the message last returned */
+	Lsn last_good; /* last whole transaction before the block being read */
 };
 
 void
@@ -182,8 +182,8 @@ reader_read_block(TxLogReader *reader, Error *err)
 
 	block->raw = SLICE_EMPTY;
 	reader->inside = 0;
-	if (block_read(reader->fd, reader->name, reader->number, reader->offset, reader->limit,
-	               block, err) != BLOCK_READ_OK) {
+	if (block_read(reader->fd, reader->name, reader->number, reader->offset, reader->limit, block,
+	               err) != BLOCK_READ_OK) {
 		block->raw = SLICE_EMPTY;
 		return error_add_context(err, "last good commit %s", LSN_STR(reader->last_good));
 	}
@@ -279,8 +279,8 @@ txlog_reader_open_at(TxLog *log, TxLogPos pos, Error *err)
 
 	if (reader == NULL)
 		return NULL;
-	bool ok = reader_find_more(reader, false, err) == MORE &&
-	          reader->number == pos.segment && reader->limit > pos.block;
+	bool ok = reader_find_more(reader, false, err) == MORE && reader->number == pos.segment &&
+	          reader->limit > pos.block;
 	if (ok) {
 		reader->offset = pos.block;
 		ok = reader_read_block(reader, err);
@@ -290,8 +290,8 @@ txlog_reader_open_at(TxLog *log, TxLogPos pos, Error *err)
 	if (ok)
 		return reader;
 	if (err != NULL && err->class == ERROR_NONE)
-		error_set(err, ERROR_BUG, "no transaction at offset %" PRIu64 " of segment %s",
-		          pos.block, reader->name);
+		error_set(err, ERROR_BUG, "no transaction at offset %" PRIu64 " of segment %s", pos.block,
+		          reader->name);
 	txlog_reader_close(reader);
 	return NULL;
 }

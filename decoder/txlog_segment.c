@@ -14,8 +14,7 @@ push_segment(TxLog *log, Segment segment)
 {
 	if (log->segment_count == log->segment_capacity) {
 		log->segment_capacity = log->segment_capacity != 0 ? log->segment_capacity * 2 : 16;
-		log->segments = mem_realloc(log->segments,
-		                            log->segment_capacity * sizeof(Segment));
+		log->segments = mem_realloc(log->segments, log->segment_capacity * sizeof(Segment));
 	}
 	log->segments[log->segment_count++] = segment;
 	log->bytes_on_disk += segment.size;
@@ -41,9 +40,9 @@ make_file(TxLog *log, const SegmentHeader *header, const Buffer *bytes, int *fd,
 	txlog_segment_name(header->number, name);
 	snprintf(temporary, sizeof(temporary), "%016" PRIx64 ".tmp", header->number);
 	int planted = log->faults.fail != NULL ? log->faults.fail(log->faults.arg, "create") : 0;
-	*fd = planted != 0 ? -1
-	                   : openat(log->dir_fd, temporary,
-	                            O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	*fd = planted != 0
+	          ? -1
+	          : openat(log->dir_fd, temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (*fd < 0)
 		return create_failed(log, "make", name, planted != 0 ? planted : errno, err);
 
@@ -76,11 +75,11 @@ switch_to(TxLog *log, int fd, const SegmentHeader *header)
 	w->number = header->number;
 	w->size = header->size;
 	push_segment(log, (Segment){
-		.number = header->number,
-		.size = header->size,
-		.previous_commit = header->previous_commit,
-		.last_commit = header->previous_commit,
-	});
+						  .number = header->number,
+						  .size = header->size,
+						  .previous_commit = header->previous_commit,
+						  .last_commit = header->previous_commit,
+					  });
 	log->visible = header->size;
 	log->synced_publications = log->publications;
 	log->synced_end = log->published.end;
@@ -110,8 +109,7 @@ txlog_segment_create(TxLog *log, uint64_t number, Error *err)
 		switch_to(log, fd, &header);
 		txlog_put_preamble(w, &bytes);
 		Slice preamble = buffer_slice(&bytes);
-		ok = preamble.len == 0 ||
-		     txlog_write_block(log, BLOCK_PREAMBLE, &preamble, 1, err);
+		ok = preamble.len == 0 || txlog_write_block(log, BLOCK_PREAMBLE, &preamble, 1, err);
 	}
 	buffer_free(&bytes);
 	return ok;
@@ -163,13 +161,12 @@ recover_last(TxLog *log, int fd, const SegmentHeader *header, uint64_t size, Err
 		return false;
 	if (!to.ok)
 		return error_add_context(err, "transaction log segment %s", name);
-	if (!cut_tail(log, name, size, &scan, err) ||
-	    !txlog_file_sync(&log->faults, fd, name, err))
+	if (!cut_tail(log, name, size, &scan, err) || !txlog_file_sync(&log->faults, fd, name, err))
 		return false;
 	w->size = scan.whole_end;
 	w->appended = (Progress){scan.last_commit, scan.last_end, scan.last_time_us, 0};
-	push_segment(log, (Segment){header->number, scan.whole_end, header->previous_commit,
-	                            scan.last_commit});
+	push_segment(
+		log, (Segment){header->number, scan.whole_end, header->previous_commit, scan.last_commit});
 	log->visible = scan.whole_end;
 	log->published = w->appended;
 	log->synced_end = scan.last_end;
@@ -189,8 +186,7 @@ check_header(const TxLog *log, const SegmentHeader *header, Error *err)
 		return error_set_hint(err, "give this migration a --state-dir of its own");
 	}
 	if (log->segment_count > 0 &&
-	    lsn_cmp(header->previous_commit,
-	            log->segments[log->segment_count - 1].previous_commit) < 0)
+	    lsn_cmp(header->previous_commit, log->segments[log->segment_count - 1].previous_commit) < 0)
 		return error_set(err, ERROR_STORAGE, "segment %s: commit positions go back", name);
 	return true;
 }

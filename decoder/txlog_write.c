@@ -247,8 +247,7 @@ append_bytes(TxLog *log, Slice message, Error *err)
 {
 	Writer *w = &log->writer;
 
-	if (message.len > TXLOG_BLOCK_TARGET &&
-	    (!log->compress || message.len > TXLOG_COMPRESS_MAX))
+	if (message.len > TXLOG_BLOCK_TARGET && (!log->compress || message.len > TXLOG_COMPRESS_MAX))
 		return append_large(log, message, err);
 	put_frame(&w->block, message);
 	if (!w->open)
@@ -367,9 +366,9 @@ txlog_append(TxLog *log, Slice message, Error *err)
 	default:
 		break;
 	}
-	return error_set(err, ERROR_PROTOCOL, "pgoutput message 0x%02X %s a transaction, behind commit %s",
-	                 message.data[0], w->open ? "inside" : "outside",
-	                 LSN_STR(w->appended.commit));
+	return error_set(err, ERROR_PROTOCOL,
+	                 "pgoutput message 0x%02X %s a transaction, behind commit %s", message.data[0],
+	                 w->open ? "inside" : "outside", LSN_STR(w->appended.commit));
 }
 
 /* Everything in the segment was released, and it is worth a new one: so an

@@ -91,7 +91,8 @@ load_defaults(ConnInfo *info, const char *text, Error *err)
 	const char *const values[] = {string, no_connection, NULL};
 	PGconn *all = PQconnectStartParams((const char *const[]){"dbname", "channel_binding", NULL},
 	                                   values, 1);
-	PGconn *rest = PQconnectStartParams((const char *const[]){"dbname", "sslmode", NULL}, values, 1);
+	PGconn *rest = PQconnectStartParams((const char *const[]){"dbname", "sslmode", NULL}, values,
+	                                    1);
 	bool ok = asked_only(all, err) && asked_only(rest, err);
 
 	if (ok) {

@@ -211,7 +211,7 @@ conninfo_text_error(const char *libpq_message, Error *err)
 		{"matching \"]\"", "an IPv6 address in it is not closed by \"]\""},
 		{"IPv6", "an IPv6 address in it is empty"},
 		{"unexpected character", "there is an unexpected character where a host, port or \"/\" "
-		                         "should be"},
+	                             "should be"},
 		{"missing key/value separator", "a parameter in it has no \"=\""},
 		{"extra key/value separator", "a parameter in it has more than one \"=\""},
 		{NULL, "it is neither a URI nor a list of keyword=value"},

@@ -93,8 +93,7 @@ replication_create_slot(Wire *wire, const char *name, int64_t deadline_ms, Lsn *
 		const char *point = only_value(result, "consistent_point");
 		ok = point != NULL && lsn_parse(point, consistent_point);
 		if (!ok)
-			error_set(err, ERROR_PROTOCOL,
-			          "the answer to CREATE_REPLICATION_SLOT is malformed");
+			error_set(err, ERROR_PROTOCOL, "the answer to CREATE_REPLICATION_SLOT is malformed");
 	}
 	wire_result_free(result);
 	return ok || error_add_context(err, "creating slot \"%s\"", name);
@@ -132,8 +131,8 @@ replication_start_command(const StartReplication *start, Buffer *sql)
 	sql_put_identifier(&publication, start->publication);
 	buffer_put_text(sql, "START_REPLICATION SLOT ");
 	sql_put_identifier(sql, start->slot);
-	buffer_printf(sql, " LOGICAL %s (proto_version '%d', publication_names '", LSN_STR(start->start),
-	              start->proto_version);
+	buffer_printf(sql, " LOGICAL %s (proto_version '%d', publication_names '",
+	              LSN_STR(start->start), start->proto_version);
 	for (const char *p = buffer_cstr(&publication); *p != '\0'; p++) {
 		if (*p == '\'')
 			buffer_put_u8(sql, '\'');

@@ -63,8 +63,8 @@ void wire_result_free(WireResult *result);
 /* Waits. sql may hold several statements. result may be NULL. deadline_ms as in
  * clock.h (0: none); at the deadline the query is cancelled on the server and
  * its end is awaited (bounded), so the connection stays usable where possible. */
-MUST_CHECK bool wire_query(Wire *wire, const char *sql, int64_t deadline_ms,
-                           WireResult **result, Error *err);
+MUST_CHECK bool wire_query(Wire *wire, const char *sql, int64_t deadline_ms, WireResult **result,
+                           Error *err);
 
 /* ---- COPY: frames relayed as they came ---- */
 

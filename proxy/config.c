@@ -58,8 +58,9 @@ static bool
 unexpected_argument(const char *arg, Error *err)
 {
 	if (strpbrk(arg, ":=@") != NULL)
-		return error_set(err, ERROR_CONFIG, "an argument that belongs to no option (a connection "
-		                                    "string? then put --source or --target before it)");
+		return error_set(err, ERROR_CONFIG,
+		                 "an argument that belongs to no option (a connection "
+		                 "string? then put --source or --target before it)");
 	return error_set(err, ERROR_CONFIG, "unexpected argument \"%s\"", arg);
 }
 
@@ -75,8 +76,8 @@ long_options(int command, struct option *out)
 		out[count++] = (struct option){
 			.name = option->name,
 			.has_arg = option->value == NULL    ? no_argument
-			           : option->value_optional ? optional_argument
-			                                    : required_argument,
+		               : option->value_optional ? optional_argument
+		                                        : required_argument,
 			.val = (int)i + 256,
 		};
 	}

@@ -25,39 +25,39 @@ typedef enum { VERIFY_OFF, VERIFY_ON } VerifyWhen;
 
 typedef struct {
 	Arena *arena;
-	ConnInfo *source;            /* --source, PGBATON_SOURCE */
-	ConnInfo *target;            /* --target, PGBATON_TARGET */
-	const char *name;            /* --name, default "pgbaton" */
-	MigrationMode mode;          /* --mode online|offline */
-	bool schema_copy;            /* --schema copy|none, default copy */
-	const char *state_dir;       /* --state-dir, default ./NAME.state */
-	const char *admin_host;      /* --admin HOST:PORT, default 127.0.0.1:7430 */
+	ConnInfo *source;       /* --source, PGBATON_SOURCE */
+	ConnInfo *target;       /* --target, PGBATON_TARGET */
+	const char *name;       /* --name, default "pgbaton" */
+	MigrationMode mode;     /* --mode online|offline */
+	bool schema_copy;       /* --schema copy|none, default copy */
+	const char *state_dir;  /* --state-dir, default ./NAME.state */
+	const char *admin_host; /* --admin HOST:PORT, default 127.0.0.1:7430 */
 	int admin_port;
-	const char *admin_token_file;/* --admin-token-file; needed when not loopback */
-	int jobs;                    /* --jobs, default 4 */
-	int lanes;                   /* --lanes, default 4, 1 to 8 */
-	Selection selection;         /* --include-table, --exclude-table, repeatable */
-	bool cutover_auto;           /* --cutover manual|auto */
-	ConfirmMode confirm;         /* --confirm logged|applied */
-	uint64_t log_max_bytes;      /* --log-max-bytes SIZE (64MB, 10GB), 0 none */
-	bool log_compress;           /* --log-compress */
-	const char *replica_identity;/* --replica-identity full|refuse|insert-only */
-	int64_t sequence_margin;     /* --sequence-margin N, default 0 */
-	VerifyWhen verify;           /* --verify[=counts|checksums]: before the switch */
+	const char *admin_token_file; /* --admin-token-file; needed when not loopback */
+	int jobs;                     /* --jobs, default 4 */
+	int lanes;                    /* --lanes, default 4, 1 to 8 */
+	Selection selection;          /* --include-table, --exclude-table, repeatable */
+	bool cutover_auto;            /* --cutover manual|auto */
+	ConfirmMode confirm;          /* --confirm logged|applied */
+	uint64_t log_max_bytes;       /* --log-max-bytes SIZE (64MB, 10GB), 0 none */
+	bool log_compress;            /* --log-compress */
+	const char *replica_identity; /* --replica-identity full|refuse|insert-only */
+	int64_t sequence_margin;      /* --sequence-margin N, default 0 */
+	VerifyWhen verify;            /* --verify[=counts|checksums]: before the switch */
 	VerifyKind verify_kind;
-	int64_t hold_timeout_ms;     /* --hold-timeout SECONDS, default 2 s */
-	int64_t slot_timeout_ms;     /* --slot-timeout SECONDS, default 60 s */
-	bool no_owner;               /* --no-owner */
-	bool log_json;               /* --log-format text|json */
-	LogLevel log_level;          /* --log-level */
-	bool admin_given;            /* --admin or PGBATON_ADMIN, not the default */
+	int64_t hold_timeout_ms; /* --hold-timeout SECONDS, default 2 s */
+	int64_t slot_timeout_ms; /* --slot-timeout SECONDS, default 60 s */
+	bool no_owner;           /* --no-owner */
+	bool log_json;           /* --log-format text|json */
+	LogLevel log_level;      /* --log-level */
+	bool admin_given;        /* --admin or PGBATON_ADMIN, not the default */
 
 	/* of the commands that talk to a running process (proxy/cli) */
-	bool json;                   /* --json */
-	bool watch;                  /* status --watch */
-	const char *wait_for;        /* wait --for STATE */
-	int64_t timeout_ms;          /* wait --timeout, 0: none */
-	bool hold_timeout_given;     /* cutover --hold-timeout */
+	bool json;               /* --json */
+	bool watch;              /* status --watch */
+	const char *wait_for;    /* wait --for STATE */
+	int64_t timeout_ms;      /* wait --timeout, 0: none */
+	bool hold_timeout_given; /* cutover --hold-timeout */
 } Config;
 
 /*

@@ -101,7 +101,7 @@ config_file_load(ConfigDraft *draft, const char *path, Error *err)
 	if (unreadable)
 		return error_set(err, ERROR_CONFIG, "--config: cannot read %s", path);
 	if (line != 0)
-		return error_set(err, ERROR_CONFIG, "%s line %d: neither key = value nor [section]",
-		                 path, line);
+		return error_set(err, ERROR_CONFIG, "%s line %d: neither key = value nor [section]", path,
+		                 line);
 	return true;
 }

@@ -57,14 +57,14 @@ MUST_CHECK bool value_bool(const char *name, const char *text, bool *out, Error 
 MUST_CHECK bool value_int(const char *name, const char *text, int64_t min, int64_t max,
                           int64_t *out, Error *err);
 MUST_CHECK bool value_size(const char *name, const char *text, uint64_t *out, Error *err);
-MUST_CHECK bool value_seconds(const char *name, const char *text, int64_t min_ms,
-                              int64_t max_ms, int64_t *out_ms, Error *err);
+MUST_CHECK bool value_seconds(const char *name, const char *text, int64_t min_ms, int64_t max_ms,
+                              int64_t *out_ms, Error *err);
 /* One of a NULL-terminated list; *out is its index. */
 MUST_CHECK bool value_choice(const char *name, const char *text, const char *const *choices,
                              int *out, Error *err);
 /* "HOST:PORT", "[::1]:PORT"; *host in the arena, without brackets. */
-MUST_CHECK bool value_address(Arena *arena, const char *name, const char *text,
-                              const char **host, int *port, Error *err);
+MUST_CHECK bool value_address(Arena *arena, const char *name, const char *text, const char **host,
+                              int *port, Error *err);
 
 /* Overwrites with 'x' whatever is, or may be, a password in a connection string. */
 void config_mask_password(char *conninfo);

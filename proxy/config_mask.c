@@ -20,8 +20,8 @@ static bool
 is_secret_key(const char *key, size_t len)
 {
 	static const char *const open_keys[] = {
-		"host", "hostaddr", "port", "dbname", "user", "sslmode", "service", "options",
-		"application_name", "connect_timeout",
+		"host",    "hostaddr", "port",    "dbname",           "user",
+		"sslmode", "service",  "options", "application_name", "connect_timeout",
 	};
 
 	for (size_t i = 0; i < sizeof(open_keys) / sizeof(*open_keys); i++) {
@@ -99,8 +99,8 @@ config_mask_password(char *conninfo)
 {
 	char *scheme = strstr(conninfo, "://");
 
-	if (scheme != NULL && (strncmp(conninfo, "postgres://", 11) == 0 ||
-	                       strncmp(conninfo, "postgresql://", 13) == 0))
+	if (scheme != NULL &&
+	    (strncmp(conninfo, "postgres://", 11) == 0 || strncmp(conninfo, "postgresql://", 13) == 0))
 		mask_uri(scheme + 3);
 	else
 		mask_pairs(conninfo);

@@ -90,8 +90,8 @@ set_admin(ConfigDraft *draft, const char *value, Error *err)
 	Config *config = draft->config;
 
 	config->admin_given = true;
-	return value_address(config->arena, "--admin", value, &config->admin_host,
-	                     &config->admin_port, err);
+	return value_address(config->arena, "--admin", value, &config->admin_host, &config->admin_port,
+	                     err);
 }
 
 static bool
@@ -212,8 +212,8 @@ set_replica_identity(ConfigDraft *draft, const char *value, Error *err)
 static bool
 set_margin(ConfigDraft *draft, const char *value, Error *err)
 {
-	return value_int("--sequence-margin", value, 0, MARGIN_MAX,
-	                 &draft->config->sequence_margin, err);
+	return value_int("--sequence-margin", value, 0, MARGIN_MAX, &draft->config->sequence_margin,
+	                 err);
 }
 
 /* --verify alone, and verify = true in the file, mean counts. */
@@ -223,8 +223,7 @@ set_verify(ConfigDraft *draft, const char *value, Error *err)
 	static const char *const choices[] = {"counts", "checksums", "off", NULL};
 	int chosen = 0;
 
-	if (strcmp(value, "true") != 0 &&
-	    !value_choice("--verify", value, choices, &chosen, err))
+	if (strcmp(value, "true") != 0 && !value_choice("--verify", value, choices, &chosen, err))
 		return false;
 	draft->config->verify = chosen == 2 ? VERIFY_OFF : VERIFY_ON;
 	draft->config->verify_kind = chosen == 1 ? VERIFY_CHECKSUMS : VERIFY_COUNTS;
@@ -235,8 +234,8 @@ static bool
 set_hold_timeout(ConfigDraft *draft, const char *value, Error *err)
 {
 	draft->config->hold_timeout_given = true;
-	return value_seconds("--hold-timeout", value, 10, 3600 * 1000,
-	                     &draft->config->hold_timeout_ms, err);
+	return value_seconds("--hold-timeout", value, 10, 3600 * 1000, &draft->config->hold_timeout_ms,
+	                     err);
 }
 
 static bool
@@ -330,69 +329,67 @@ set_nothing(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err UNUS
 
 const ConfigOption config_options[] = {
 	{"source", "URI", false, true, FOR_SIDES, set_source,
-	 "the database to move: libpq connection string or URI (PGBATON_SOURCE)"},
+     "the database to move: libpq connection string or URI (PGBATON_SOURCE)"},
 	{"target", "URI", false, true, FOR_SIDES, set_target,
-	 "where it goes: libpq connection string or URI (PGBATON_TARGET)"},
+     "where it goes: libpq connection string or URI (PGBATON_TARGET)"},
 	{"config", "FILE", false, false, FOR_ALL, set_nothing,
-	 "read options from FILE (key = value, named as here); the command line wins"},
+     "read options from FILE (key = value, named as here); the command line wins"},
 	{"name", "NAME", false, true, FOR_ALL, set_name,
-	 "name of the migration: of its slot, publication and schema (default pgbaton)"},
+     "name of the migration: of its slot, publication and schema (default pgbaton)"},
 	{"state-dir", "DIR", false, true, FOR_ALL, set_state_dir,
-	 "transaction log and state of this process (default ./NAME.state)"},
+     "transaction log and state of this process (default ./NAME.state)"},
 	{"mode", "MODE", false, true, FOR_SETUP, set_mode,
-	 "online: copy, then follow until the cutover; offline: copy and end (default online)"},
+     "online: copy, then follow until the cutover; offline: copy and end (default online)"},
 	{"schema", "HOW", false, true, FOR_SETUP, set_schema,
-	 "copy: create it on the target; none: it is already there (default copy)"},
+     "copy: create it on the target; none: it is already there (default copy)"},
 	{"no-owner", NULL, false, true, FOR_SETUP, set_no_owner,
-	 "the objects on the target belong to the user that connects"},
+     "the objects on the target belong to the user that connects"},
 	{"include-table", "PATTERN", false, true, FOR_SETUP, set_include,
-	 "move only these, schema.table with * and ? (repeatable; default all)"},
+     "move only these, schema.table with * and ? (repeatable; default all)"},
 	{"exclude-table", "PATTERN", false, true, FOR_SETUP, set_exclude,
-	 "leave these out (repeatable)"},
+     "leave these out (repeatable)"},
 	{"replica-identity", "HOW", false, true, FOR_SETUP, set_replica_identity,
-	 "tables without a usable key: full, refuse or insert-only (default full)"},
-	{"jobs", "N", false, true, FOR_RUN, set_jobs,
-	 "tables copied at a time, 1 to 64 (default 4)"},
+     "tables without a usable key: full, refuse or insert-only (default full)"},
+	{"jobs", "N", false, true, FOR_RUN, set_jobs, "tables copied at a time, 1 to 64 (default 4)"},
 	{"lanes", "N", false, true, FOR_RUN, set_lanes,
-	 "connections that apply changes, 1 to 8 (default 4)"},
+     "connections that apply changes, 1 to 8 (default 4)"},
 	{"confirm", "WHEN", false, true, FOR_RUN, set_confirm,
-	 "what the source may forget: logged here, or applied there (default logged)"},
+     "what the source may forget: logged here, or applied there (default logged)"},
 	{"log-max-bytes", "SIZE", false, true, FOR_RUN, set_log_max,
-	 "limit of the transaction log, like 64MB or 10GiB (default 0, no limit)"},
+     "limit of the transaction log, like 64MB or 10GiB (default 0, no limit)"},
 	{"log-compress", NULL, false, true, FOR_RUN, set_log_compress,
-	 "compress the transaction log (LZ4)"},
+     "compress the transaction log (LZ4)"},
 	{"slot-timeout", "SECONDS", false, true, FOR_RUN, set_slot_timeout,
-	 "how long the slot may wait for running transactions (default 60)"},
+     "how long the slot may wait for running transactions (default 60)"},
 	{"cutover", "WHEN", false, true, FOR_RUN, set_cutover,
-	 "manual: when asked to; auto: as soon as it follows (default manual)"},
+     "manual: when asked to; auto: as soon as it follows (default manual)"},
 	{"hold-timeout", "SECONDS", false, true, FOR_RUN | FOR_CUTOVER, set_hold_timeout,
-	 "a cutover ends within this time or is undone (default 2)"},
+     "a cutover ends within this time or is undone (default 2)"},
 	{"sequence-margin", "N", false, true, FOR_RUN, set_margin,
-	 "set sequences this many steps further on the target (default 0)"},
+     "set sequences this many steps further on the target (default 0)"},
 	{"verify", "KIND", true, true, FOR_RUN, set_verify,
-	 "compare all tables before the switch: counts or checksums (default counts)"},
+     "compare all tables before the switch: counts or checksums (default counts)"},
 	{"listen", "HOST:PORT", false, true, FOR_RUN, set_listen,
-	 "stand in front of the application (not available yet)"},
+     "stand in front of the application (not available yet)"},
 	{"admin", "HOST:PORT", false, true, FOR_RUN | FOR_CLIENTS, set_admin,
-	 "the admin port (PGBATON_ADMIN; default 127.0.0.1:7430)"},
+     "the admin port (PGBATON_ADMIN; default 127.0.0.1:7430)"},
 	{"admin-token-file", "FILE", false, true, FOR_RUN | FOR_CLIENTS, set_token_file,
-	 "the token asked for by the admin port; needed when it is not on loopback"},
-	{"log-format", "FORM", false, true, FOR_RUN, set_log_format,
-	 "text or json (default text)"},
+     "the token asked for by the admin port; needed when it is not on loopback"},
+	{"log-format", "FORM", false, true, FOR_RUN, set_log_format, "text or json (default text)"},
 	{"log-level", "LEVEL", false, true, FOR_SETUP | FOR_ENDING, set_log_level,
-	 "debug, info, warning or error (default info)"},
+     "debug, info, warning or error (default info)"},
 	{"rehearse", NULL, false, false, FOR_CUTOVER, set_rehearse,
-	 "do all but the switch (not available yet)"},
+     "do all but the switch (not available yet)"},
 	{"table", "PATTERN", false, false, FOR_VERIFY, set_table,
-	 "only these tables (not available yet)"},
+     "only these tables (not available yet)"},
 	{"for", "STATE", false, false, FOR_WAIT, set_wait_for,
-	 "checking, preparing, copying, catching_up, following, cutting_over, switched, finished"},
+     "checking, preparing, copying, catching_up, following, cutting_over, switched, finished"},
 	{"timeout", "SECONDS", false, false, FOR_WAIT, set_timeout,
-	 "give up after this time (default: never)"},
+     "give up after this time (default: never)"},
 	{"watch", NULL, false, false, FOR_STATUS, set_watch,
-	 "again every second, until the migration has ended"},
+     "again every second, until the migration has ended"},
 	{"json", NULL, false, false, FOR_CHECK | FOR_STATUS | FOR_CUTOVER | FOR_VERIFY, set_json,
-	 "print JSON"},
+     "print JSON"},
 };
 
 const size_t config_option_count = sizeof(config_options) / sizeof(*config_options);
@@ -414,10 +411,10 @@ config_command_bit(const char *command)
 		const char *name;
 		int bit;
 	} commands[] = {
-		{"run", FOR_RUN},         {"check", FOR_CHECK},     {"status", FOR_STATUS},
-		{"wait", FOR_WAIT},       {"cutover", FOR_CUTOVER}, {"verify", FOR_VERIFY},
-		{"finish", FOR_ENDING},   {"cancel", FOR_ENDING},   {"failback", FOR_OTHER},
-		{"pause", FOR_OTHER},     {"resume", FOR_OTHER},
+		{"run", FOR_RUN},       {"check", FOR_CHECK},     {"status", FOR_STATUS},
+		{"wait", FOR_WAIT},     {"cutover", FOR_CUTOVER}, {"verify", FOR_VERIFY},
+		{"finish", FOR_ENDING}, {"cancel", FOR_ENDING},   {"failback", FOR_OTHER},
+		{"pause", FOR_OTHER},   {"resume", FOR_OTHER},
 	};
 
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {

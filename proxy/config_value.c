@@ -18,8 +18,7 @@ enum { TOKEN_MIN = 16, TOKEN_MAX = 512, NAME_MAX_LEN = 64 };
 bool
 value_bool(const char *name, const char *text, bool *out, Error *err)
 {
-	static const char *const words[] = {"true", "false", "yes", "no", "on",
-	                                    "off",  "1",     "0",   NULL};
+	static const char *const words[] = {"true", "false", "yes", "no", "on", "off", "1", "0", NULL};
 
 	for (int i = 0; words[i] != NULL; i++) {
 		if (strcasecmp(text, words[i]) == 0) {
@@ -83,11 +82,16 @@ bool
 value_size(const char *name, const char *text, uint64_t *out, Error *err)
 {
 	static const Unit units[] = {
-		{"", 1},                   {"B", 1},
-		{"kB", 1e3},               {"MB", 1e6},
-		{"GB", 1e9},               {"TB", 1e12},
-		{"KiB", 1024},             {"MiB", 1024.0 * 1024},
-		{"GiB", 1024.0 * 1048576}, {"TiB", 1048576.0 * 1048576},
+		{"", 1},
+		{"B", 1},
+		{"kB", 1e3},
+		{"MB", 1e6},
+		{"GB", 1e9},
+		{"TB", 1e12},
+		{"KiB", 1024},
+		{"MiB", 1024.0 * 1024},
+		{"GiB", 1024.0 * 1048576},
+		{"TiB", 1048576.0 * 1048576},
 		{NULL, 0},
 	};
 	double bytes;
@@ -102,8 +106,8 @@ value_size(const char *name, const char *text, uint64_t *out, Error *err)
 }
 
 bool
-value_seconds(const char *name, const char *text, int64_t min_ms, int64_t max_ms,
-              int64_t *out_ms, Error *err)
+value_seconds(const char *name, const char *text, int64_t min_ms, int64_t max_ms, int64_t *out_ms,
+              Error *err)
 {
 	static const Unit units[] = {
 		{"", 1e3}, {"s", 1e3}, {"ms", 1}, {"min", 6e4}, {"h", 3.6e6}, {NULL, 0},
@@ -114,8 +118,8 @@ value_seconds(const char *name, const char *text, int64_t min_ms, int64_t max_ms
 		return error_set(err, ERROR_CONFIG, "%s: \"%s\" is not a time in seconds (like 2, 0.5)",
 		                 name, text);
 	if (ms < (double)min_ms || ms > (double)max_ms)
-		return error_set(err, ERROR_CONFIG, "%s: %s is not between %g and %g seconds", name,
-		                 text, (double)min_ms / 1e3, (double)max_ms / 1e3);
+		return error_set(err, ERROR_CONFIG, "%s: %s is not between %g and %g seconds", name, text,
+		                 (double)min_ms / 1e3, (double)max_ms / 1e3);
 	*out_ms = (int64_t)llround(ms);
 	return true;
 }
@@ -131,8 +135,7 @@ value_choice(const char *name, const char *text, const char *const *choices, int
 			*out = i;
 			return true;
 		}
-		int wrote = snprintf(list + len, sizeof(list) - len, "%s%s", i > 0 ? ", " : "",
-		                     choices[i]);
+		int wrote = snprintf(list + len, sizeof(list) - len, "%s%s", i > 0 ? ", " : "", choices[i]);
 		len += (size_t)wrote;
 	}
 	return error_set(err, ERROR_CONFIG, "%s: \"%s\" is not one of: %s", name, text, list);

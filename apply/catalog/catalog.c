@@ -71,14 +71,15 @@ catalog_free(Catalog *catalog)
 void
 catalog_describe_table(const Table *table, Buffer *out)
 {
-	buffer_printf(out, "table %s oid %u %c%s\n", table->qualified, table->oid,
-	              table->persistence, table->is_partition ? " partition" : "");
+	buffer_printf(out, "table %s oid %u %c%s\n", table->qualified, table->oid, table->persistence,
+	              table->is_partition ? " partition" : "");
 	for (int i = 0; i < table->column_count; i++) {
 		const Column *column = &table->columns[i];
-		buffer_printf(out, "column %s %d %s%s%s%.1s\n", column->name, column->attnum,
-		              column->type, column->not_null ? " not null" : "",
-		              column->generated ? " generated" : "",
-		              column->identity == 0 ? "" : column->identity == 'a' ? "a" : "d");
+		buffer_printf(out, "column %s %d %s%s%s%.1s\n", column->name, column->attnum, column->type,
+		              column->not_null ? " not null" : "", column->generated ? " generated" : "",
+		              column->identity == 0     ? ""
+		              : column->identity == 'a' ? "a"
+		                                        : "d");
 	}
 	if (table->key != KEY_INDEX) {
 		buffer_put_text(out, "key: row\n");
@@ -163,8 +164,8 @@ read_source(Sql *source, const Selection *selection, const char *own_schema, boo
             bool strict, Error *err)
 {
 	Catalog *catalog = mem_zalloc(sizeof(Catalog));
-	CatalogReader reader = {.sql = source, .catalog = catalog, .own_schema = own_schema,
-	                        .sizes = sizes};
+	CatalogReader reader = {
+		.sql = source, .catalog = catalog, .own_schema = own_schema, .sizes = sizes};
 
 	catalog->arena = reader.arena = arena_new(0);
 	pthread_mutex_init(&catalog->lock, NULL);
@@ -212,8 +213,7 @@ typedef struct {
 	int count;
 } Differences;
 
-static void PRINTF_LIKE(2, 3)
-differ(Differences *found, const char *fmt, ...)
+static void PRINTF_LIKE(2, 3) differ(Differences *found, const char *fmt, ...)
 {
 	size_t len = strlen(found->out);
 	va_list args;
@@ -246,8 +246,8 @@ compare_columns(const Table *was, const Table *is, Differences *found)
 		if (new == NULL)
 			differ(found, "column %s of %s is gone", old->name, was->qualified);
 		else if (strcmp(new->type, old->type) != 0)
-			differ(found, "column %s of %s was %s and is %s", old->name, was->qualified,
-			       old->type, new->type);
+			differ(found, "column %s of %s was %s and is %s", old->name, was->qualified, old->type,
+			       new->type);
 		else if (new->attnum != old->attnum)
 			differ(found, "column %s of %s was made anew", old->name, was->qualified);
 	}
@@ -292,8 +292,7 @@ compare_table(const Table *was, const Table *is, Differences *found)
 
 bool
 catalog_compare_source(const Catalog *catalog, Sql *source, const Selection *selection,
-                       const char *own_schema, bool *same, char *what, size_t what_size,
-                       Error *err)
+                       const char *own_schema, bool *same, char *what, size_t what_size, Error *err)
 {
 	Differences found = {what, what_size, 0};
 	Catalog *now = read_source(source, selection, own_schema, false, false, err);
@@ -316,8 +315,7 @@ catalog_compare_source(const Catalog *catalog, Sql *source, const Selection *sel
 	}
 	if (found.count > NAMED_DIFFERENCES) {
 		size_t len = strlen(what);
-		snprintf(what + len, what_size - len, "; and %d more",
-		         found.count - NAMED_DIFFERENCES);
+		snprintf(what + len, what_size - len, "; and %d more", found.count - NAMED_DIFFERENCES);
 	}
 	*same = found.count == 0;
 	catalog_free(now);

@@ -33,60 +33,55 @@ typedef struct {
 
 typedef struct {
 	const char *name;
-	int16_t attnum;          /* on the source */
-	uint32_t type_oid;       /* on the source */
+	int16_t attnum;    /* on the source */
+	uint32_t type_oid; /* on the source */
 	int32_t typmod;
-	const char *type;        /* format_type() on the source, schema-qualified */
-	const char *signature;   /* what the type is made of; compared with the target's */
+	const char *type;      /* format_type() on the source, schema-qualified */
+	const char *signature; /* what the type is made of; compared with the target's */
 	bool not_null;
-	bool generated;          /* stored or virtual: not copied, not applied */
-	char identity;           /* 'a' ALWAYS, 'd' BY DEFAULT, 0 */
-	bool binary_safe;        /* same binary form on both ends, through send/recv:
+	bool generated;    /* stored or virtual: not copied, not applied */
+	char identity;     /* 'a' ALWAYS, 'd' BY DEFAULT, 0 */
+	bool binary_safe;  /* same binary form on both ends, through send/recv:
 	                          * no reg*, no OID alias, no unknown extension type,
 	                          * at any depth of array, composite, range, domain */
-	bool is_array;           /* after domains: unnest would flatten it */
-	bool has_equality;       /* has a default btree or hash equality operator */
+	bool is_array;     /* after domains: unnest would flatten it */
+	bool has_equality; /* has a default btree or hash equality operator */
 	/* target side; 0/NULL until matched */
 	int16_t target_attnum;
 	uint32_t target_type_oid;
-	uint32_t target_array_oid;   /* the array type over target_type_oid, 0: none */
-	const char *target_type;     /* format_type() with typmod on the target, for casts */
+	uint32_t target_array_oid; /* the array type over target_type_oid, 0: none */
+	const char *target_type;   /* format_type() with typmod on the target, for casts */
 	char target_identity;
 	bool target_generated;
 } Column;
 
 typedef enum {
-	KEY_INDEX,   /* primary key or replica identity index: key_columns identify a row */
-	KEY_FULL,    /* REPLICA IDENTITY FULL (as it is, or set by us): the whole row */
-	KEY_NOTHING  /* insert-only: no updates or deletes are published */
+	KEY_INDEX,  /* primary key or replica identity index: key_columns identify a row */
+	KEY_FULL,   /* REPLICA IDENTITY FULL (as it is, or set by us): the whole row */
+	KEY_NOTHING /* insert-only: no updates or deletes are published */
 } KeyKind;
 
-typedef enum {
-	TABLE_QUEUED,
-	TABLE_COPYING,
-	TABLE_COPIED,
-	TABLE_ERRORED
-} TableState;
+typedef enum { TABLE_QUEUED, TABLE_COPYING, TABLE_COPIED, TABLE_ERRORED } TableState;
 
 typedef struct Table {
-	uint32_t oid;            /* on the source */
+	uint32_t oid; /* on the source */
 	const char *schema;
 	const char *name;
-	const char *qualified;   /* "schema"."name", quoted, for SQL */
-	char persistence;        /* 'p' permanent, 'u' unlogged */
-	bool is_partition;       /* a leaf of a partitioned table */
-	uint64_t bytes;          /* pg_table_size on the source */
-	int64_t rows_estimate;   /* reltuples; -1 unknown */
+	const char *qualified; /* "schema"."name", quoted, for SQL */
+	char persistence;      /* 'p' permanent, 'u' unlogged */
+	bool is_partition;     /* a leaf of a partitioned table */
+	uint64_t bytes;        /* pg_table_size on the source */
+	int64_t rows_estimate; /* reltuples; -1 unknown */
 	uint16_t column_count;
-	Column *columns;         /* live ones, in attnum order */
-	char replica_identity;   /* relreplident as found: d n f i */
-	KeyKind key;             /* what the stream will carry, after set-up */
-	bool key_needs_full;     /* no usable identity as found: set-up must decide */
-	const char *key_index;   /* name of the identifying index, KEY_INDEX only */
+	Column *columns;       /* live ones, in attnum order */
+	char replica_identity; /* relreplident as found: d n f i */
+	KeyKind key;           /* what the stream will carry, after set-up */
+	bool key_needs_full;   /* no usable identity as found: set-up must decide */
+	const char *key_index; /* name of the identifying index, KEY_INDEX only */
 	uint16_t key_count;
-	uint16_t *key_columns;   /* indexes into columns */
-	bool copy_binary;        /* every copied column is binary_safe */
-	uint32_t target_oid;     /* 0: not on the target (yet) */
+	uint16_t *key_columns; /* indexes into columns */
+	bool copy_binary;      /* every copied column is binary_safe */
+	uint32_t target_oid;   /* 0: not on the target (yet) */
 
 	/* C2: set when the copy's transaction has read them (text as in
 	 * pg_current_snapshot, owned by the catalog's arena); valid when COPIED. */
@@ -101,7 +96,7 @@ typedef struct Table {
 	_Atomic uint64_t updates;
 	_Atomic uint64_t deletes;
 	_Atomic uint64_t truncates;
-	char error[512];         /* under Catalog.lock */
+	char error[512]; /* under Catalog.lock */
 } Table;
 
 typedef struct {
@@ -113,23 +108,23 @@ typedef struct {
 
 typedef struct Catalog {
 	Arena *arena;
-	pthread_mutex_t lock;    /* Table.error, Table.snapshot, arena while workers run */
-	Table *tables;           /* ordinary tables and leaves, by bytes, largest first */
+	pthread_mutex_t lock; /* Table.error, Table.snapshot, arena while workers run */
+	Table *tables;        /* ordinary tables and leaves, by bytes, largest first */
 	size_t table_count;
-	Map *by_name;            /* "schema\0name" -> Table */
-	Named *parents;          /* partitioned tables above the leaves (for the fence) */
+	Map *by_name;   /* "schema\0name" -> Table */
+	Named *parents; /* partitioned tables above the leaves (for the fence) */
 	size_t parent_count;
 	Named *sequences;
 	size_t sequence_count;
-	Named *matviews;         /* populated ones, in dependency order */
+	Named *matviews; /* populated ones, in dependency order */
 	size_t matview_count;
-	uint64_t large_objects;  /* how many there are: not moved yet, reported */
+	uint64_t large_objects; /* how many there are: not moved yet, reported */
 	uint64_t foreign_tables;
 	uint64_t unlogged_tables;
-	bool stream_binary;      /* every column of every table is binary_safe, source 14+ */
+	bool stream_binary; /* every column of every table is binary_safe, source 14+ */
 	int source_version;
-	int target_version;      /* 0 until matched */
-	char fingerprint[36];    /* of tables, columns and keys: changes with DDL */
+	int target_version;   /* 0 until matched */
+	char fingerprint[36]; /* of tables, columns and keys: changes with DDL */
 } Catalog;
 
 /* own_schema: the migration's own schema, left out. */

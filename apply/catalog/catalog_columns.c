@@ -17,13 +17,13 @@ static PGresult *
 query_columns(CatalogReader *reader, Error *err)
 {
 	return sql_queryf(reader->sql, err,
-		"SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod,"
-		" pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,"
-		" a.attgenerated <> '', a.attidentity FROM pg_catalog.pg_attribute a"
-		" JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'"
-		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-		" WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname !~ '^pg_'"
-		" AND n.nspname <> 'information_schema' ORDER BY a.attrelid, a.attnum");
+	                  "SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod,"
+	                  " pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,"
+	                  " a.attgenerated <> '', a.attidentity FROM pg_catalog.pg_attribute a"
+	                  " JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'"
+	                  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+	                  " WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname !~ '^pg_'"
+	                  " AND n.nspname <> 'information_schema' ORDER BY a.attrelid, a.attnum");
 }
 
 static void
@@ -49,8 +49,7 @@ end_of_table(const PGresult *rows, int from)
 {
 	int to = from + 1;
 
-	while (to < PQntuples(rows) &&
-	       strcmp(PQgetvalue(rows, to, 0), PQgetvalue(rows, from, 0)) == 0)
+	while (to < PQntuples(rows) && strcmp(PQgetvalue(rows, to, 0), PQgetvalue(rows, from, 0)) == 0)
 		to++;
 	return to;
 }
@@ -102,7 +101,8 @@ set_key_columns(CatalogReader *reader, Table *table, const char *attnums, int co
 static PGresult *
 query_keys(CatalogReader *reader, Error *err)
 {
-	return sql_queryf(reader->sql, err,
+	return sql_queryf(
+		reader->sql, err,
 		"SELECT i.indrelid, ic.relname, i.indnkeyatts, i.indkey::text"
 		" FROM pg_catalog.pg_index i"
 		" JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid"
@@ -126,8 +126,8 @@ catalog_read_keys(CatalogReader *reader, Error *err)
 			continue;
 		table->key = KEY_INDEX;
 		table->key_index = arena_strdup(reader->arena, PQgetvalue(rows, i, 1));
-		ok = set_key_columns(reader, table, PQgetvalue(rows, i, 3),
-		                     (int)sql_get_int(rows, i, 2), err);
+		ok = set_key_columns(reader, table, PQgetvalue(rows, i, 3), (int)sql_get_int(rows, i, 2),
+		                     err);
 	}
 	PQclear(rows);
 

@@ -11,24 +11,24 @@
 /* For queries with pg_class c and pg_namespace n: nothing of the server's own, of a
  * migration's own (marked by a comment on its schema), of another session, or of an
  * extension. */
-#define CATALOG_OURS                                                                         \
+#define CATALOG_OURS                                                                        \
 	"c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'" \
-	" AND coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '')"               \
-	" NOT LIKE 'pgbaton migration%%'"                                                    \
-	" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x"                              \
-	" WHERE x.classid = 'pg_catalog.pg_class'::regclass AND x.objid = c.oid"             \
+	" AND coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '')"                  \
+	" NOT LIKE 'pgbaton migration%%'"                                                       \
+	" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x"                                 \
+	" WHERE x.classid = 'pg_catalog.pg_class'::regclass AND x.objid = c.oid"                \
 	" AND x.deptype = 'e')"
 
 /* One reading of the source. */
 typedef struct {
 	Sql *sql;
 	Catalog *catalog;
-	Arena *arena;       /* the catalog's */
+	Arena *arena; /* the catalog's */
 	const char *own_schema;
 	Patterns patterns;
 	TypeSet *types;
-	Map *by_oid;        /* oid -> Table; keys in the tables */
-	bool sizes;         /* pg_table_size: waits for whoever holds a table exclusively */
+	Map *by_oid; /* oid -> Table; keys in the tables */
+	bool sizes;  /* pg_table_size: waits for whoever holds a table exclusively */
 } CatalogReader;
 
 /* Tables and parents, then columns, keys. */

@@ -7,8 +7,20 @@
 
 enum { NAMED_PROBLEMS = 20 };
 
-enum { COL_REL, COL_SCHEMA, COL_TABLE, COL_KIND, COL_ATTNUM, COL_NAME, COL_TYPE_OID, COL_TYPE,
-       COL_NOT_NULL, COL_HAS_VALUE, COL_GENERATED, COL_IDENTITY };
+enum {
+	COL_REL,
+	COL_SCHEMA,
+	COL_TABLE,
+	COL_KIND,
+	COL_ATTNUM,
+	COL_NAME,
+	COL_TYPE_OID,
+	COL_TYPE,
+	COL_NOT_NULL,
+	COL_HAS_VALUE,
+	COL_GENERATED,
+	COL_IDENTITY
+};
 
 typedef struct {
 	int count;
@@ -22,8 +34,7 @@ typedef struct {
 	Problems problems;
 } Matcher;
 
-static void PRINTF_LIKE(2, 3)
-problem(Problems *problems, const char *fmt, ...)
+static void PRINTF_LIKE(2, 3) problem(Problems *problems, const char *fmt, ...)
 {
 	size_t len = strlen(problems->text);
 	va_list args;
@@ -44,7 +55,8 @@ problem(Problems *problems, const char *fmt, ...)
 static PGresult *
 query_target(Sql *target, Error *err)
 {
-	return sql_query(target, err,
+	return sql_query(
+		target, err,
 		"SELECT c.oid, n.nspname, c.relname, c.relkind, a.attnum, a.attname, a.atttypid,"
 		" pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,"
 		" a.atthasdef OR a.attidentity <> '', a.attgenerated <> '', a.attidentity"
@@ -74,9 +86,10 @@ extra_column(Matcher *matcher, const Table *table, int row)
 	                 sql_get_bool(matcher->rows, row, COL_GENERATED);
 
 	if (sql_get_bool(matcher->rows, row, COL_NOT_NULL) && !has_value)
-		problem(&matcher->problems, "column %s of %s is only on the target, NOT NULL and "
-		        "without default", PQgetvalue(matcher->rows, row, COL_NAME),
-		        table->qualified);
+		problem(&matcher->problems,
+		        "column %s of %s is only on the target, NOT NULL and "
+		        "without default",
+		        PQgetvalue(matcher->rows, row, COL_NAME), table->qualified);
 }
 
 static void
@@ -101,8 +114,8 @@ match_column(Matcher *matcher, Table *table, int row)
 		problem(&matcher->problems, "column %s of %s is %s on the source and %s on the target",
 		        column->name, table->qualified, column->type, column->target_type);
 	if (column->generated != column->target_generated)
-		problem(&matcher->problems, "column %s of %s is generated on the %s only",
-		        column->name, table->qualified, column->generated ? "source" : "target");
+		problem(&matcher->problems, "column %s of %s is generated on the %s only", column->name,
+		        table->qualified, column->generated ? "source" : "target");
 	column->binary_safe = column->binary_safe &&
 	                      types_binary_safe(matcher->types, column->target_type_oid);
 }
@@ -118,8 +131,7 @@ match_table(Matcher *matcher, int row, int end)
 		return;
 	table->target_oid = (uint32_t)sql_get_int(rows, row, COL_REL);
 	if (PQgetvalue(rows, row, COL_KIND)[0] != 'r') {
-		problem(&matcher->problems, "%s is not an ordinary table on the target",
-		        table->qualified);
+		problem(&matcher->problems, "%s is not an ordinary table on the target", table->qualified);
 		return;
 	}
 	for (int i = row; i < end; i++) {
@@ -139,8 +151,8 @@ match_all(Matcher *matcher)
 	const PGresult *rows = matcher->rows;
 
 	for (int row = 0, end; row < PQntuples(rows); row = end) {
-		for (end = row + 1; end < PQntuples(rows) &&
-		     strcmp(PQgetvalue(rows, end, COL_REL), PQgetvalue(rows, row, COL_REL)) == 0;)
+		for (end = row + 1; end < PQntuples(rows) && strcmp(PQgetvalue(rows, end, COL_REL),
+		                                                    PQgetvalue(rows, row, COL_REL)) == 0;)
 			end++;
 		match_table(matcher, row, end);
 	}
@@ -174,13 +186,14 @@ compare_types(Matcher *matcher)
 			Column *column = &table->columns[j];
 			if (column->target_attnum == 0 || strcmp(column->type, column->target_type) != 0)
 				continue;
-			const char *theirs = types_signature(matcher->types,
-			                                     column->target_type_oid);
+			const char *theirs = types_signature(matcher->types, column->target_type_oid);
 			if (strcmp(column->signature, theirs) == 0)
 				continue;
 			column->binary_safe = false;
-			problem(&matcher->problems, "type %s of column %s of %s is made of other things "
-			        "on the target", column->type, column->name, table->qualified);
+			problem(&matcher->problems,
+			        "type %s of column %s of %s is made of other things "
+			        "on the target",
+			        column->type, column->name, table->qualified);
 		}
 	}
 }
@@ -213,5 +226,5 @@ catalog_match_target(Catalog *catalog, Sql *target, Error *err)
 	error_set(err, ERROR_CONFIG, "source and target do not fit (%d differences): %s",
 	          matcher.problems.count, matcher.problems.text);
 	return error_set_hint(err, "make them equal on the target, or leave tables out with "
-	                      "--exclude-table");
+	                           "--exclude-table");
 }

@@ -56,7 +56,8 @@ sequence_wanted(CatalogReader *reader, const PGresult *rows, int row)
 static bool
 read_sequences(CatalogReader *reader, Error *err)
 {
-	PGresult *rows = sql_queryf(reader->sql, err,
+	PGresult *rows = sql_queryf(
+		reader->sql, err,
 		"SELECT c.oid, n.nspname, c.relname, coalesce(o.refobjid, 0), coalesce(u.tables, '')"
 		" FROM pg_catalog.pg_class c"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -88,7 +89,8 @@ read_sequences(CatalogReader *reader, Error *err)
 static bool
 read_matviews(CatalogReader *reader, Error *err)
 {
-	PGresult *rows = sql_queryf(reader->sql, err,
+	PGresult *rows = sql_queryf(
+		reader->sql, err,
 		"WITH RECURSIVE edge AS (SELECT DISTINCT r.ev_class AS above, d.refobjid AS below"
 		"  FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d"
 		"  ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid"

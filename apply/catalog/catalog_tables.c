@@ -6,8 +6,18 @@
 #include "common/map.h"
 #include "common/memory.h"
 
-enum { COL_OID, COL_SCHEMA, COL_NAME, COL_KIND, COL_PERSISTENCE, COL_PARTITION, COL_BYTES,
-       COL_ROWS, COL_IDENTITY, COL_PARENT };
+enum {
+	COL_OID,
+	COL_SCHEMA,
+	COL_NAME,
+	COL_KIND,
+	COL_PERSISTENCE,
+	COL_PARTITION,
+	COL_BYTES,
+	COL_ROWS,
+	COL_IDENTITY,
+	COL_PARENT
+};
 
 /* A row of the query: what is needed to decide about it and its parents. */
 typedef struct Relation {
@@ -29,12 +39,14 @@ typedef struct {
 static PGresult *
 query_relations(CatalogReader *reader, Error *err)
 {
-	const char *size = reader->sizes
-		? "CASE WHEN c.relkind = 'r' THEN coalesce(pg_catalog.pg_table_size(c.oid), 0)"
-		  " ELSE 0 END"
-		: "c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint";
+	const char
+		*size = reader->sizes
+	                ? "CASE WHEN c.relkind = 'r' THEN coalesce(pg_catalog.pg_table_size(c.oid), 0)"
+	                  " ELSE 0 END"
+	                : "c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint";
 
-	return sql_queryf(reader->sql, err,
+	return sql_queryf(
+		reader->sql, err,
 		"SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relispartition,"
 		" %s AS bytes, CASE WHEN c.reltuples < 0 OR (c.relpages = 0 AND c.reltuples = 0)"
 		" THEN -1 ELSE c.reltuples::bigint END, c.relreplident, coalesce(i.inhparent, 0)"
@@ -42,7 +54,8 @@ query_relations(CatalogReader *reader, Error *err)
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition"
 		" WHERE c.relkind IN ('r', 'p', 'f') AND " CATALOG_OURS
-		" ORDER BY bytes DESC, n.nspname COLLATE \"C\", c.relname COLLATE \"C\"", size);
+		" ORDER BY bytes DESC, n.nspname COLLATE \"C\", c.relname COLLATE \"C\"",
+		size);
 }
 
 static void
@@ -69,8 +82,7 @@ parent_of(const Relations *relations, const Relation *relation)
 {
 	return relation->parent == 0
 	           ? NULL
-	           : map_get(relations->by_oid,
-	                     slice_of(&relation->parent, sizeof(relation->parent)));
+	           : map_get(relations->by_oid, slice_of(&relation->parent, sizeof(relation->parent)));
 }
 
 /* A pattern that names a partitioned table means everything below it. */
@@ -129,8 +141,7 @@ fill_table(CatalogReader *reader, Table *table, const PGresult *rows, int row)
 	if (table->persistence == 'u')
 		reader->catalog->unlogged_tables++;
 	map_put(reader->by_oid, slice_of(&table->oid, sizeof(table->oid)), table);
-	map_put(reader->catalog->by_name, catalog_name_key(arena, table->schema, table->name),
-	        table);
+	map_put(reader->catalog->by_name, catalog_name_key(arena, table->schema, table->name), table);
 }
 
 static void
@@ -154,8 +165,7 @@ fill(CatalogReader *reader, const Relations *relations, const PGresult *rows)
 		parent->oid = relation->oid;
 		parent->schema = arena_strdup(reader->arena, relation->schema);
 		parent->name = arena_strdup(reader->arena, relation->name);
-		parent->qualified = catalog_qualified(reader->arena, relation->schema,
-		                                      relation->name);
+		parent->qualified = catalog_qualified(reader->arena, relation->schema, relation->name);
 	}
 }
 

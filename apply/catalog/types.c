@@ -14,7 +14,7 @@ typedef struct {
 	char kind;             /* typtype: b c d e r m p */
 	uint32_t inner;        /* element, base, subtype or range type; 0 for the others */
 	bool is_array;
-	bool has_io;           /* send and receive functions */
+	bool has_io; /* send and receive functions */
 	bool has_opclass;
 	uint32_t array_over;
 	const char *field_text; /* composite: names and types */
@@ -39,19 +39,19 @@ enum { DEPTH_LIMIT = 64 };
  * the document, where the text form has been converted already).
  */
 static const uint32_t safe_types[] = {
-	16,   /* bool */        17,   /* bytea */       18,   /* "char" */    19,   /* name */
-	20,   /* int8 */        21,   /* int2 */        23,   /* int4 */
-	25,   /* text */        26,   /* oid */         27,   /* tid */       28,   /* xid */
-	29,   /* cid */         114,  /* json */      600,  /* point */
-	601,  /* lseg */        602,  /* path */        603,  /* box */       604,  /* polygon */
-	628,  /* line */        650,  /* cidr */        700,  /* float4 */    701,  /* float8 */
-	718,  /* circle */      774,  /* macaddr8 */    790,  /* money: 64 bits, no locale */
-	829,  /* macaddr */     869,  /* inet */        1042, /* bpchar */    1043, /* varchar */
-	1082, /* date */        1083, /* time */        1114, /* timestamp */ 1184, /* timestamptz */
-	1186, /* interval */    1266, /* timetz */      1560, /* bit */       1562, /* varbit */
-	1700, /* numeric */     1790, /* refcursor */   2950, /* uuid */      2970, /* txid_snapshot */
-	3220, /* pg_lsn */      3614, /* tsvector */    3615, /* tsquery */   3802, /* jsonb */
-	4072, /* jsonpath */    5038, /* pg_snapshot */ 5069, /* xid8 */
+	16,   /* bool */ 17,       /* bytea */ 18,         /* "char" */ 19,  /* name */
+	20,   /* int8 */ 21,       /* int2 */ 23,                            /* int4 */
+	25,   /* text */ 26,       /* oid */ 27,           /* tid */ 28,     /* xid */
+	29,   /* cid */ 114,       /* json */ 600,                           /* point */
+	601,  /* lseg */ 602,      /* path */ 603,         /* box */ 604,    /* polygon */
+	628,  /* line */ 650,      /* cidr */ 700,         /* float4 */ 701, /* float8 */
+	718,  /* circle */ 774,    /* macaddr8 */ 790, /* money: 64 bits, no locale */
+	829,  /* macaddr */ 869,   /* inet */ 1042,        /* bpchar */ 1043,    /* varchar */
+	1082, /* date */ 1083,     /* time */ 1114,        /* timestamp */ 1184, /* timestamptz */
+	1186, /* interval */ 1266, /* timetz */ 1560,      /* bit */ 1562,       /* varbit */
+	1700, /* numeric */ 1790,  /* refcursor */ 2950,   /* uuid */ 2970,      /* txid_snapshot */
+	3220, /* pg_lsn */ 3614,   /* tsvector */ 3615,    /* tsquery */ 3802,   /* jsonb */
+	4072, /* jsonpath */ 5038, /* pg_snapshot */ 5069,                       /* xid8 */
 };
 
 /* Types of extensions whose binary form is that of their first release. */
@@ -69,7 +69,8 @@ query_types(Sql *sql, Error *err)
 	/* pg_range.rngmultitypid came with multiranges in 14. */
 	bool multiranges = sql_server_version(sql) >= 140000;
 
-	return sql_queryf(sql, err,
+	return sql_queryf(
+		sql, err,
 		"WITH RECURSIVE used(oid) AS ("
 		" SELECT DISTINCT a.atttypid FROM pg_catalog.pg_attribute a"
 		" JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')"
@@ -112,9 +113,11 @@ query_types(Sql *sql, Error *err)
 		"  AND x.refclassid = 'pg_catalog.pg_extension'::regclass"
 		" LEFT JOIN pg_catalog.pg_extension e ON e.oid = x.refobjid",
 		multiranges ? "UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r"
-		              " WHERE r.rngmultitypid = u.oid" : "",
+					  " WHERE r.rngmultitypid = u.oid"
+					: "",
 		multiranges ? "(SELECT m.rngtypid FROM pg_catalog.pg_range m"
-		              " WHERE m.rngmultitypid = t.oid)" : "NULL");
+					  " WHERE m.rngmultitypid = t.oid)"
+					: "NULL");
 }
 
 static void

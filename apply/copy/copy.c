@@ -17,11 +17,11 @@ typedef struct {
 	const CopyOptions *options;
 	const SharedSnapshot *shared; /* NULL: one snapshot per table */
 	_Atomic size_t next;
-	_Atomic bool unreachable;     /* a server is gone for good: no table will do better */
+	_Atomic bool unreachable; /* a server is gone for good: no table will do better */
 	pthread_mutex_t lock;
 	Error first;
 	size_t failed;
-	size_t left;                  /* not tried: cancelled or unreachable */
+	size_t left; /* not tried: cancelled or unreachable */
 } CopyRun;
 
 static bool

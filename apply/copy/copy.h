@@ -22,10 +22,10 @@ typedef struct {
 	const ConnInfo *source;
 	const ConnInfo *target;
 	const Ledger *ledger;
-	Catalog *catalog;       /* states, counters, snapshots are set as tables finish */
+	Catalog *catalog; /* states, counters, snapshots are set as tables finish */
 	int jobs;
-	bool one_snapshot;      /* offline mode: all tables from one exported snapshot */
-	int tries;              /* per table; 0: 3 */
+	bool one_snapshot; /* offline mode: all tables from one exported snapshot */
+	int tries;         /* per table; 0: 3 */
 	const Stop *stop;
 } CopyOptions;
 

@@ -2,7 +2,6 @@
 
 #include <stddef.h>
 
-
 /* As startup options, so that a role's own statement_timeout cannot end even the first
  * SET. transaction_timeout and idle_session_timeout are younger than 12: set later. */
 static const char startup_options[] =
@@ -34,8 +33,7 @@ set_both(Wire *wire, const char *side, Error *err)
 		return false;
 	if (version >= 140000 && !copy_query(wire, side, "SET idle_session_timeout = 0", NULL, err))
 		return false;
-	return version < 170000 ||
-	       copy_query(wire, side, "SET transaction_timeout = 0", NULL, err);
+	return version < 170000 || copy_query(wire, side, "SET transaction_timeout = 0", NULL, err);
 }
 
 static Wire *

@@ -38,7 +38,8 @@ put_source_begin(Buffer *sql, int version, const Table *table, const SharedSnaps
 		buffer_put_text(sql, ";");
 	}
 	buffer_printf(sql, "LOCK TABLE ONLY %s IN ACCESS SHARE MODE;", table->qualified);
-	buffer_printf(sql, "SELECT %s AS snapshot, pg_catalog.pg_current_wal_insert_lsn()::text AS lsn, ",
+	buffer_printf(sql,
+	              "SELECT %s AS snapshot, pg_catalog.pg_current_wal_insert_lsn()::text AS lsn, ",
 	              copy_snapshot_sql(version));
 	sql_put_literal(sql, table->qualified);
 	buffer_put_text(sql, "::pg_catalog.regclass::pg_catalog.oid::text AS oid");
@@ -105,8 +106,8 @@ check_columns(Wire *source, const Table *table, Error *err)
 }
 
 static bool
-begin_source(Wire *source, const Table *table, const SharedSnapshot *shared,
-             CopyAttempt *attempt, Error *err)
+begin_source(Wire *source, const Table *table, const SharedSnapshot *shared, CopyAttempt *attempt,
+             Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 	WireResult *result = NULL;
@@ -240,8 +241,7 @@ relay(const CopySession *session, Table *table, CopyAttempt *attempt, Error *err
 	if (!wire_copy_in_end(session->target, &attempt->rows, err))
 		return error_add_context(err, "target");
 	if (attempt->rows != source_rows)
-		return error_set(err, ERROR_DIVERGENCE,
-		                 "the source sent %llu rows, the target stored %llu",
+		return error_set(err, ERROR_DIVERGENCE, "the source sent %llu rows, the target stored %llu",
 		                 (unsigned long long)source_rows, (unsigned long long)attempt->rows);
 	return true;
 }
@@ -255,8 +255,8 @@ record_copied(Wire *target, const Ledger *ledger, const Table *table, const Copy
 	Buffer sql = BUFFER_INIT;
 	WireResult *result = NULL;
 
-	ledger_copied_sql(ledger, table, attempt->snapshot, attempt->lsn, attempt->rows,
-	                  attempt->bytes, &sql);
+	ledger_copied_sql(ledger, table, attempt->snapshot, attempt->lsn, attempt->rows, attempt->bytes,
+	                  &sql);
 	bool ok = copy_query(target, "target", buffer_cstr(&sql), &result, err);
 	buffer_free(&sql);
 	if (!ok)
@@ -322,6 +322,8 @@ copy_table_outcome(CopySession *session, const CopyAttempt *attempt, bool *commi
 	*committed = known && strcmp(status, "committed") == 0;
 	wire_result_free(result);
 	/* The class makes it a retry. */
-	return known || error_set(err, ERROR_NETWORK, "the outcome of the commit of transaction %s"
-	                          " is not known yet", attempt->target_xid);
+	return known || error_set(err, ERROR_NETWORK,
+	                          "the outcome of the commit of transaction %s"
+	                          " is not known yet",
+	                          attempt->target_xid);
 }

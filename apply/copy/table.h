@@ -10,7 +10,7 @@
 
 /* One exported snapshot for all tables (offline); NULL members: each table its own. */
 typedef struct {
-	char *id;       /* pg_export_snapshot */
+	char *id; /* pg_export_snapshot */
 	char *snapshot;
 	Lsn lsn;
 } SharedSnapshot;

@@ -42,8 +42,9 @@ find_roots(Sql *target, const Catalog *catalog, Error *err)
 		sql_put_literal(&sql, catalog->parents[i].qualified);
 		buffer_put_text(&sql, "::text)");
 	}
-	buffer_put_text(&sql, ") AS v (q) JOIN pg_catalog.pg_class c ON c.oid = v.q::pg_catalog.regclass"
-	                      " WHERE NOT c.relispartition");
+	buffer_put_text(&sql,
+	                ") AS v (q) JOIN pg_catalog.pg_class c ON c.oid = v.q::pg_catalog.regclass"
+	                " WHERE NOT c.relispartition");
 	PGresult *found = sql_query(target, err, buffer_cstr(&sql));
 	buffer_free(&sql);
 	return found;

@@ -41,8 +41,8 @@ read_chunk(Sql *sql, const Catalog *catalog, size_t first, size_t end, Sequence 
 	}
 	bool all = (size_t)PQntuples(found) == end - first;
 	PQclear(found);
-	return all || error_set(err, ERROR_PROTOCOL, "a sequence without a row on the %s",
-	                        sql_side(sql));
+	return all ||
+	       error_set(err, ERROR_PROTOCOL, "a sequence without a row on the %s", sql_side(sql));
 }
 
 static bool
@@ -97,10 +97,12 @@ missing_error(const Catalog *catalog, const Sequence *sequences, Error *err)
 		if (sequences[i].on_target)
 			continue;
 		if (missing++ < NAMED_MAX)
-			buffer_printf(&names, "%s%s", names.len > 0 ? ", " : "", catalog->sequences[i].qualified);
+			buffer_printf(&names, "%s%s", names.len > 0 ? ", " : "",
+			              catalog->sequences[i].qualified);
 	}
-	bool ok = missing == 0 || error_set(err, ERROR_CONFIG, "%zu sequences are not on the target: %s",
-	                                    missing, buffer_cstr(&names));
+	bool ok = missing == 0 ||
+	          error_set(err, ERROR_CONFIG, "%zu sequences are not on the target: %s", missing,
+	                    buffer_cstr(&names));
 	buffer_free(&names);
 	return ok;
 }
@@ -143,12 +145,13 @@ with_margin(const Sequence *sequence, int64_t margin)
 }
 
 static bool
-set_chunk(Sql *target, const Catalog *catalog, size_t first, size_t end,
-          const Sequence *sequences, Error *err)
+set_chunk(Sql *target, const Catalog *catalog, size_t first, size_t end, const Sequence *sequences,
+          Error *err)
 {
 	Buffer text = BUFFER_INIT;
 
-	buffer_put_text(&text, "SELECT pg_catalog.setval(v.q::pg_catalog.regclass, v.n, v.c) FROM (VALUES ");
+	buffer_put_text(&text,
+	                "SELECT pg_catalog.setval(v.q::pg_catalog.regclass, v.n, v.c) FROM (VALUES ");
 	for (size_t i = first; i < end; i++) {
 		buffer_put_text(&text, i == first ? "(" : ", (");
 		sql_put_literal(&text, catalog->sequences[i].qualified);

@@ -115,8 +115,8 @@ ask_both(Sql *source, Sql *target, const char *text, Digest *from, Digest *to, E
 
 /* True in *same when the table is equal; else its error is set. */
 static bool
-verify_table(Sql *source, Sql *target, Catalog *catalog, Table *table, VerifyKind kind,
-             bool *same, Error *err)
+verify_table(Sql *source, Sql *target, Catalog *catalog, Table *table, VerifyKind kind, bool *same,
+             Error *err)
 {
 	Digest from = {{0}, {0}};
 	Digest to = {{0}, {0}};

@@ -32,9 +32,11 @@ static bool
 on_target(const SchemaWork *work, const char *type, const char *name, bool *found, Error *err)
 {
 	const char *values[] = {name};
-	PGresult *result = sql_query_params(work->target_sql, err,
+	PGresult *result = sql_query_params(
+		work->target_sql, err,
 		type[0] == 't' ? "SELECT 1 FROM pg_catalog.pg_tablespace WHERE spcname = $1"
-		               : "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", 1, values);
+					   : "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1",
+		1, values);
 
 	if (result == NULL)
 		return false;

@@ -9,13 +9,13 @@
 #include "common/arena.h"
 
 typedef struct {
-	Arena *arena;         /* entries live here */
+	Arena *arena; /* entries live here */
 	char pg_dump[512];
 	char pg_restore[512];
-	char path[1024];      /* STATE_DIR/schema.dump */
-	bool no_owner;        /* asked for, or an owner is not on the target */
-	bool no_privileges;   /* a grantee is not on the target */
-	bool no_tablespaces;  /* a tablespace is not on the target */
+	char path[1024];     /* STATE_DIR/schema.dump */
+	bool no_owner;       /* asked for, or an owner is not on the target */
+	bool no_privileges;  /* a grantee is not on the target */
+	bool no_tablespaces; /* a tablespace is not on the target */
 } Archive;
 
 /* Dumps when fresh, or when there is no dump yet. Roles and tablespaces that the target

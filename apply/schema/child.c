@@ -197,8 +197,8 @@ exit_error(const ChildRun *run, Child *child, int status, Error *err)
 
 	stderr_line(&child->err_text, said, sizeof(said));
 	if (WIFSIGNALED(status))
-		return error_set(err, ERROR_CONFIG, "%s was ended by signal %d: %s", name,
-		                 WTERMSIG(status), said);
+		return error_set(err, ERROR_CONFIG, "%s was ended by signal %d: %s", name, WTERMSIG(status),
+		                 said);
 	return error_set(err, ERROR_CONFIG, "%s failed (exit %d): %s", name, WEXITSTATUS(status), said);
 }
 

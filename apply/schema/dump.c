@@ -17,13 +17,13 @@
  * that is removed afterwards.
  */
 typedef struct {
-	Buffer strings;      /* "NAME=value\0..." */
+	Buffer strings; /* "NAME=value\0..." */
 	size_t *offsets;
 	size_t count;
 	size_t capacity;
-	const char **envp;   /* made at the end: strings may move until then */
-	Buffer dbname;       /* "keepalives='0' ..." */
-	Buffer service;      /* "sslpassword=...\n" */
+	const char **envp; /* made at the end: strings may move until then */
+	Buffer dbname;     /* "keepalives='0' ..." */
+	Buffer service;    /* "sslpassword=...\n" */
 	char service_path[1100];
 } ChildEnv;
 
@@ -71,9 +71,9 @@ put_conninfo_value(Buffer *out, const char *keyword, const char *value)
 static bool
 left_out(const char *keyword)
 {
-	static const char *const keywords[] = {"service",     "servicefile",     "replication",
-	                                       "fallback_application_name", "application_name",
-	                                       "client_encoding"};
+	static const char *const keywords[] = {"service",          "servicefile",
+	                                       "replication",      "fallback_application_name",
+	                                       "application_name", "client_encoding"};
 
 	for (size_t i = 0; i < sizeof(keywords) / sizeof(keywords[0]); i++) {
 		if (strcmp(keyword, keywords[i]) == 0)

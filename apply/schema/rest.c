@@ -137,8 +137,7 @@ validate_all(const SchemaWork *work, const Entries *entries, Error *err)
 		if (entry->kind != ENTRY_FOREIGN_KEY || !foreign_key_read(entry->sql, &fk) ||
 		    fk.partitioned || fk.not_valid || fk.not_enforced)
 			continue;
-		if (!constraint_made(work, entry, &made, err) ||
-		    (made && !validate(work, entry, &fk, err)))
+		if (!constraint_made(work, entry, &made, err) || (made && !validate(work, entry, &fk, err)))
 			return false;
 	}
 	return true;

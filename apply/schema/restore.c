@@ -35,10 +35,10 @@ hint_pre_data(Error *err)
 	if (error_has_sqlstate(err, "42P07") || error_has_sqlstate(err, "42P06") ||
 	    error_has_sqlstate(err, "42710") || error_has_sqlstate(err, "42723"))
 		return error_set_hint(err, "nothing on the target is overwritten: drop it there, or use"
-		                      " --schema none if the schema is complete");
+		                           " --schema none if the schema is complete");
 	if (error_has_sqlstate(err, "42501"))
 		return error_set_hint(err, "the target's user may not do this; --no-owner leaves all"
-		                      " objects to that user");
+		                           " objects to that user");
 	return false;
 }
 
@@ -53,7 +53,8 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 	put_schemas(work, &sql);
 	for (size_t i = 0; i < entries.count; i++)
 		buffer_printf(&sql, "%s%s", entries.items[i].settings, entries.items[i].sql);
-	bool ok = schema_step_run(work->target_sql, work->ledger, pre_data_step, buffer_cstr(&sql), err);
+	bool ok = schema_step_run(work->target_sql, work->ledger, pre_data_step, buffer_cstr(&sql),
+	                          err);
 	buffer_free(&sql);
 	if (ok)
 		log_info("schema", "%zu objects created on the target", entries.count);
@@ -175,7 +176,8 @@ build_indexes(const SchemaWork *work, const Archive *archive, Error *err)
 		return false;
 	for (size_t i = 0; i < entries.count; i++) {
 		const Entry *entry = &entries.items[i];
-		if (entry_joins_indexes(entry) && !schema_step_entry(work->target_sql, work, entry, entry->sql, err))
+		if (entry_joins_indexes(entry) &&
+		    !schema_step_entry(work->target_sql, work, entry, entry->sql, err))
 			return false;
 	}
 	return true;

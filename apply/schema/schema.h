@@ -21,7 +21,7 @@ typedef struct {
 	Sql *target_sql;
 	const Ledger *ledger;
 	const Catalog *catalog;
-	const char *state_dir;   /* holds schema.dump, 0600 */
+	const char *state_dir; /* holds schema.dump, 0600 */
 	const Selection *selection;
 	int jobs;
 	bool no_owner;
@@ -29,8 +29,8 @@ typedef struct {
 } SchemaWork;
 
 /* ERROR_CONFIG naming the versions when no pg_dump is new enough. */
-MUST_CHECK bool schema_find_tools(int source_version, char *pg_dump, char *pg_restore,
-                                  size_t size, Error *err);
+MUST_CHECK bool schema_find_tools(int source_version, char *pg_dump, char *pg_restore, size_t size,
+                                  Error *err);
 /* Takes the dump, once: to be called before replica identities are changed on the source,
  * which would otherwise be the target's too. schema_pre_data calls it if nobody has. */
 MUST_CHECK bool schema_dump(const SchemaWork *work, Error *err);

@@ -13,7 +13,12 @@
 /* OIDs of the catalogues that an entry's class number names (pg_class.h and others:
  * fixed since they exist). "INDEX ATTACH" has class 0, so an index in a schema called
  * ATTACH is still an index. */
-enum { CLASS_RELATION = 1259, CLASS_CONSTRAINT = 2606, CLASS_TRIGGER = 2620, CLASS_STATISTIC = 3381 };
+enum {
+	CLASS_RELATION = 1259,
+	CLASS_CONSTRAINT = 2606,
+	CLASS_TRIGGER = 2620,
+	CLASS_STATISTIC = 3381
+};
 
 static bool
 starts(const char *text, const char *prefix)
@@ -211,10 +216,10 @@ next_statement(Scan *s)
 typedef struct {
 	Arena *arena;
 	Entries *entries;
-	Entry *current;       /* NULL: before the first entry */
-	size_t next;          /* where the search for a header's entry begins */
-	Buffer sql;           /* of the current entry */
-	const char *tablespace;    /* SET LOCAL ...; or "" */
+	Entry *current;         /* NULL: before the first entry */
+	size_t next;            /* where the search for a header's entry begins */
+	Buffer sql;             /* of the current entry */
+	const char *tablespace; /* SET LOCAL ...; or "" */
 	const char *access_method;
 } Reader;
 
@@ -255,8 +260,10 @@ read_comment(Reader *r, Scan *s, Error *err)
 		close_entry(r);
 		r->current = find_entry(r, id);
 		if (r->current == NULL)
-			return error_set(err, ERROR_BUG, "pg_restore printed entry %d, which its list"
-			                 " does not have", id);
+			return error_set(err, ERROR_BUG,
+			                 "pg_restore printed entry %d, which its list"
+			                 " does not have",
+			                 id);
 	}
 	skip_line(s);
 	return true;
@@ -291,7 +298,10 @@ read_statement(Reader *r, Slice text)
 bool
 script_read(Slice script, Arena *arena, Entries *entries, Error *err)
 {
-	Reader r = {.arena = arena, .entries = entries, .sql = BUFFER_INIT, .tablespace = "",
+	Reader r = {.arena = arena,
+	            .entries = entries,
+	            .sql = BUFFER_INIT,
+	            .tablespace = "",
 	            .access_method = ""};
 	Scan s = {(const char *)script.data, (const char *)script.data + script.len};
 	bool ok = true;

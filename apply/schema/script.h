@@ -33,8 +33,8 @@ typedef enum {
 typedef struct {
 	int dump_id;
 	EntryKind kind;
-	const char *what; /* "1259 16501 INDEX app ei postgres": stable between dumps */
-	const char *sql;  /* may be empty */
+	const char *what;     /* "1259 16501 INDEX app ei postgres": stable between dumps */
+	const char *sql;      /* may be empty */
 	const char *settings; /* SET LOCAL ... that belong in front of it; may be empty */
 } Entry;
 
@@ -50,7 +50,7 @@ MUST_CHECK bool script_read(Slice script, Arena *arena, Entries *entries, Error 
 
 /* The parts of "ALTER TABLE ONLY t ADD CONSTRAINT c FOREIGN KEY ...". */
 typedef struct {
-	Slice table;       /* quoted as in the text */
+	Slice table; /* quoted as in the text */
 	Slice constraint;
 	bool partitioned;  /* no ONLY: NOT VALID is refused before 18 */
 	bool not_valid;    /* it is so on the source */

@@ -48,12 +48,13 @@ schema_step_name(const Entry *entry, char out[SCHEMA_STEP_SIZE])
 /* A deadlock with autovacuum, or of two indexes of one table, is gone at the next try. */
 bool
 schema_step_patiently(Sql *sql, const SchemaWork *work, const char *step, const char *text,
-                   Error *err)
+                      Error *err)
 {
 	for (int tried = 1;; tried++) {
 		if (schema_step_run(sql, work->ledger, step, text, err))
 			return true;
-		if (tried == TRIES || !(error_has_sqlstate(err, "40P01") || error_has_sqlstate(err, "40001")))
+		if (tried == TRIES ||
+		    !(error_has_sqlstate(err, "40P01") || error_has_sqlstate(err, "40001")))
 			return false;
 		if (!stop_sleep_ms(work->stop, clock_jitter_ms(BACKOFF_MS * tried), err))
 			return false;
@@ -61,7 +62,8 @@ schema_step_patiently(Sql *sql, const SchemaWork *work, const char *step, const 
 }
 
 bool
-schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry, const char *text, Error *err)
+schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry, const char *text,
+                  Error *err)
 {
 	char step[SCHEMA_STEP_SIZE];
 	bool done = false;

@@ -11,8 +11,8 @@
 enum { SCHEMA_STEP_SIZE = 400 };
 
 /* text may be empty. On failure the session's transaction is rolled back. */
-MUST_CHECK bool schema_step_run(Sql *sql, const Ledger *ledger, const char *step,
-                                const char *text, Error *err);
+MUST_CHECK bool schema_step_run(Sql *sql, const Ledger *ledger, const char *step, const char *text,
+                                Error *err);
 /* Again after a deadlock: with autovacuum, or of two indexes of one table. */
 MUST_CHECK bool schema_step_patiently(Sql *sql, const SchemaWork *work, const char *step,
                                       const char *text, Error *err);

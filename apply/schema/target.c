@@ -95,11 +95,12 @@ target_prepare(Sql *target, const Ledger *ledger, const Catalog *catalog, Error 
 
 	put_target_oids(&oids, catalog);
 	const char *list = buffer_cstr(&oids);
-	bool ok =
-		disable_found(target, ledger, "trigger", sql_queryf(target, err, triggers_sql, list), err) &&
-		disable_found(target, ledger, "trigger", sql_queryf(target, err, rules_sql, list), err) &&
-		disable_found(target, ledger, "identity", sql_queryf(target, err, identities_sql, list),
-	                  err);
+	bool ok = disable_found(target, ledger, "trigger", sql_queryf(target, err, triggers_sql, list),
+	                        err) &&
+	          disable_found(target, ledger, "trigger", sql_queryf(target, err, rules_sql, list),
+	                        err) &&
+	          disable_found(target, ledger, "identity",
+	                        sql_queryf(target, err, identities_sql, list), err);
 	buffer_free(&oids);
 	return ok;
 }

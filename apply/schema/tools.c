@@ -10,8 +10,8 @@
 
 /* Where packages put them: Debian, Red Hat, source builds, Homebrew. */
 static const char *const places[] = {
-	"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql*/bin",
-	"/opt/postgresql*/bin", "/opt/pgsql*/bin", "/opt/homebrew/opt/postgresql*/bin",
+	"/usr/lib/postgresql/*/bin",      "/usr/pgsql-*/bin", "/usr/local/pgsql*/bin",
+	"/opt/postgresql*/bin",           "/opt/pgsql*/bin",  "/opt/homebrew/opt/postgresql*/bin",
 	"/usr/local/opt/postgresql*/bin",
 };
 
@@ -102,12 +102,15 @@ schema_find_tools(int source_version, char *pg_dump, char *pg_restore, size_t si
 	if (best.version == 0)
 		error_set(err, ERROR_CONFIG, "pg_dump and pg_restore were not found");
 	else if (best.version / 10000 < wanted)
-		error_set(err, ERROR_CONFIG, "the source is PostgreSQL %d, but the newest pg_dump here is %d"
-		          " (%s), and pg_dump refuses servers newer than itself", wanted,
-		          best.version / 10000, best.directory);
+		error_set(err, ERROR_CONFIG,
+		          "the source is PostgreSQL %d, but the newest pg_dump here is %d"
+		          " (%s), and pg_dump refuses servers newer than itself",
+		          wanted, best.version / 10000, best.directory);
 	if (best.version / 10000 < wanted || best.version == 0)
-		return error_set_hint(err, "install postgresql-client-%d, or create the schema on the"
-		                      " target yourself and use --schema none", wanted);
+		return error_set_hint(err,
+		                      "install postgresql-client-%d, or create the schema on the"
+		                      " target yourself and use --schema none",
+		                      wanted);
 	snprintf(pg_dump, size, "%s/pg_dump", best.directory);
 	snprintf(pg_restore, size, "%s/pg_restore", best.directory);
 	return true;

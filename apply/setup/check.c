@@ -45,8 +45,7 @@ findings_add(Findings *findings, Severity severity, const char *code, const char
 	}
 	if (findings->count == findings->capacity) {
 		findings->capacity = findings->capacity == 0 ? 16 : findings->capacity * 2;
-		findings->items = mem_realloc(findings->items,
-		                              findings->capacity * sizeof(Finding));
+		findings->items = mem_realloc(findings->items, findings->capacity * sizeof(Finding));
 	}
 	Finding *finding = &findings->items[findings->count++];
 	finding->severity = severity;
@@ -120,8 +119,9 @@ check_value(Check *check, Sql *sql, const char *code, const char *query)
 const char *
 check_setting(Check *check, Sql *sql, const char *name)
 {
-	const char *value = check_value(check, sql, name, check_text(check,
-		"SELECT setting FROM pg_catalog.pg_settings WHERE name = '%s'", name));
+	const char *value = check_value(
+		check, sql, name,
+		check_text(check, "SELECT setting FROM pg_catalog.pg_settings WHERE name = '%s'", name));
 
 	return value != NULL ? value : "";
 }
@@ -158,9 +158,11 @@ check_setting_fix(Check *check, const char *name, const char *value, bool restar
 
 	switch (check->provider) {
 	case PROVIDER_RDS:
-		return check_text(check, "set %s = %s in the instance's (Aurora: the cluster's) parameter "
-		                  "group%s", decoding ? "rds.logical_replication" : name,
-		                  decoding ? "1" : value, restart ? " and reboot" : "");
+		return check_text(check,
+		                  "set %s = %s in the instance's (Aurora: the cluster's) parameter "
+		                  "group%s",
+		                  decoding ? "rds.logical_replication" : name, decoding ? "1" : value,
+		                  restart ? " and reboot" : "");
 	case PROVIDER_CLOUD_SQL:
 		return check_text(check, "set the database flag %s = %s%s",
 		                  decoding ? "cloudsql.logical_decoding" : name, decoding ? "on" : value,
@@ -179,7 +181,8 @@ check_setting_fix(Check *check, const char *name, const char *value, bool restar
 static void
 learn_who_we_are(Check *check)
 {
-	PGresult *result = check_ask(check, check->source, "role",
+	PGresult *result = check_ask(
+		check, check->source, "role",
 		"SELECT current_user, (SELECT rolsuper FROM pg_catalog.pg_roles"
 		" WHERE rolname = current_user),"
 		" (SELECT min(CASE rolname WHEN 'rds_superuser' THEN 1 WHEN 'cloudsqlsuperuser' THEN 2"
@@ -247,12 +250,15 @@ check_run(Sql *source, Sql *target, const ConnInfo *source_info, const CheckOpti
           Findings *findings, Catalog **catalog, Error *err)
 {
 	static void (*const checks[])(Check *) = {
-		check_both,           check_source_server,  check_target_server,
-		check_source_traffic, check_source_tables,  check_source_objects,
-		check_target_contents, check_log_disk,
+		check_both,          check_source_server,  check_target_server,   check_source_traffic,
+		check_source_tables, check_source_objects, check_target_contents, check_log_disk,
 	};
-	Check check = {.source = source, .target = target, .source_info = source_info,
-	               .options = options, .findings = findings, .broken = ERROR_INIT};
+	Check check = {.source = source,
+	               .target = target,
+	               .source_info = source_info,
+	               .options = options,
+	               .findings = findings,
+	               .broken = ERROR_INIT};
 
 	*catalog = NULL;
 	if (!ledger_name_check(options->name, err))

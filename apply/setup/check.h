@@ -29,13 +29,13 @@ typedef struct {
 } Findings;
 
 typedef struct {
-	bool online;                 /* replication is needed */
-	bool schema_copy;            /* --schema copy: target must be empty of our tables */
-	const char *replica_identity;/* full | refuse | insert-only */
-	const char *name;            /* of the migration */
-	const char *log_directory;   /* disk for the log; NULL: not checked */
-	bool no_owner;               /* what is copied belongs to the user that connects */
-	bool resuming;               /* a ledger exists: own slot and tables are expected */
+	bool online;                  /* replication is needed */
+	bool schema_copy;             /* --schema copy: target must be empty of our tables */
+	const char *replica_identity; /* full | refuse | insert-only */
+	const char *name;             /* of the migration */
+	const char *log_directory;    /* disk for the log; NULL: not checked */
+	bool no_owner;                /* what is copied belongs to the user that connects */
+	bool resuming;                /* a ledger exists: own slot and tables are expected */
 	Selection selection;
 } CheckOptions;
 

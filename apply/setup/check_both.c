@@ -59,7 +59,8 @@ ask_locale(Check *check, Sql *sql)
 		provider = "datlocprovider";
 		locale = "daticulocale";
 	}
-	return check_askf(check, sql, "locale",
+	return check_askf(
+		check, sql, "locale",
 		"SELECT pg_catalog.pg_encoding_to_char(encoding), %s, datcollate, datctype,"
 		" coalesce(%s, '') FROM pg_catalog.pg_database WHERE datname = current_database()",
 		provider, locale);
@@ -74,13 +75,15 @@ check_encoding(Check *check, const char *source, const char *target)
 		findings_add(check->findings, FINDING_WARNING, "encoding", "target",
 		             "make the target's database with ENCODING 'SQL_ASCII', or repair the texts",
 		             "the source has no encoding (SQL_ASCII) and the target is %s: the first text "
-		             "that is not valid there stops the copy", target);
+		             "that is not valid there stops the copy",
+		             target);
 	else if (strcmp(target, "UTF8") != 0)
-		findings_add(check->findings, FINDING_WARNING, "encoding", "target",
-		             check_text(check, "make the target's database with ENCODING '%s' or 'UTF8'",
-		                        source),
-		             "the source is %s, the target %s: a character that it does not have stops the "
-		             "copy", source, target);
+		findings_add(
+			check->findings, FINDING_WARNING, "encoding", "target",
+			check_text(check, "make the target's database with ENCODING '%s' or 'UTF8'", source),
+			"the source is %s, the target %s: a character that it does not have stops the "
+			"copy",
+			source, target);
 	else
 		findings_add(check->findings, FINDING_INFO, "encoding", "target", NULL,
 		             "texts are converted from %s to UTF8", source);
@@ -101,12 +104,13 @@ check_locale(Check *check)
 				continue;
 			findings_add(check->findings, FINDING_WARNING, "locale",
 			             check_text(check, "target, %s", names[i]),
-			             check_text(check, "CREATE DATABASE ... TEMPLATE template0 LC_COLLATE '%s' "
-			                        "LC_CTYPE '%s'", PQgetvalue(source, 0, 2),
-			                        PQgetvalue(source, 0, 3)),
+			             check_text(check,
+			                        "CREATE DATABASE ... TEMPLATE template0 LC_COLLATE '%s' "
+			                        "LC_CTYPE '%s'",
+			                        PQgetvalue(source, 0, 2), PQgetvalue(source, 0, 3)),
 			             "%s is '%s' on the source and '%s' on the target: texts may sort and "
-			             "compare otherwise", names[i], PQgetvalue(source, 0, i),
-			             PQgetvalue(target, 0, i));
+			             "compare otherwise",
+			             names[i], PQgetvalue(source, 0, i), PQgetvalue(target, 0, i));
 		}
 	}
 	PQclear(source);
@@ -133,15 +137,16 @@ check_extension(Check *check, const char *name, const char *version, const PGres
 	const char *object = check_text(check, "extension %s", name);
 	bool copied = check->options->schema_copy;
 	const char *installed = row < 0 ? NULL : sql_get(theirs, row, 2);
-	const char *would_be = row < 0 ? NULL
-	                       : installed != NULL ? installed : PQgetvalue(theirs, row, 1);
+	const char *would_be = row < 0             ? NULL
+	                       : installed != NULL ? installed
+	                                           : PQgetvalue(theirs, row, 1);
 
 	if (would_be == NULL) {
-		findings_add(check->findings, copied ? FINDING_BLOCKER : FINDING_WARNING, "extension",
-		             object, "install its package on the target's machine (or allow it at the "
-		             "provider), or DROP EXTENSION on the source",
-		             "the source has version %s of it, the target's server does not have it",
-		             version);
+		findings_add(
+			check->findings, copied ? FINDING_BLOCKER : FINDING_WARNING, "extension", object,
+			"install its package on the target's machine (or allow it at the "
+			"provider), or DROP EXTENSION on the source",
+			"the source has version %s of it, the target's server does not have it", version);
 		return;
 	}
 	if (!copied && installed == NULL)
@@ -157,12 +162,14 @@ check_extension(Check *check, const char *name, const char *version, const PGres
 static void
 check_extensions(Check *check)
 {
-	PGresult *ours = check_ask(check, check->source, "extensions",
+	PGresult *ours = check_ask(
+		check, check->source, "extensions",
 		"SELECT extname, extversion FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql'"
 		" ORDER BY 1");
-	PGresult *theirs = ours == NULL ? NULL : check_ask(check, check->target, "extensions",
-		"SELECT name, default_version, installed_version"
-		" FROM pg_catalog.pg_available_extensions");
+	PGresult *theirs = ours == NULL ? NULL
+	                                : check_ask(check, check->target, "extensions",
+	                                            "SELECT name, default_version, installed_version"
+	                                            " FROM pg_catalog.pg_available_extensions");
 
 	for (int i = 0; theirs != NULL && i < PQntuples(ours); i++)
 		check_extension(check, PQgetvalue(ours, i, 0), PQgetvalue(ours, i, 1), theirs);
@@ -175,22 +182,23 @@ check_extensions(Check *check)
 static void
 check_roles(Check *check)
 {
-	PGresult *ours = check_ask(check, check->source, "roles",
+	PGresult *ours = check_ask(
+		check, check->source, "roles",
 		"SELECT r.rolname, bool_or(d.deptype = 'o') FROM pg_catalog.pg_shdepend d"
 		" JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid"
 		" AND d.refclassid = 'pg_catalog.pg_authid'::regclass"
 		" WHERE d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname ="
 		" current_database()) AND r.rolname !~ '^pg_' GROUP BY 1 ORDER BY 1");
-	PGresult *theirs = ours == NULL ? NULL : check_ask(check, check->target, "roles",
-		"SELECT rolname FROM pg_catalog.pg_roles");
+	PGresult *theirs = ours == NULL ? NULL
+	                                : check_ask(check, check->target, "roles",
+	                                            "SELECT rolname FROM pg_catalog.pg_roles");
 
 	for (int i = 0; theirs != NULL && i < PQntuples(ours); i++) {
 		const char *role = PQgetvalue(ours, i, 0);
 		bool owns = sql_get_bool(ours, i, 1);
 		if (row_of(theirs, role) >= 0)
 			continue;
-		findings_add(check->findings, FINDING_WARNING, "role",
-		             check_text(check, "role %s", role),
+		findings_add(check->findings, FINDING_WARNING, "role", check_text(check, "role %s", role),
 		             check_text(check, "CREATE ROLE %s; (or pg_dumpall --roles-only on the source)",
 		                        check_quoted(check, role)),
 		             "it %s on the source and does not exist on the target%s",
@@ -208,7 +216,8 @@ check_memberships(Check *check)
 {
 	const char *right = sql_server_version(check->target) >= 160000 ? "SET" : "MEMBER";
 	const char *user = check_quoted(check, PQuser(sql_pgconn(check->target)));
-	PGresult *owners = check_ask(check, check->source, "owners",
+	PGresult *owners = check_ask(
+		check, check->source, "owners",
 		"SELECT DISTINCT r.rolname FROM pg_catalog.pg_class c"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" JOIN pg_catalog.pg_roles r ON r.oid = c.relowner"
@@ -216,8 +225,13 @@ check_memberships(Check *check)
 		" AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT 1 FROM"
 		" pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_class'::regclass"
 		" AND x.objid = c.oid AND x.deptype = 'e') ORDER BY 1");
-	PGresult *roles = owners == NULL ? NULL : check_askf(check, check->target, "roles",
-		"SELECT rolname, pg_catalog.pg_has_role(oid, '%s') FROM pg_catalog.pg_roles", right);
+	PGresult *roles =
+		owners == NULL
+			? NULL
+			: check_askf(
+				  check, check->target, "roles",
+				  "SELECT rolname, pg_catalog.pg_has_role(oid, '%s') FROM pg_catalog.pg_roles",
+				  right);
 	int rows = roles != NULL ? PQntuples(owners) : 0;
 
 	for (int i = 0; i < rows; i++) {
@@ -231,7 +245,8 @@ check_memberships(Check *check)
 			             check_text(check, "target, role %s", owner),
 			             check_text(check, "GRANT %s TO %s;", check_quoted(check, owner), user),
 			             "%s may not give objects to it on the target; --no-owner leaves "
-			             "everything to %s instead", user, user);
+			             "everything to %s instead",
+			             user, user);
 	}
 	PQclear(owners);
 	PQclear(roles);

@@ -19,11 +19,11 @@ typedef struct {
 	const ConnInfo *source_info;
 	const CheckOptions *options;
 	Findings *findings;
-	Catalog *catalog;      /* NULL when it could not be read */
-	Provider provider;     /* of the source */
-	const char *user;      /* on the source, quoted */
-	bool superuser;        /* on the source */
-	Error broken;          /* ERROR_NONE while both servers answer */
+	Catalog *catalog;  /* NULL when it could not be read */
+	Provider provider; /* of the source */
+	const char *user;  /* on the source, quoted */
+	bool superuser;    /* on the source */
+	Error broken;      /* ERROR_NONE while both servers answer */
 } Check;
 
 /* At most this many findings of one kind; one more says how many were left out. */
@@ -44,10 +44,10 @@ const char *check_text(Check *check, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* The statements of ALTER SYSTEM, or where the provider keeps the setting. */
 const char *check_setting_fix(Check *check, const char *name, const char *value, bool restart);
 
-void check_source_server(Check *check);   /* version, recovery, settings, slots, rights */
-void check_source_traffic(Check *check);  /* transactions, what of ours is there already */
-void check_source_tables(Check *check);   /* rights, RLS, identities, what cannot move */
-void check_source_objects(Check *check);  /* triggers, publications, large objects, ... */
+void check_source_server(Check *check);  /* version, recovery, settings, slots, rights */
+void check_source_traffic(Check *check); /* transactions, what of ours is there already */
+void check_source_tables(Check *check);  /* rights, RLS, identities, what cannot move */
+void check_source_objects(Check *check); /* triggers, publications, large objects, ... */
 void check_target_server(Check *check);
 void check_target_contents(Check *check); /* what is in the way */
 void check_both(Check *check);            /* same server, encoding, locale, extensions, roles */

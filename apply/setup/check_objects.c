@@ -42,19 +42,21 @@ count_finding(Check *check, Severity severity, const char *code, const char *que
 static void
 check_event_triggers(Check *check)
 {
-	PGresult *rows = check_ask(check, check->source, "event triggers",
+	PGresult *rows = check_ask(
+		check, check->source, "event triggers",
 		"SELECT evtname, evtenabled FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('A', 'O')"
 		" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend WHERE deptype = 'e' AND"
 		" classid = 'pg_catalog.pg_event_trigger'::regclass AND objid = pg_event_trigger.oid)");
 
 	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
 		bool always = PQgetvalue(rows, i, 1)[0] == 'A';
-		findings_add(check->findings, always ? FINDING_WARNING : FINDING_INFO, "event_trigger",
-		             check_text(check, "event trigger %s", PQgetvalue(rows, i, 0)),
-		             check_text(check, "ALTER EVENT TRIGGER %s DISABLE;",
-		                        check_quoted(check, PQgetvalue(rows, i, 0))),
-		             "it fires for what is set up on the source (ALTER TABLE, CREATE PUBLICATION)%s",
-		             always ? ", and, being ENABLE ALWAYS, on the target even during apply" : "");
+		findings_add(
+			check->findings, always ? FINDING_WARNING : FINDING_INFO, "event_trigger",
+			check_text(check, "event trigger %s", PQgetvalue(rows, i, 0)),
+			check_text(check, "ALTER EVENT TRIGGER %s DISABLE;",
+		               check_quoted(check, PQgetvalue(rows, i, 0))),
+			"it fires for what is set up on the source (ALTER TABLE, CREATE PUBLICATION)%s",
+			always ? ", and, being ENABLE ALWAYS, on the target even during apply" : "");
 	}
 	PQclear(rows);
 }
@@ -63,7 +65,8 @@ check_event_triggers(Check *check)
 static void
 check_extension_data(Check *check)
 {
-	PGresult *rows = check_ask(check, check->source, "extension data",
+	PGresult *rows = check_ask(
+		check, check->source, "extension data",
 		"SELECT e.extname, string_agg(u.t::regclass::text, ', ') FROM pg_catalog.pg_extension e,"
 		" LATERAL unnest(e.extconfig) u(t) JOIN pg_catalog.pg_class c ON c.oid = u.t"
 		" AND c.relkind = 'r' WHERE c.reltuples <> 0 GROUP BY 1");
@@ -80,9 +83,11 @@ static void
 check_money(Check *check)
 {
 	bool used = false;
-	const char *here = check_value(check, check->source, "lc_monetary",
+	const char *here = check_value(
+		check, check->source, "lc_monetary",
 		"SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'lc_monetary'");
-	const char *there = check_value(check, check->target, "lc_monetary",
+	const char *there = check_value(
+		check, check->target, "lc_monetary",
 		"SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'lc_monetary'");
 
 	for (size_t i = 0; i < check->catalog->table_count; i++) {
@@ -94,7 +99,8 @@ check_money(Check *check)
 		             check_text(check, "ALTER DATABASE %s SET lc_monetary = '%s';",
 		                        check_quoted(check, PQdb(sql_pgconn(check->target))), here),
 		             "money columns are shown by lc_monetary, which is %s on the source and %s on "
-		             "the target", here, there);
+		             "the target",
+		             here, there);
 }
 
 void
@@ -116,9 +122,9 @@ check_source_objects(Check *check)
 	              " AND oid >= 16384 AND relkind IN ('r', 'i', 'm', 'p', 'I')",
 	              "tables and indexes are in tablespaces of their own; on the target all are in "
 	              "the database's default one");
-	count_finding(check, FINDING_INFO, "publications",
-	              "SELECT count(*) FROM pg_catalog.pg_publication",
-	              "publications exist; their subscribers do not follow to the target by themselves");
+	count_finding(
+		check, FINDING_INFO, "publications", "SELECT count(*) FROM pg_catalog.pg_publication",
+		"publications exist; their subscribers do not follow to the target by themselves");
 	count_finding(check, FINDING_WARNING, "subscriptions",
 	              "SELECT count(subname) FROM pg_catalog.pg_subscription WHERE subdbid ="
 	              " (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())",

@@ -59,26 +59,29 @@ check_settings(Check *check)
 		findings_add(f, FINDING_WARNING, "max_slot_wal_keep_size", "source",
 		             check_setting_fix(check, "max_slot_wal_keep_size", "-1", false),
 		             "max_slot_wal_keep_size is %s MB: when the slot is further behind, the server "
-		             "invalidates it and the migration has to start again", keep);
+		             "invalidates it and the migration has to start again",
+		             keep);
 	if (*idle != '\0' && strcmp(idle, "0") != 0)
 		findings_add(f, FINDING_WARNING, "idle_replication_slot_timeout", "source",
 		             check_setting_fix(check, "idle_replication_slot_timeout", "0", false),
 		             "a slot that nobody reads for %s s is invalidated by the server: after a "
-		             "pause that long the migration has to start again", idle);
+		             "pause that long the migration has to start again",
+		             idle);
 	if (timeout > 0 && timeout < 10000)
 		findings_add(f, FINDING_INFO, "wal_sender_timeout", "source", NULL,
 		             "wal_sender_timeout is only %ld ms; a pause of this process that long costs a "
-		             "reconnect", timeout);
+		             "reconnect",
+		             timeout);
 }
 
 static void
 check_room(Check *check)
 {
 	PGresult *rows = check_ask(check, check->source, "slots",
-		"SELECT current_setting('max_replication_slots')::int,"
-		" (SELECT count(*) FROM pg_catalog.pg_replication_slots),"
-		" current_setting('max_wal_senders')::int,"
-		" (SELECT count(*) FROM pg_catalog.pg_stat_replication)");
+	                           "SELECT current_setting('max_replication_slots')::int,"
+	                           " (SELECT count(*) FROM pg_catalog.pg_replication_slots),"
+	                           " current_setting('max_wal_senders')::int,"
+	                           " (SELECT count(*) FROM pg_catalog.pg_stat_replication)");
 
 	if (rows == NULL)
 		return;
@@ -96,7 +99,8 @@ check_room(Check *check)
 	if (senders_used >= senders)
 		findings_add(check->findings, FINDING_BLOCKER, "wal_senders", "source",
 		             check_setting_fix(check, "max_wal_senders",
-		                               check_text(check, "%lld", (long long)senders_used + 4), true),
+		                               check_text(check, "%lld", (long long)senders_used + 4),
+		                               true),
 		             "all %lld WAL senders are in use (max_wal_senders)", (long long)senders);
 }
 
@@ -113,7 +117,7 @@ replication_fix(Check *check, const Error *err)
 	}
 	if (error_has_sqlstate(err, "28000") && strstr(err->message, "pg_hba") != NULL)
 		return "let the role in by a line of pg_hba.conf that names the database (not the "
-		       "keyword replication), then SELECT pg_reload_conf();";
+			   "keyword replication), then SELECT pg_reload_conf();";
 	return check_text(check, "ALTER ROLE %s REPLICATION;", check->user);
 }
 
@@ -123,8 +127,8 @@ check_replication_connection(Check *check)
 {
 	Error err = ERROR_INIT;
 	SystemIdentity identity;
-	WireOptions options = {.info = check->source_info, .application_name = "pgbaton check",
-	                       .replication = true};
+	WireOptions options = {
+		.info = check->source_info, .application_name = "pgbaton check", .replication = true};
 	char text[2400];
 
 	Wire *wire = wire_connect(&options, &err);
@@ -153,7 +157,8 @@ check_recovery(Check *check)
 static void
 check_create_right(Check *check)
 {
-	const char *database = check_value(check, check->source, "rights",
+	const char *database = check_value(
+		check, check->source, "rights",
 		"SELECT current_database() WHERE NOT"
 		" pg_catalog.has_database_privilege(current_database(), 'CREATE')");
 
@@ -183,40 +188,42 @@ check_source_server(Check *check)
 static void
 check_prepared(Check *check)
 {
-	PGresult *rows = check_ask(check, check->source, "prepared transactions",
+	PGresult *rows = check_ask(
+		check, check->source, "prepared transactions",
 		"SELECT gid, quote_literal(gid), database, owner,"
 		" floor(extract(epoch FROM now() - prepared))::bigint FROM pg_catalog.pg_prepared_xacts"
 		" ORDER BY prepared LIMIT 50");
 
 	for (int i = 0; rows != NULL && i < PQntuples(rows); i++)
-		findings_add(check->findings, FINDING_BLOCKER, "prepared_transaction",
-		             PQgetvalue(rows, i, 0),
-		             check_text(check, "in database %s: COMMIT PREPARED %s; or ROLLBACK PREPARED %s;",
-		                        PQgetvalue(rows, i, 2), PQgetvalue(rows, i, 1),
-		                        PQgetvalue(rows, i, 1)),
-		             "a prepared transaction of %s in database %s, %s s old: the slot cannot be "
-		             "made until it ends", PQgetvalue(rows, i, 3), PQgetvalue(rows, i, 2),
-		             PQgetvalue(rows, i, 4));
+		findings_add(
+			check->findings, FINDING_BLOCKER, "prepared_transaction", PQgetvalue(rows, i, 0),
+			check_text(check, "in database %s: COMMIT PREPARED %s; or ROLLBACK PREPARED %s;",
+		               PQgetvalue(rows, i, 2), PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 1)),
+			"a prepared transaction of %s in database %s, %s s old: the slot cannot be "
+			"made until it ends",
+			PQgetvalue(rows, i, 3), PQgetvalue(rows, i, 2), PQgetvalue(rows, i, 4));
 	PQclear(rows);
 }
 
 static void
 check_long_transactions(Check *check)
 {
-	PGresult *rows = check_ask(check, check->source, "transactions",
+	PGresult *rows = check_ask(
+		check, check->source, "transactions",
 		"SELECT pid, coalesce(usename, ''), coalesce(datname, ''), coalesce(application_name, ''),"
 		" floor(extract(epoch FROM now() - xact_start))::bigint, coalesce(state, '')"
 		" FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL"
 		" AND xact_start < now() - interval '1 minute' ORDER BY xact_start LIMIT 50");
 
 	for (int i = 0; rows != NULL && i < PQntuples(rows); i++)
-		findings_add(check->findings, FINDING_WARNING, "long_transaction",
-		             check_text(check, "pid %s", PQgetvalue(rows, i, 0)),
-		             check_text(check, "SELECT pg_terminate_backend(%s);", PQgetvalue(rows, i, 0)),
-		             "%s (\"%s\", database %s) has been in a writing transaction for %s s (%s): the "
-		             "slot cannot be made until it ends", PQgetvalue(rows, i, 1),
-		             PQgetvalue(rows, i, 3), PQgetvalue(rows, i, 2), PQgetvalue(rows, i, 4),
-		             PQgetvalue(rows, i, 5));
+		findings_add(
+			check->findings, FINDING_WARNING, "long_transaction",
+			check_text(check, "pid %s", PQgetvalue(rows, i, 0)),
+			check_text(check, "SELECT pg_terminate_backend(%s);", PQgetvalue(rows, i, 0)),
+			"%s (\"%s\", database %s) has been in a writing transaction for %s s (%s): the "
+			"slot cannot be made until it ends",
+			PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 3), PQgetvalue(rows, i, 2),
+			PQgetvalue(rows, i, 4), PQgetvalue(rows, i, 5));
 	PQclear(rows);
 }
 
@@ -229,7 +236,8 @@ static void
 check_leftovers(Check *check)
 {
 	const char *name = check->options->name;
-	PGresult *rows = check_askf(check, check->source, "leftovers",
+	PGresult *rows = check_askf(
+		check, check->source, "leftovers",
 		"SELECT 'replication slot', CASE WHEN active OR database IS DISTINCT FROM"
 		" current_database() THEN format('choose another --name: it is of database %%s%%s', database,"
 		" CASE WHEN active THEN ', and in use' END)"
@@ -240,14 +248,16 @@ check_leftovers(Check *check)
 		" UNION ALL SELECT 'schema', CASE WHEN obj_description(oid, 'pg_namespace')"
 		" LIKE 'pgbaton migration%%' THEN format('DROP SCHEMA %%I CASCADE;', nspname)"
 		" ELSE 'choose another --name' END"
-		" FROM pg_catalog.pg_namespace WHERE nspname = '%s'", name, name, name, name);
+		" FROM pg_catalog.pg_namespace WHERE nspname = '%s'",
+		name, name, name, name);
 
 	for (int i = 0; rows != NULL && i < PQntuples(rows); i++)
 		findings_add(check->findings, FINDING_BLOCKER, "name_taken",
 		             check_text(check, "source, %s %s", PQgetvalue(rows, i, 0), name),
 		             PQgetvalue(rows, i, 1),
 		             "the source has a %s called %s, but no migration of that name is known on the "
-		             "target", PQgetvalue(rows, i, 0), name);
+		             "target",
+		             PQgetvalue(rows, i, 0), name);
 	PQclear(rows);
 }
 

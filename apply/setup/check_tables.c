@@ -32,7 +32,8 @@ static void
 check_reading(Check *check)
 {
 	int count = 0;
-	PGresult *rows = check_ask(check, check->source, "privileges",
+	PGresult *rows = check_ask(
+		check, check->source, "privileges",
 		"SELECT n.nspname, c.relname, quote_ident(n.nspname), c.relkind,"
 		" pg_catalog.has_schema_privilege(n.oid, 'USAGE'), quote_ident(c.relname)"
 		" FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -46,8 +47,9 @@ check_reading(Check *check)
 		if (table == NULL || !within_cap(check, FINDING_BLOCKER, "select", &count))
 			continue;
 		const char *usage = sql_get_bool(rows, i, 4)
-			? "" : check_text(check, "GRANT USAGE ON SCHEMA %s TO %s; ",
-			                  PQgetvalue(rows, i, 2), check->user);
+		                        ? ""
+		                        : check_text(check, "GRANT USAGE ON SCHEMA %s TO %s; ",
+		                                     PQgetvalue(rows, i, 2), check->user);
 		findings_add(check->findings, FINDING_BLOCKER, "select",
 		             table_object(check, table->schema, table->name),
 		             check_text(check, "%sGRANT SELECT ON TABLE %s.%s TO %s;", usage,
@@ -60,7 +62,8 @@ check_reading(Check *check)
 static void
 check_sequences(Check *check)
 {
-	PGresult *rows = check_ask(check, check->source, "sequences",
+	PGresult *rows = check_ask(
+		check, check->source, "sequences",
 		"SELECT c.oid, n.nspname, c.relname,"
 		" format('GRANT USAGE ON SCHEMA %I TO %I; GRANT SELECT ON SEQUENCE %I.%I TO %I;',"
 		"  n.nspname, current_user, n.nspname, c.relname, current_user)"
@@ -76,10 +79,10 @@ check_sequences(Check *check)
 		for (size_t j = 0; j < check->catalog->sequence_count; j++)
 			ours = ours || check->catalog->sequences[j].oid == oid;
 		if (ours && within_cap(check, FINDING_BLOCKER, "select", &count))
-			findings_add(check->findings, FINDING_BLOCKER, "select",
-			             check_text(check, "sequence %s.%s", PQgetvalue(rows, i, 1),
-			                        PQgetvalue(rows, i, 2)),
-			             PQgetvalue(rows, i, 3), "%s may not read it", check->user);
+			findings_add(
+				check->findings, FINDING_BLOCKER, "select",
+				check_text(check, "sequence %s.%s", PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 2)),
+				PQgetvalue(rows, i, 3), "%s may not read it", check->user);
 	}
 	PQclear(rows);
 }
@@ -89,7 +92,8 @@ static void
 check_row_security(Check *check)
 {
 	int count = 0;
-	PGresult *rows = check_ask(check, check->source, "row security",
+	PGresult *rows = check_ask(
+		check, check->source, "row security",
 		"SELECT n.nspname, c.relname FROM pg_catalog.pg_class c"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" WHERE c.relkind = 'r' AND c.relrowsecurity"
@@ -113,7 +117,8 @@ check_row_security(Check *check)
 static void
 check_ownership(Check *check)
 {
-	PGresult *rows = check_ask(check, check->source, "ownership",
+	PGresult *rows = check_ask(
+		check, check->source, "ownership",
 		"SELECT n.nspname, c.relname, r.rolname FROM pg_catalog.pg_class c"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" JOIN pg_catalog.pg_roles r ON r.oid = c.relowner"
@@ -124,13 +129,13 @@ check_ownership(Check *check)
 		const Table *table = table_at(check, rows, i);
 		const char *owner = PQgetvalue(rows, i, 2);
 		if (table != NULL)
-			findings_add(check->findings, FINDING_BLOCKER, "ownership",
-			             check_text(check, "tables of role %s", owner),
-			             check_text(check, "GRANT %s TO %s;", check_quoted(check, owner),
-			                        check->user),
-			             "%s is not the owner of %s (and maybe others of %s), which publications, "
-			             "replica identities and the fence need", check->user, table->qualified,
-			             owner);
+			findings_add(
+				check->findings, FINDING_BLOCKER, "ownership",
+				check_text(check, "tables of role %s", owner),
+				check_text(check, "GRANT %s TO %s;", check_quoted(check, owner), check->user),
+				"%s is not the owner of %s (and maybe others of %s), which publications, "
+				"replica identities and the fence need",
+				check->user, table->qualified, owner);
 	}
 	PQclear(rows);
 }
@@ -139,14 +144,17 @@ check_ownership(Check *check)
 static const char *
 usable_index(Check *check, const Table *table)
 {
-	return check_value(check, check->source, "unique indexes", check_text(check,
-		"SELECT c.relname FROM pg_catalog.pg_index i"
-		" JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %u"
-		" AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL"
-		" AND i.indexprs IS NULL AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a"
-		" WHERE a.attrelid = i.indrelid AND NOT a.attnotnull"
-		" AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))"
-		" ORDER BY i.indnkeyatts, c.relname LIMIT 1", table->oid));
+	return check_value(
+		check, check->source, "unique indexes",
+		check_text(check,
+	               "SELECT c.relname FROM pg_catalog.pg_index i"
+	               " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %u"
+	               " AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL"
+	               " AND i.indexprs IS NULL AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a"
+	               " WHERE a.attrelid = i.indrelid AND NOT a.attnotnull"
+	               " AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))"
+	               " ORDER BY i.indnkeyatts, c.relname LIMIT 1",
+	               table->oid));
 }
 
 static void
@@ -155,11 +163,12 @@ identity_finding(Check *check, Severity severity, const Table *table)
 	const char *option = check->options->replica_identity;
 	const char *index = usable_index(check, table);
 	const char *fix = index != NULL
-		? check_text(check, "ALTER TABLE %s REPLICA IDENTITY USING INDEX %s;", table->qualified,
-		             check_quoted(check, index))
-		: check_text(check, "ALTER TABLE %s ADD PRIMARY KEY (...);", table->qualified);
+	                      ? check_text(check, "ALTER TABLE %s REPLICA IDENTITY USING INDEX %s;",
+	                                   table->qualified, check_quoted(check, index))
+	                      : check_text(check, "ALTER TABLE %s ADD PRIMARY KEY (...);",
+	                                   table->qualified);
 	const char *what = "it will be set to FULL until the end: updates and deletes write the whole "
-	                   "old row to the WAL";
+					   "old row to the WAL";
 
 	if (strcmp(option, "refuse") == 0)
 		what = "with --replica-identity refuse such tables are not migrated";
@@ -173,14 +182,13 @@ identity_finding(Check *check, Severity severity, const Table *table)
 static void
 check_identities(Check *check)
 {
-	Severity severity = strcmp(check->options->replica_identity, "refuse") == 0
-		? FINDING_BLOCKER : FINDING_WARNING;
+	Severity severity = strcmp(check->options->replica_identity, "refuse") == 0 ? FINDING_BLOCKER
+	                                                                            : FINDING_WARNING;
 	int count = 0;
 
 	for (size_t i = 0; i < check->catalog->table_count; i++) {
 		const Table *table = &check->catalog->tables[i];
-		if (table->key_needs_full &&
-		    within_cap(check, severity, "replica_identity", &count))
+		if (table->key_needs_full && within_cap(check, severity, "replica_identity", &count))
 			identity_finding(check, severity, table);
 	}
 }
@@ -206,16 +214,18 @@ static void
 check_lock_table(Check *check)
 {
 	const char *room = check_value(check, check->source, "locks",
-		"SELECT current_setting('max_locks_per_transaction')::bigint"
-		" * (current_setting('max_connections')::bigint"
-		" + current_setting('max_prepared_transactions')::bigint)");
+	                               "SELECT current_setting('max_locks_per_transaction')::bigint"
+	                               " * (current_setting('max_connections')::bigint"
+	                               " + current_setting('max_prepared_transactions')::bigint)");
 	size_t wanted = check->catalog->table_count + check->catalog->parent_count;
 
 	if (room != NULL && wanted * 2 > strtoull(room, NULL, 10))
-		findings_add(check->findings, FINDING_WARNING, "lock_table", "source",
-		             check_setting_fix(check, "max_locks_per_transaction", "512", true),
-		             "%zu tables are locked together at the cutover, and the server has room for %s "
-		             "locks in all", wanted, room);
+		findings_add(
+			check->findings, FINDING_WARNING, "lock_table", "source",
+			check_setting_fix(check, "max_locks_per_transaction", "512", true),
+			"%zu tables are locked together at the cutover, and the server has room for %s "
+			"locks in all",
+			wanted, room);
 }
 
 void

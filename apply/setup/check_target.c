@@ -16,19 +16,21 @@ check_versions(Check *check)
 	if (target < OLDEST_TARGET)
 		findings_add(check->findings, FINDING_BLOCKER, "target_version", "target",
 		             "use a target of 15 or newer",
-		             "the target is PostgreSQL %d.%d; 15 is the oldest that works",
-		             target / 10000, target % 10000);
+		             "the target is PostgreSQL %d.%d; 15 is the oldest that works", target / 10000,
+		             target % 10000);
 	else if (target / 10000 < source / 10000)
 		findings_add(check->findings, FINDING_WARNING, "downgrade", "target", NULL,
 		             "the target (%d) is older than the source (%d): definitions that use newer "
-		             "features cannot be made there", target / 10000, source / 10000);
+		             "features cannot be made there",
+		             target / 10000, source / 10000);
 }
 
 /* Where it is set for us: role, database, both, or the server. */
 static const char *
 read_only_fix(Check *check)
 {
-	const char *fix = check_value(check, check->target, "read only",
+	const char *fix = check_value(
+		check, check->target, "read only",
 		"SELECT string_agg(CASE WHEN setrole = 0 THEN format('ALTER DATABASE %I RESET"
 		" default_transaction_read_only;', current_database())"
 		" WHEN setdatabase = 0 THEN format('ALTER ROLE %I RESET default_transaction_read_only;',"
@@ -40,8 +42,9 @@ read_only_fix(Check *check)
 		" AND EXISTS (SELECT 1 FROM unnest(setconfig) s WHERE"
 		" s ~ '^default_transaction_read_only=')");
 
-	return fix != NULL ? fix : "ALTER SYSTEM SET default_transaction_read_only = off;"
-	                           " SELECT pg_reload_conf();";
+	return fix != NULL ? fix
+	                   : "ALTER SYSTEM SET default_transaction_read_only = off;"
+	                     " SELECT pg_reload_conf();";
 }
 
 static void
@@ -51,8 +54,8 @@ check_writable(Check *check)
 	                                  "SELECT pg_catalog.pg_is_in_recovery()");
 	/* Our own session has switched it off; what the others get is its reset value. */
 	const char *read_only = check_value(check, check->target, "read only",
-		"SELECT reset_val FROM pg_catalog.pg_settings"
-		" WHERE name = 'default_transaction_read_only'");
+	                                    "SELECT reset_val FROM pg_catalog.pg_settings"
+	                                    " WHERE name = 'default_transaction_read_only'");
 
 	if (standby != NULL && *standby == 't')
 		findings_add(check->findings, FINDING_BLOCKER, "target_standby", "target",
@@ -67,7 +70,8 @@ static void
 check_rights(Check *check)
 {
 	const char *user = check_quoted(check, PQuser(sql_pgconn(check->target)));
-	const char *database = check_value(check, check->target, "rights",
+	const char *database = check_value(
+		check, check->target, "rights",
 		"SELECT current_database() WHERE NOT"
 		" pg_catalog.has_database_privilege(current_database(), 'CREATE')");
 
@@ -97,7 +101,8 @@ check_replica_role(Check *check)
 	findings_add(check->findings, FINDING_BLOCKER, "session_replication_role", "target",
 	             check_text(check, "GRANT SET ON PARAMETER session_replication_role TO %s;", user),
 	             "%s may not set session_replication_role, without which triggers and foreign keys "
-	             "would act on replicated changes: %s", user, err.message);
+	             "would act on replicated changes: %s",
+	             user, err.message);
 }
 
 void
@@ -177,9 +182,10 @@ in_the_way(Check *check, const PGresult *theirs, int row, int *count)
 	}
 	findings_add(check->findings, FINDING_BLOCKER, "target_not_empty",
 	             check_text(check, "%s %s.%s", kind, schema, name),
-	             check_text(check, "DROP %s %s.%s CASCADE; or --schema none when the definitions "
-	                        "are there already", kind, check_quoted(check, schema),
-	                        check_quoted(check, name)),
+	             check_text(check,
+	                        "DROP %s %s.%s CASCADE; or --schema none when the definitions "
+	                        "are there already",
+	                        kind, check_quoted(check, schema), check_quoted(check, name)),
 	             "the target has a %s of this name already; nothing is overwritten", kind);
 }
 
@@ -266,8 +272,8 @@ check_target_contents(Check *check)
 			return;
 		}
 		findings_add(check->findings, FINDING_BLOCKER, "name_taken",
-		             check_text(check, "target, schema %s", check->options->name),
-		             err.hint, "%s", err.message);
+		             check_text(check, "target, schema %s", check->options->name), err.hint, "%s",
+		             err.message);
 	}
 	if (check->catalog == NULL || check->options->resuming)
 		return;

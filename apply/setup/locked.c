@@ -19,8 +19,7 @@ locked_describe(const PGresult *sessions, int row, char *out, size_t size)
 	snprintf(out + len, size - len, "%spid %s (%s%s%s%s%s, in a transaction for %s s%s%s)",
 	         len > 0 ? ", " : "", PQgetvalue(sessions, row, 0), PQgetvalue(sessions, row, 1),
 	         *application ? " " : "", application, *PQgetvalue(sessions, row, 3) ? ", " : "",
-	         PQgetvalue(sessions, row, 3), PQgetvalue(sessions, row, 4), *query ? ": " : "",
-	         query);
+	         PQgetvalue(sessions, row, 3), PQgetvalue(sessions, row, 4), *query ? ": " : "", query);
 }
 
 /* The lock that was waited for is gone from pg_locks by the time the wait was
@@ -33,13 +32,15 @@ locked_blockers(Sql *sql, uint32_t relation, char *out, size_t size, bool *only_
 	out[0] = '\0';
 	if (relation != 0)
 		snprintf(condition, sizeof(condition), "l.relation = %u", relation);
-	PGresult *result = sql_queryf(sql, NULL,
+	PGresult *result = sql_queryf(
+		sql, NULL,
 		"SELECT " LOCKED_SESSION_COLUMNS " FROM pg_catalog.pg_stat_activity a"
 		" WHERE a.pid <> pg_catalog.pg_backend_pid() AND EXISTS (SELECT 1"
 		" FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND l.granted"
 		" AND l.locktype = 'relation' AND l.relation >= 16384 AND l.database ="
 		" (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
-		" AND %s) ORDER BY a.xact_start, a.pid", condition);
+		" AND %s) ORDER BY a.xact_start, a.pid",
+		condition);
 
 	if (only_autovacuum != NULL)
 		*only_autovacuum = result != NULL && PQntuples(result) > 0;
@@ -48,8 +49,7 @@ locked_blockers(Sql *sql, uint32_t relation, char *out, size_t size, bool *only_
 	for (int i = 0; i < PQntuples(result); i++) {
 		if (i < NAMED_BLOCKERS)
 			locked_describe(result, i, out, size);
-		if (only_autovacuum != NULL &&
-		    strcmp(PQgetvalue(result, i, 6), "autovacuum worker") != 0)
+		if (only_autovacuum != NULL && strcmp(PQgetvalue(result, i, 6), "autovacuum worker") != 0)
 			*only_autovacuum = false;
 	}
 	PQclear(result);
@@ -118,11 +118,12 @@ locked_exec(const Locked *locked, const char *statements, Error *err)
 			          "%s: the lock was not had in %d tries within %lld s; in the way: %s",
 			          locked->what, tries, (long long)(patience / 1000), who);
 			error_set_sqlstate(err, "55P03");
-			return error_set_hint(err, "end those transactions (SELECT "
+			return error_set_hint(err,
+			                      "end those transactions (SELECT "
 			                      "pg_terminate_backend(PID)) or try again when they have ended");
 		}
-		log_info("setup", "%s: lock not had in %lld ms, in the way: %s; trying again",
-		         locked->what, (long long)timeout_ms, who);
+		log_info("setup", "%s: lock not had in %lld ms, in the way: %s; trying again", locked->what,
+		         (long long)timeout_ms, who);
 		timeout_ms = only_autovacuum ? timeout_past_autovacuum(locked->sql, base_ms) : base_ms;
 		if (!stop_sleep_ms(locked->stop, clock_jitter_ms(pause_ms), err))
 			return false;

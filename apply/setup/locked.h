@@ -37,14 +37,13 @@ MUST_CHECK bool locked_exec(const Locked *locked, const char *statements, Error 
  * that holds locks on tables here): "pid 12 (app as bob, idle in transaction for
  * 31 s: UPDATE t ...)", at most four. only_autovacuum (may be NULL) tells that nobody else
  * does. Empty when nobody is found or the server cannot be asked. */
-void locked_blockers(Sql *sql, uint32_t relation, char *out, size_t size,
-                     bool *only_autovacuum);
+void locked_blockers(Sql *sql, uint32_t relation, char *out, size_t size, bool *only_autovacuum);
 
 /* A session as blockers are named: appends one to out. The columns are pid, user,
  * application, state, transaction's age in s, first 60 characters of the query. */
-#define LOCKED_SESSION_COLUMNS                                                              \
-	"a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''),"                 \
-	" coalesce(a.state, a.backend_type, ''),"                                           \
+#define LOCKED_SESSION_COLUMNS                                                           \
+	"a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''),"                  \
+	" coalesce(a.state, a.backend_type, ''),"                                            \
 	" coalesce(floor(extract(epoch FROM clock_timestamp() - a.xact_start)), 0)::bigint," \
 	" left(regexp_replace(coalesce(a.query, ''), '\\s+', ' ', 'g'), 60), a.backend_type"
 

@@ -17,14 +17,14 @@
 
 typedef struct {
 	Sql *source;
-	Sql *target;             /* for the ledger */
+	Sql *target; /* for the ledger */
 	const ConnInfo *source_info;
 	const Ledger *ledger;
-	Catalog *catalog;        /* key and key_needs_full are brought up to date */
+	Catalog *catalog;             /* key and key_needs_full are brought up to date */
 	const char *replica_identity; /* full | refuse | insert-only */
-	int64_t slot_timeout_ms; /* for running transactions to end */
-	int64_t lock_timeout_ms; /* of one try; 0: 500 ms */
-	int64_t lock_patience_ms;/* of all tries of one lock; 0: 60 s */
+	int64_t slot_timeout_ms;      /* for running transactions to end */
+	int64_t lock_timeout_ms;      /* of one try; 0: 500 ms */
+	int64_t lock_patience_ms;     /* of all tries of one lock; 0: 60 s */
 	const Stop *stop;
 } SourceSetup;
 
@@ -47,19 +47,19 @@ void source_publications(const Ledger *ledger, const Catalog *catalog, char *out
 typedef struct {
 	bool exists;
 	bool active;
-	bool lost;               /* wal_status lost, or invalidated */
-	char why[128];           /* invalidation reason or wal_status */
+	bool lost;     /* wal_status lost, or invalidated */
+	char why[128]; /* invalidation reason or wal_status */
 	Lsn confirmed;
 	Lsn restart;
-	uint64_t kept_bytes;     /* WAL held back on the source by the slot */
-	int64_t safe_bytes;      /* until max_slot_wal_keep_size hurts; -1: no limit */
+	uint64_t kept_bytes; /* WAL held back on the source by the slot */
+	int64_t safe_bytes;  /* until max_slot_wal_keep_size hurts; -1: no limit */
 } SlotHealth;
 
 MUST_CHECK bool source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *err);
 /* The publication is there and still covers exactly our tables; else ERROR_CONFIG naming
  * what is different. */
-MUST_CHECK bool source_check_publication(Sql *source, const Ledger *ledger,
-                                         const Catalog *catalog, Error *err);
+MUST_CHECK bool source_check_publication(Sql *source, const Ledger *ledger, const Catalog *catalog,
+                                         Error *err);
 
 /* ---- the fence and the marker (K2, K3) ---- */
 

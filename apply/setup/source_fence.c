@@ -44,18 +44,18 @@ by_oid(const void *a, const void *b)
 static FencedList
 fenced_list(const Catalog *catalog)
 {
-	FencedList list = {mem_alloc(sizeof(Fenced) * (catalog->table_count +
-	                                               catalog->parent_count + 1)), 0};
+	FencedList list = {
+		mem_alloc(sizeof(Fenced) * (catalog->table_count + catalog->parent_count + 1)), 0};
 
 	for (size_t i = 0; i < catalog->table_count; i++) {
 		const Table *table = &catalog->tables[i];
-		list.items[list.count++] =
-			(Fenced){table->oid, table->schema, table->name, table->qualified};
+		list.items[list.count++] = (Fenced){table->oid, table->schema, table->name,
+		                                    table->qualified};
 	}
 	for (size_t i = 0; i < catalog->parent_count; i++) {
 		const Named *parent = &catalog->parents[i];
-		list.items[list.count++] =
-			(Fenced){parent->oid, parent->schema, parent->name, parent->qualified};
+		list.items[list.count++] = (Fenced){parent->oid, parent->schema, parent->name,
+		                                    parent->qualified};
 	}
 	qsort(list.items, list.count, sizeof(Fenced), by_oid);
 	return list;
@@ -75,15 +75,20 @@ make_function(const SourceSetup *setup, Error *err)
 	                         PQhost(target), PQport(target));
 
 	/* format() in the body would read % in a name; a literal does not. */
-	buffer_printf(&body, "BEGIN IF pg_catalog.current_setting('pgbaton.writer', true) = '%s' THEN"
-	              " RETURN NULL; END IF; ", setup->ledger->id);
-	buffer_put_text(&body, "RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE ="
+	buffer_printf(&body,
+	              "BEGIN IF pg_catalog.current_setting('pgbaton.writer', true) = '%s' THEN"
+	              " RETURN NULL; END IF; ",
+	              setup->ledger->id);
+	buffer_put_text(&body,
+	                "RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE ="
 	                " 'this database has moved: ' || TG_OP || ' on ' || TG_TABLE_SCHEMA || '.'"
 	                " || TG_TABLE_NAME || ' is refused here', HINT = ");
 	sql_put_literal(&body, where);
 	buffer_put_text(&body, "; END");
-	buffer_printf(&sql, "CREATE OR REPLACE FUNCTION %s.refuse_writes() RETURNS trigger"
-	              " LANGUAGE plpgsql AS ", setup->ledger->schema);
+	buffer_printf(&sql,
+	              "CREATE OR REPLACE FUNCTION %s.refuse_writes() RETURNS trigger"
+	              " LANGUAGE plpgsql AS ",
+	              setup->ledger->schema);
 	sql_put_literal(&sql, buffer_cstr(&body));
 	bool ok = sql_exec(setup->source, err, buffer_cstr(&sql));
 	buffer_free(&sql);
@@ -97,11 +102,11 @@ static PGresult *
 query_triggers(Sql *source, const Ledger *ledger, const char *condition, Error *err)
 {
 	return sql_queryf(source, err,
-		"SELECT t.tgrelid, n.nspname, c.relname FROM pg_catalog.pg_trigger t"
-		" JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid"
-		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-		" WHERE t.tgname = '%s_fence' AND NOT t.tgisinternal %s ORDER BY t.tgrelid",
-		ledger->name, condition);
+	                  "SELECT t.tgrelid, n.nspname, c.relname FROM pg_catalog.pg_trigger t"
+	                  " JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid"
+	                  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+	                  " WHERE t.tgname = '%s_fence' AND NOT t.tgisinternal %s ORDER BY t.tgrelid",
+	                  ledger->name, condition);
 }
 
 static bool
@@ -135,15 +140,19 @@ make_trigger(const SourceSetup *setup, const Fenced *table, Error *err)
 		" FOR EACH STATEMENT EXECUTE FUNCTION %s.refuse_writes();"
 		"ALTER TABLE ONLY %s DISABLE TRIGGER \"%s_fence\"",
 		name, table->qualified, setup->ledger->schema, table->qualified, name);
-	Locked locked = {.sql = setup->source, .what = what, .relation = table->oid,
+	Locked locked = {.sql = setup->source,
+	                 .what = what,
+	                 .relation = table->oid,
 	                 .lock_timeout_ms = setup->lock_timeout_ms,
-	                 .patience_ms = setup->lock_patience_ms, .stop = setup->stop};
+	                 .patience_ms = setup->lock_patience_ms,
+	                 .stop = setup->stop};
 	bool ok = locked_exec(&locked, make, err);
 
 	if (!ok && error_has_sqlstate(err, "42501"))
-		error_set_hint(err, "on the source: GRANT TRIGGER ON %s TO \"%s\", and its ownership, for "
-		               "the fence is switched by ALTER TABLE", table->qualified,
-		               PQuser(sql_pgconn(setup->source)));
+		error_set_hint(err,
+		               "on the source: GRANT TRIGGER ON %s TO \"%s\", and its ownership, for "
+		               "the fence is switched by ALTER TABLE",
+		               table->qualified, PQuser(sql_pgconn(setup->source)));
 	free(what);
 	free(make);
 	return ok;
@@ -164,8 +173,7 @@ record_triggers(const SourceSetup *setup, const FencedList *list, const PGresult
 		                        " DROP TRIGGER IF EXISTS \"%s_fence\" ON %s; END IF; END $$",
 		                        setup->ledger->name, table->oid, setup->ledger->name,
 		                        table->qualified);
-		bool ok = ledger_record(setup->target, setup->ledger, "source", "fence", what, undo,
-		                        err);
+		bool ok = ledger_record(setup->target, setup->ledger, "source", "fence", what, undo, err);
 		free(what);
 		free(undo);
 		if (!ok)
@@ -238,9 +246,9 @@ begin_with_deadline(Sql *fence, int64_t left_ms, Error *err)
 /* K2: the server ends this transaction when we are silent past the deadline. The setting
  * counts from the end of each statement to the next one, not from BEGIN; so it is set to
  * what is left whenever we are about to be silent. */
-#define SILENCE_UNTIL_DEADLINE                                                             \
-	"SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', greatest(1,"  \
-	" pg_catalog.current_setting('pgbaton.deadline')::bigint"                          \
+#define SILENCE_UNTIL_DEADLINE                                                        \
+	"SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', greatest(1," \
+	" pg_catalog.current_setting('pgbaton.deadline')::bigint"                         \
 	" - extract(epoch FROM clock_timestamp()) * 1000)::bigint::text, true);"
 
 /* All locks in one round trip, a statement each, so that a failure tells which table it was
@@ -305,8 +313,10 @@ fence_failed(Sql *fence, Error *failure, int64_t waited_ms, Error *err)
 	if (failure->class == ERROR_TIMEOUT || error_has_sqlstate(failure, "55P03") ||
 	    error_has_sqlstate(failure, "40P01") || error_has_sqlstate(failure, "57014")) {
 		locked_blockers(fence, 0, blockers, sizeof(blockers), NULL);
-		error_set(err, ERROR_TIMEOUT, "the tables could not be locked within %lld ms; in the way: "
-		          "%s", (long long)waited_ms,
+		error_set(err, ERROR_TIMEOUT,
+		          "the tables could not be locked within %lld ms; in the way: "
+		          "%s",
+		          (long long)waited_ms,
 		          blockers[0] != '\0' ? blockers : "transactions that have ended just now");
 		error_set_sqlstate(err, "55P03");
 		return error_set_hint(err, "end those transactions, or allow a longer --hold-timeout");
@@ -431,8 +441,9 @@ source_emit_marker(Sql *source, const Ledger *ledger, const char *content, Error
 {
 	const char *values[] = {content};
 	char *text = sql_server_version(source) >= 140000
-		? mem_printf("SELECT pg_catalog.pg_logical_emit_message(true, '%s', $1)", ledger->name)
-		: mem_printf("INSERT INTO %s.marker (content) VALUES ($1)", ledger->schema);
+	                 ? mem_printf("SELECT pg_catalog.pg_logical_emit_message(true, '%s', $1)",
+	                              ledger->name)
+	                 : mem_printf("INSERT INTO %s.marker (content) VALUES ($1)", ledger->schema);
 	PGresult *result = sql_query_params(source, err, text, 1, values);
 
 	free(text);

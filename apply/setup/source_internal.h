@@ -14,8 +14,7 @@
 /* Records what is about to be made on the source, then makes it politely. relation: whose
  * lock is wanted, 0 none. */
 MUST_CHECK bool source_make(const SourceSetup *setup, const char *kind, const char *what,
-                            const char *undo, uint32_t relation, const char *statement,
-                            Error *err);
+                            const char *undo, uint32_t relation, const char *statement, Error *err);
 /* Our schema, when it is not there yet. A schema of that name that is not ours: ERROR_CONFIG. */
 MUST_CHECK bool source_make_schema(const SourceSetup *setup, Error *err);
 /* "NAME" and "NAME_insert_only" as quoted identifiers. */

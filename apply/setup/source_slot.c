@@ -13,8 +13,12 @@
 #include "protocol/replication.h"
 #include "protocol/wire.h"
 
-enum { SLOT_TIMEOUT_MS = 60000, WATCH_FIRST_MS = 1000, WATCH_EVERY_MS = 5000,
-       UNFINISHED_PAUSE_MS = 200 };
+enum {
+	SLOT_TIMEOUT_MS = 60000,
+	WATCH_FIRST_MS = 1000,
+	WATCH_EVERY_MS = 5000,
+	UNFINISHED_PAUSE_MS = 200
+};
 
 /* ---- whom the slot waits for ---- */
 
@@ -24,7 +28,8 @@ static bool
 slot_blockers(Sql *sql, char *out, size_t size, Error *err)
 {
 	out[0] = '\0';
-	PGresult *sessions = sql_query(sql, err,
+	PGresult *sessions = sql_query(
+		sql, err,
 		"SELECT " LOCKED_SESSION_COLUMNS ", a.datname FROM pg_catalog.pg_stat_activity a"
 		" WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid()"
 		" ORDER BY a.xact_start LIMIT 5");
@@ -34,7 +39,8 @@ slot_blockers(Sql *sql, char *out, size_t size, Error *err)
 		locked_describe(sessions, i, out, size);
 	PQclear(sessions);
 
-	PGresult *prepared = sql_query(sql, err,
+	PGresult *prepared = sql_query(
+		sql, err,
 		"SELECT quote_literal(gid), owner, database,"
 		" floor(extract(epoch FROM clock_timestamp() - prepared))::bigint"
 		" FROM pg_catalog.pg_prepared_xacts ORDER BY prepared LIMIT 5");
@@ -66,8 +72,8 @@ make_slot(void *arg)
 {
 	SlotMaker *maker = arg;
 
-	maker->ok = replication_create_slot(maker->wire, maker->name, maker->deadline_ms,
-	                                    &maker->start, &maker->error);
+	maker->ok = replication_create_slot(maker->wire, maker->name, maker->deadline_ms, &maker->start,
+	                                    &maker->error);
 	stop_request(maker->done);
 	return NULL;
 }
@@ -92,8 +98,10 @@ static bool
 create_watched(const SourceSetup *setup, Wire *wire, Lsn *start, Error *err)
 {
 	int64_t timeout = setup->slot_timeout_ms > 0 ? setup->slot_timeout_ms : SLOT_TIMEOUT_MS;
-	SlotMaker maker = {.wire = wire, .name = setup->ledger->name,
-	                   .deadline_ms = deadline_in_ms(timeout), .error = ERROR_INIT,
+	SlotMaker maker = {.wire = wire,
+	                   .name = setup->ledger->name,
+	                   .deadline_ms = deadline_in_ms(timeout),
+	                   .error = ERROR_INIT,
 	                   .done = stop_new()};
 	pthread_t thread;
 	char blockers[700] = "";
@@ -110,11 +118,13 @@ create_watched(const SourceSetup *setup, Wire *wire, Lsn *start, Error *err)
 	if (maker.error.class == ERROR_TIMEOUT) {
 		if (!slot_blockers(setup->source, blockers, sizeof(blockers), err))
 			return false;
-		error_set(err, ERROR_TIMEOUT, "replication slot %s was not ready within %lld s; it waits "
-		          "for: %s", setup->ledger->name, (long long)(timeout / 1000),
+		error_set(err, ERROR_TIMEOUT,
+		          "replication slot %s was not ready within %lld s; it waits "
+		          "for: %s",
+		          setup->ledger->name, (long long)(timeout / 1000),
 		          blockers[0] != '\0' ? blockers : "transactions that have ended just now");
 		return error_set_hint(err, "end those transactions (SELECT pg_terminate_backend(PID), "
-		                      "ROLLBACK PREPARED 'GID') or try again when they have ended");
+		                           "ROLLBACK PREPARED 'GID') or try again when they have ended");
 	}
 	if (err != NULL)
 		*err = maker.error;
@@ -127,11 +137,14 @@ static bool
 create_slot(const SourceSetup *setup, Lsn *start, Error *err)
 {
 	const char *name = setup->ledger->name;
-	WireOptions options = {.info = setup->source_info, .application_name = "pgbaton slot",
-	                       .replication = true, .stop = setup->stop};
+	WireOptions options = {.info = setup->source_info,
+	                       .application_name = "pgbaton slot",
+	                       .replication = true,
+	                       .stop = setup->stop};
 	char *what = mem_printf("replication slot %s", name);
 	char *undo = mem_printf("SELECT pg_catalog.pg_drop_replication_slot(slot_name)"
-	                        " FROM pg_catalog.pg_replication_slots WHERE slot_name = '%s'", name);
+	                        " FROM pg_catalog.pg_replication_slots WHERE slot_name = '%s'",
+	                        name);
 	bool ok = ledger_record(setup->target, setup->ledger, "source", "slot", what, undo, err);
 
 	free(what);
@@ -157,9 +170,12 @@ wait_until_whole(const SourceSetup *setup, SlotHealth *health, Error *err)
 
 	while (health->exists && !lsn_valid(health->confirmed)) {
 		if (deadline_left_ms(deadline) == 0) {
-			error_set(err, ERROR_TIMEOUT, "replication slot %s on the source is still being "
-			          "made by an earlier try", setup->ledger->name);
-			return error_set_hint(err, "SELECT pg_terminate_backend(active_pid) FROM "
+			error_set(err, ERROR_TIMEOUT,
+			          "replication slot %s on the source is still being "
+			          "made by an earlier try",
+			          setup->ledger->name);
+			return error_set_hint(err,
+			                      "SELECT pg_terminate_backend(active_pid) FROM "
 			                      "pg_replication_slots WHERE slot_name = '%s'",
 			                      setup->ledger->name);
 		}
@@ -200,10 +216,10 @@ health_query(int version)
 {
 	if (version >= 170000)
 		return "coalesce(invalidation_reason, CASE WHEN wal_status = 'lost' THEN wal_status END,"
-		       " ''), safe_wal_size";
+			   " ''), safe_wal_size";
 	if (version >= 160000)
 		return "CASE WHEN conflicting THEN 'conflict with recovery'"
-		       " WHEN wal_status = 'lost' THEN wal_status ELSE '' END, safe_wal_size";
+			   " WHEN wal_status = 'lost' THEN wal_status ELSE '' END, safe_wal_size";
 	if (version >= 130000)
 		return "CASE WHEN wal_status = 'lost' THEN wal_status ELSE '' END, safe_wal_size";
 	return "'', NULL::bigint";
@@ -214,8 +230,10 @@ check_identity(const PGresult *rows, const Ledger *ledger, Error *err)
 {
 	if (sql_get_bool(rows, 0, 6))
 		return true;
-	error_set(err, ERROR_CONFIG, "replication slot %s on the source belongs to plugin %s in database "
-	          "%s", ledger->name, PQgetvalue(rows, 0, 7), PQgetvalue(rows, 0, 8));
+	error_set(err, ERROR_CONFIG,
+	          "replication slot %s on the source belongs to plugin %s in database "
+	          "%s",
+	          ledger->name, PQgetvalue(rows, 0, 7), PQgetvalue(rows, 0, 8));
 	return error_set_hint(err, "choose another --name");
 }
 
@@ -225,7 +243,8 @@ source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *er
 	memset(out, 0, sizeof(*out));
 	out->safe_bytes = -1;
 	/* On a standby there is no insert position; it cannot be a source yet. */
-	PGresult *rows = sql_queryf(source, err,
+	PGresult *rows = sql_queryf(
+		source, err,
 		"SELECT active, confirmed_flush_lsn, restart_lsn,"
 		" coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)"
 		"::bigint, %s, coalesce(plugin = 'pgoutput' AND database = current_database(), false),"

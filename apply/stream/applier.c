@@ -10,7 +10,7 @@
 #include "common/memory.h"
 
 enum {
-	STOP_GRACE_MS = 5000,      /* for the batch in hand; then it is cancelled */
+	STOP_GRACE_MS = 5000, /* for the batch in hand; then it is cancelled */
 	RETRY_FIRST_MS = 200,
 	RETRY_MOST_MS = 10000,
 	DEFAULT_BATCH_ROWS = 20000

@@ -26,14 +26,14 @@ typedef struct Applier Applier;
 
 typedef struct {
 	const ConnInfo *target;
-	const Ledger *ledger;    /* lanes as recorded there */
-	Catalog *catalog;        /* matched with the target */
+	const Ledger *ledger; /* lanes as recorded there */
+	Catalog *catalog;     /* matched with the target */
 	TxLog *log;
-	Lsn start;               /* slot's consistent point: progress of a new lane */
-	int lanes;               /* wanted; changed to when all are level (P4) */
-	int proto_version;       /* of the logged messages */
-	uint64_t batch_bytes;    /* 0: 16 MiB */
-	uint32_t batch_rows;     /* 0: 20,000 */
+	Lsn start;            /* slot's consistent point: progress of a new lane */
+	int lanes;            /* wanted; changed to when all are level (P4) */
+	int proto_version;    /* of the logged messages */
+	uint64_t batch_bytes; /* 0: 16 MiB */
+	uint32_t batch_rows;  /* 0: 20,000 */
 	/* From the applier's thread, when the target has flushed all up to this end LSN. */
 	void (*on_durable)(void *arg, Lsn end);
 	void *arg;
@@ -52,15 +52,15 @@ typedef enum { APPLIER_RUNNING, APPLIER_PAUSED, APPLIER_RETRYING, APPLIER_FAILED
 
 typedef struct {
 	ApplierPhase phase;
-	Error error;             /* FAILED, RETRYING */
-	Lsn applied_commit;      /* all transactions up to this one are committed on the target */
+	Error error;        /* FAILED, RETRYING */
+	Lsn applied_commit; /* all transactions up to this one are committed on the target */
 	Lsn applied_end;
 	Lsn durable_end;         /* and flushed there */
 	int64_t applied_time_us; /* source's commit time of the last applied, since 2000 */
 	uint64_t transactions;
 	uint64_t inserts, updates, deletes, truncates; /* as the source did them, not net */
 	uint64_t batches;
-	uint64_t replays;        /* batches that were replayed in order */
+	uint64_t replays; /* batches that were replayed in order */
 } ApplierState;
 
 void applier_state(Applier *applier, ApplierState *out);

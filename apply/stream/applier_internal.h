@@ -27,17 +27,17 @@ enum { MARKERS_KEPT = 64, APPLIER_MOST_LANES = 256 };
 struct Applier {
 	ApplierOptions options;
 	ConnInfo *target;
-	Ledger ledger;           /* own copy: lanes change */
-	Stop *stop;              /* cancels what runs */
+	Ledger ledger; /* own copy: lanes change */
+	Stop *stop;    /* cancels what runs */
 	pthread_t thread;
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	ApplierState state;      /* under the lock, as all down to `markers` */
+	ApplierState state; /* under the lock, as all down to `markers` */
 	bool stopping;
 	bool ended;
 	int pauses;
-	uint64_t resumes;        /* how often resume was called: wakes FAILED */
+	uint64_t resumes;            /* how often resume was called: wakes FAILED */
 	char *markers[MARKERS_KEPT]; /* a ring */
 	uint64_t marker_count;
 
@@ -45,20 +45,20 @@ struct Applier {
 	Lane **lanes;
 	Run *run;
 	Task *tasks;
-	bool *writes;            /* [lane * lanes + row] */
+	bool *writes; /* [lane * lanes + row] */
 	Feed *feed;
 	Batch *filling;
-	Batch *flying;           /* with the lanes; NULL while a flush is in flight too */
+	Batch *flying; /* with the lanes; NULL while a flush is in flight too */
 	bool in_flight;
-	TaskKind kind;           /* of what is in flight */
-	bool commits;            /* what is in flight ends its target transaction */
-	bool open_tx;            /* one lane: a source transaction larger than a batch */
+	TaskKind kind; /* of what is in flight */
+	bool commits;  /* what is in flight ends its target transaction */
+	bool open_tx;  /* one lane: a source transaction larger than a batch */
 	Tally *tally;
 	Durable durable;
-	Progress progress;       /* committed on the target by all lanes */
-	Lsn opened_wal;          /* target's position when the sessions were opened */
-	Lsn passed_end;          /* of the old transaction read last */
-	Lsn applied_end;         /* as in the state, without its lock */
+	Progress progress; /* committed on the target by all lanes */
+	Lsn opened_wal;    /* target's position when the sessions were opened */
+	Lsn passed_end;    /* of the old transaction read last */
+	Lsn applied_end;   /* as in the state, without its lock */
 };
 
 /* Runs until stop or error: connects, levels, follows. False: *retry says whether it may

@@ -41,8 +41,7 @@ push_change(Batch *batch, Change *change)
 {
 	if (batch->change_count == batch->change_capacity) {
 		batch->change_capacity = batch->change_capacity * 2 + 64;
-		batch->changes =
-			mem_realloc(batch->changes, batch->change_capacity * sizeof(Change *));
+		batch->changes = mem_realloc(batch->changes, batch->change_capacity * sizeof(Change *));
 	}
 	batch->changes[batch->change_count++] = change;
 	batch->any = true;
@@ -135,8 +134,8 @@ batch_add_truncate(Batch *batch, Table *const *tables, uint32_t count, bool rest
 void
 batch_add_marker(Batch *batch, Slice content)
 {
-	batch->markers =
-		mem_realloc(batch->markers, (batch->marker_count + 1) * sizeof(*batch->markers));
-	batch->markers[batch->marker_count++] =
-		arena_strndup(batch->arena, (const char *)content.data, content.len);
+	batch->markers = mem_realloc(batch->markers,
+	                             (batch->marker_count + 1) * sizeof(*batch->markers));
+	batch->markers[batch->marker_count++] = arena_strndup(batch->arena, (const char *)content.data,
+	                                                      content.len);
 }

@@ -30,20 +30,20 @@
 #include "common/map.h"
 
 typedef struct {
-	const Plan *plan;       /* NULL: TRUNCATE */
+	const Plan *plan; /* NULL: TRUNCATE */
 	PgoKind kind;
 	OldKind old_kind;
-	Value *old_row;         /* plan->count values; NULL: none */
+	Value *old_row; /* plan->count values; NULL: none */
 	Value *new_row;
 	Lsn commit_lsn;
 	uint32_t xid;
-	Table **tables;         /* TRUNCATE */
+	Table **tables; /* TRUNCATE */
 	uint32_t table_count;
 	bool restart_identity;
 } Change;
 
 typedef enum {
-	NET_NEW,     /* just made: nothing is known yet */
+	NET_NEW, /* just made: nothing is known yet */
 	NET_INSERT,
 	NET_UPDATE,
 	NET_DELETE,
@@ -55,12 +55,12 @@ typedef enum {
 typedef struct {
 	const Plan *plan;
 	NetOp op;
-	int lane;            /* P4 */
+	int lane; /* P4 */
 	int64_t net;
-	Slice key;           /* in the map */
-	Value *key_values;   /* plan->key_count */
-	Value *values;       /* plan->count; VALUE_UNCHANGED: not known, left as it is */
-	const Change *last;  /* the last change that touched it, for messages */
+	Slice key;          /* in the map */
+	Value *key_values;  /* plan->key_count */
+	Value *values;      /* plan->count; VALUE_UNCHANGED: not known, left as it is */
+	const Change *last; /* the last change that touched it, for messages */
 } Row;
 
 typedef struct {
@@ -72,19 +72,19 @@ typedef struct {
 	Change **changes;
 	size_t change_count;
 	size_t change_capacity;
-	int lanes;           /* routed for that many */
-	bool ordered;        /* to be replayed in order */
-	bool closed;         /* takes no more changes */
+	int lanes;    /* routed for that many */
+	bool ordered; /* to be replayed in order */
+	bool closed;  /* takes no more changes */
 
 	/* what the batch covers; kept by the reader of the log (feed.c) */
-	bool any;            /* it covers something, even if no change is left of it */
+	bool any; /* it covers something, even if no change is left of it */
 	Progress end;
-	Lsn end_lsn;         /* of the last whole transaction in it; invalid: none */
+	Lsn end_lsn; /* of the last whole transaction in it; invalid: none */
 	Lsn commit_lsn;
 	int64_t commit_time_us;
 	uint64_t transactions;
-	bool whole;          /* ends at a transaction's end */
-	bool continues;      /* begins inside one whose target transaction is open */
+	bool whole;     /* ends at a transaction's end */
+	bool continues; /* begins inside one whose target transaction is open */
 	char **markers;
 	size_t marker_count;
 } Batch;
@@ -105,8 +105,8 @@ BatchAdd batch_add(Batch *batch, const Plan *plan, const PgoContext *context, Sl
                    Lsn commit_lsn, uint32_t xid, Error *err);
 /* P5: tables (copied) truncated together; the batch must be empty of changes, and takes no
  * more afterwards. */
-void batch_add_truncate(Batch *batch, Table *const *tables, uint32_t count,
-                        bool restart_identity, Lsn commit_lsn, uint32_t xid);
+void batch_add_truncate(Batch *batch, Table *const *tables, uint32_t count, bool restart_identity,
+                        Lsn commit_lsn, uint32_t xid);
 void batch_add_marker(Batch *batch, Slice content);
 
 #endif

@@ -102,8 +102,7 @@ describe_failure(const Change *change, Error *err)
 	              LSN_STR(change->commit_lsn));
 
 	if (err->class == ERROR_DIVERGENCE)
-		error_set(err, ERROR_DIVERGENCE, "%s: the row is not on the target",
-		          buffer_cstr(&text));
+		error_set(err, ERROR_DIVERGENCE, "%s: the row is not on the target", buffer_cstr(&text));
 	else
 		error_add_context(err, "%s", buffer_cstr(&text));
 	if (change->plan == NULL && error_has_sqlstate(err, "0A000"))

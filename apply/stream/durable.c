@@ -14,8 +14,8 @@ void
 durable_add(Durable *durable, Lsn wal, Lsn commit, Lsn end)
 {
 	if (durable->count > 0) {
-		DurableEntry *last =
-			&durable->entries[(durable->head + durable->count - 1) % durable->capacity];
+		DurableEntry
+			*last = &durable->entries[(durable->head + durable->count - 1) % durable->capacity];
 		if (lsn_cmp(last->wal, wal) == 0) {
 			*last = (DurableEntry){wal, commit, end};
 			return;
@@ -31,8 +31,8 @@ durable_add(Durable *durable, Lsn wal, Lsn commit, Lsn end)
 		durable->capacity = capacity;
 		durable->head = 0;
 	}
-	durable->entries[(durable->head + durable->count++) % durable->capacity] =
-		(DurableEntry){wal, commit, end};
+	durable->entries[(durable->head + durable->count++) % durable->capacity] = (DurableEntry){
+		wal, commit, end};
 }
 
 static bool
@@ -52,8 +52,7 @@ durable_flushed(Durable *durable, Lsn flushed)
 {
 	bool moved = false;
 
-	while (durable->count > 0 &&
-	       lsn_cmp(durable->entries[durable->head].wal, flushed) <= 0)
+	while (durable->count > 0 && lsn_cmp(durable->entries[durable->head].wal, flushed) <= 0)
 		moved = take_first(durable);
 	return moved;
 }

@@ -11,14 +11,14 @@ struct Feed {
 	TxLogReader *reader;
 	RelationMap *relations;
 	Arena *plans;
-	Arena *message;    /* of the message in hand */
-	Slice pending;     /* belongs to the next batch; valid until the reader goes on */
-	Progress from;     /* P3 */
-	bool inside;       /* between Begin and Commit */
-	Lsn commit_lsn;    /* of the transaction in hand */
+	Arena *message; /* of the message in hand */
+	Slice pending;  /* belongs to the next batch; valid until the reader goes on */
+	Progress from;  /* P3 */
+	bool inside;    /* between Begin and Commit */
+	Lsn commit_lsn; /* of the transaction in hand */
 	uint32_t xid;
 	int64_t position;
-	int64_t skip;      /* changes of it that are on the target */
+	int64_t skip; /* changes of it that are on the target */
 	FeedPassed passed;
 	void (*on_old_marker)(void *arg, const char *content);
 	void *arg;
@@ -187,8 +187,8 @@ take_change(Feed *feed, Batch *batch, const PgoMessage *message, Slice bytes, Er
 			if (!take_marker_row(feed, batch, plan, bytes, err))
 				return FEED_ERROR;
 		} else if (!plan_skips(plan, feed->commit_lsn, feed->xid)) {
-			switch (batch_add(batch, plan, &feed->context, bytes, feed->commit_lsn,
-			                  feed->xid, err)) {
+			switch (
+				batch_add(batch, plan, &feed->context, bytes, feed->commit_lsn, feed->xid, err)) {
 			case BATCH_BAD:
 				return FEED_ERROR;
 			case BATCH_CLOSE_FIRST:

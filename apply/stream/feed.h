@@ -17,11 +17,11 @@ typedef struct Feed Feed;
 typedef struct {
 	TxLog *log;
 	Catalog *catalog;
-	const char *name;        /* of the migration: its schema and the prefix of its messages */
+	const char *name; /* of the migration: its schema and the prefix of its messages */
 	int proto_version;
 	uint64_t batch_bytes;
 	uint32_t batch_rows;
-	bool whole;              /* one lane: transactions are kept together where they fit */
+	bool whole; /* one lane: transactions are kept together where they fit */
 } FeedOptions;
 
 /* Reads on from there: everything up to `from` is on the target. */
@@ -29,9 +29,9 @@ Feed *feed_open(const FeedOptions *options, Progress from, Error *err);
 void feed_close(Feed *feed);
 
 typedef enum {
-	FEED_MORE,  /* a message was taken */
-	FEED_FULL,  /* the batch is closed */
-	FEED_WAIT,  /* nothing more until the deadline, the stop or txlog_wake */
+	FEED_MORE, /* a message was taken */
+	FEED_FULL, /* the batch is closed */
+	FEED_WAIT, /* nothing more until the deadline, the stop or txlog_wake */
 	FEED_ERROR
 } FeedNext;
 

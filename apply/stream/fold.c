@@ -77,8 +77,9 @@ row_find(Batch *batch, const Plan *plan, Slice key)
 	row->plan = plan;
 	row->key = key;
 	bool keyed = plan->key == KEY_INDEX;
-	row->lane = plan_lane(plan, keyed ? slice_of(key.data + KEY_PREFIX, key.len - KEY_PREFIX)
-	                                  : SLICE_EMPTY, batch->lanes);
+	row->lane = plan_lane(
+		plan, keyed ? slice_of(key.data + KEY_PREFIX, key.len - KEY_PREFIX) : SLICE_EMPTY,
+		batch->lanes);
 	if (batch->row_count == batch->row_capacity) {
 		batch->row_capacity = batch->row_capacity * 2 + 64;
 		batch->rows = mem_realloc(batch->rows, batch->row_capacity * sizeof(Row *));
@@ -208,8 +209,7 @@ change_key(Batch *batch, const Change *change, Slice old_key, Slice new_key, Val
 	Row *known = map_get(batch->by_key, old_key);
 	Value *values = copy_values(batch->arena, plan, change->new_row);
 
-	if (known != NULL && known->values != NULL && known->op != NET_DELETE &&
-	    known->op != NET_GONE)
+	if (known != NULL && known->values != NULL && known->op != NET_DELETE && known->op != NET_GONE)
 		for (unsigned i = 0; i < plan->count; i++)
 			if (values[i].kind == VALUE_UNCHANGED)
 				values[i] = known->values[i];
@@ -230,10 +230,10 @@ static BatchAdd
 fold_keyed(Batch *batch, const Change *change, Error *err)
 {
 	const Plan *plan = change->plan;
-	Value *new_values =
-		change->new_row != NULL ? key_values(batch->arena, plan, change->new_row) : NULL;
-	Value *old_values =
-		change->old_row != NULL ? key_values(batch->arena, plan, change->old_row) : new_values;
+	Value *new_values = change->new_row != NULL ? key_values(batch->arena, plan, change->new_row)
+	                                            : NULL;
+	Value *old_values = change->old_row != NULL ? key_values(batch->arena, plan, change->old_row)
+	                                            : new_values;
 
 	if (!check_key(plan, old_values, err) ||
 	    (new_values != NULL && !check_key(plan, new_values, err)))
@@ -279,8 +279,7 @@ fold_image(Batch *batch, const Change *change, Error *err)
 {
 	const Plan *plan = change->plan;
 
-	if (change->kind != PGO_INSERT &&
-	    (plan->key != KEY_FULL || change->old_kind != OLD_FULL)) {
+	if (change->kind != PGO_INSERT && (plan->key != KEY_FULL || change->old_kind != OLD_FULL)) {
 		error_set(err, ERROR_PROTOCOL, "%s: update or delete without the old row",
 		          plan->table->qualified);
 		return BATCH_BAD;

@@ -31,8 +31,7 @@ takes_column(const Row *row, StmtOp op, unsigned i)
 
 	switch (op) {
 	case STMT_UPDATE:
-		return column->column != NULL && !column->key &&
-		       row->values[i].kind != VALUE_UNCHANGED;
+		return column->column != NULL && !column->key && row->values[i].kind != VALUE_UNCHANGED;
 	case STMT_INSERT:
 	case STMT_DELETE_IMAGE:
 		return column->column != NULL;
@@ -45,8 +44,7 @@ takes_column(const Row *row, StmtOp op, unsigned i)
 static bool
 fits(uint8_t form, ValueKind kind)
 {
-	return form == FORM_ABSENT || form == VALUE_NULL || kind == VALUE_NULL ||
-	       form == (uint8_t)kind;
+	return form == FORM_ABSENT || form == VALUE_NULL || kind == VALUE_NULL || form == (uint8_t)kind;
 }
 
 static bool

@@ -12,11 +12,11 @@
 #include "apply/stream/stmt.h"
 
 typedef struct Group {
-	Shape shape;          /* rows is not set */
-	const Row **rows;     /* an image that is inserted n times is here n times */
+	Shape shape;      /* rows is not set */
+	const Row **rows; /* an image that is inserted n times is here n times */
 	uint32_t count;
 	uint32_t capacity;
-	bool big;             /* rows with large values: one at a time */
+	bool big;                 /* rows with large values: one at a time */
 	struct Group *next_alike; /* other forms of the same columns */
 } Group;
 

@@ -49,11 +49,13 @@ set_replica_role(Sql *sql, Error *err)
 		*err = local;
 		return false;
 	}
-	error_set(err, ERROR_CONFIG, "user \"%s\" may not set session_replication_role on the target, "
+	error_set(err, ERROR_CONFIG,
+	          "user \"%s\" may not set session_replication_role on the target, "
 	          "so that triggers and foreign keys would act on replicated changes",
 	          PQuser(sql_pgconn(sql)));
-	return error_set_hint(err, "GRANT SET ON PARAMETER session_replication_role TO the user (before "
-	                           "PostgreSQL 15: a superuser is needed), then \"pgbaton resume\"");
+	return error_set_hint(err,
+	                      "GRANT SET ON PARAMETER session_replication_role TO the user (before "
+	                      "PostgreSQL 15: a superuser is needed), then \"pgbaton resume\"");
 }
 
 /* ---- outcomes ---- */
@@ -113,8 +115,7 @@ begin(Lane *lane, Error *err)
 	 * have succeeded. Short, for each such batch pays it; what waits for a stranger is
 	 * replayed without a limit. */
 	return pipe_text(lane->pipe, err, "BEGIN") &&
-	       (!lane->task->limited ||
-	        pipe_text(lane->pipe, err, "SET LOCAL lock_timeout = '50ms'"));
+	       (!lane->task->limited || pipe_text(lane->pipe, err, "SET LOCAL lock_timeout = '50ms'"));
 }
 
 static bool
@@ -131,8 +132,7 @@ write_progress(Lane *lane, Error *err)
 		if (!task->writes[i])
 			continue;
 		buffer_reset(&sql);
-		ledger_progress_sql(task->ledger, i, all ? task->ledger->lanes : 1, task->progress,
-		                    &sql);
+		ledger_progress_sql(task->ledger, i, all ? task->ledger->lanes : 1, task->progress, &sql);
 		ok = pipe_text(lane->pipe, err, buffer_cstr(&sql));
 		if (all)
 			break;

@@ -36,10 +36,10 @@ typedef enum {
 typedef struct {
 	TaskKind kind;
 	const Batch *batch;
-	int share;          /* lane number, or GROUP_ALL_LANES */
-	bool begin;         /* a new transaction; else a savepoint in the open one */
-	bool commit;        /* with the progress rows; else the transaction stays open */
-	bool limited;       /* with a lock_timeout: other lanes may be in the way */
+	int share;    /* lane number, or GROUP_ALL_LANES */
+	bool begin;   /* a new transaction; else a savepoint in the open one */
+	bool commit;  /* with the progress rows; else the transaction stays open */
+	bool limited; /* with a lock_timeout: other lanes may be in the way */
 	const Ledger *ledger;
 	Progress progress;
 	const bool *writes; /* [ledger->lanes]: whose progress rows (P1) */

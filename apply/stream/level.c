@@ -28,8 +28,9 @@ read_range(const FeedOptions *options, Progress from, Progress to, int lanes, Fe
 		if (next != FEED_MORE) {
 			error_set(err, ERROR_BUG,
 			          "the lanes stand at %s, %lld and %s, %lld, but the log has no batch "
-			          "between them", LSN_STR(from.commit_lsn), (long long)from.position,
-			          LSN_STR(to.commit_lsn), (long long)to.position);
+			          "between them",
+			          LSN_STR(from.commit_lsn), (long long)from.position, LSN_STR(to.commit_lsn),
+			          (long long)to.position);
 			next = FEED_ERROR;
 			break;
 		}
@@ -45,8 +46,8 @@ read_range(const FeedOptions *options, Progress from, Progress to, int lanes, Fe
 }
 
 static RunOutcome
-run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number,
-          Progress to, TaskKind kind, Error *err)
+run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number, Progress to,
+          TaskKind kind, Error *err)
 {
 	bool *writes = mem_zalloc(sizeof(bool) * (size_t)ledger->lanes);
 	Lsn wal;
@@ -85,8 +86,8 @@ run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int nu
  * was is named.
  */
 static bool
-take_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number,
-           Progress to, Error *err)
+take_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number, Progress to,
+           Error *err)
 {
 	RunOutcome outcome = run_share(lane, run, ledger, batch, number, to, TASK_SHARE, err);
 
@@ -113,8 +114,8 @@ level_one(Lane *lane, Run *run, const Ledger *ledger, const FeedOptions *options
 }
 
 bool
-level_lanes(Lane *lane, Run *run, Ledger *ledger, const FeedOptions *options, Lsn start,
-            int wanted, Progress *level, Error *err)
+level_lanes(Lane *lane, Run *run, Ledger *ledger, const FeedOptions *options, Lsn start, int wanted,
+            Progress *level, Error *err)
 {
 	Progress *rows = mem_zalloc(sizeof(Progress) * (size_t)ledger->lanes);
 	/* The slot's consistent point may be the very position of the first commit that it

@@ -21,8 +21,8 @@ struct Pipe {
 	Expect *expects; /* one for each statement queued */
 	size_t count;
 	size_t capacity;
-	Oid *types;      /* room for any statement's parameters */
-	int *formats;    /* all binary */
+	Oid *types;   /* room for any statement's parameters */
+	int *formats; /* all binary */
 };
 
 Pipe *
@@ -150,8 +150,8 @@ pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values, const int 
 	const char *name = stmt_cache_get(pipe->cache, shape, &fresh, &evicted);
 	if (fresh && !prepare(pipe, shape, name, evicted, tag, err))
 		return false;
-	if (!PQsendQueryPrepared(sql_pgconn(pipe->sql), name, parameter_count(shape), values,
-	                         lengths, pipe->formats, 0))
+	if (!PQsendQueryPrepared(sql_pgconn(pipe->sql), name, parameter_count(shape), values, lengths,
+	                         pipe->formats, 0))
 		return sql_error_of(pipe->sql, NULL, err);
 	expect(pipe, (Expect){expect_rows, tag, result, arg});
 	return true;

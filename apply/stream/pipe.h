@@ -26,8 +26,7 @@ typedef void (*PipeResult)(void *arg, const PGresult *result);
 MUST_CHECK bool pipe_text(Pipe *pipe, Error *err, const char *text);
 MUST_CHECK bool pipe_textf(Pipe *pipe, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Text with a result. */
-MUST_CHECK bool pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result,
-                           void *arg);
+MUST_CHECK bool pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result, void *arg);
 /* Prepared when the session has it not yet. All parameters binary; values[i] NULL: NULL.
  * They are copied. tag comes back when this statement is the one that failed. */
 MUST_CHECK bool pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values,

@@ -76,8 +76,10 @@ map_key(Plan *plan, const PgoRelation *relation, Arena *arena, Error *err)
 	for (unsigned i = 0; i < relation->count; i++)
 		sent += relation->columns[i].key;
 	return relation->replica_identity == 'f' || sent == table->key_count ||
-	       error_set(err, ERROR_CONFIG, "the replica identity of table %s.%s has changed on the "
-	                 "source", relation->schema, relation->name);
+	       error_set(err, ERROR_CONFIG,
+	                 "the replica identity of table %s.%s has changed on the "
+	                 "source",
+	                 relation->schema, relation->name);
 }
 
 static bool

@@ -20,24 +20,24 @@ typedef struct {
 } PlanColumn;
 
 typedef struct {
-	uint64_t id;             /* unique in the process */
-	bool marker;             /* the migration's own marker table (before 14) */
-	int content;             /* its content column */
-	Table *table;            /* NULL for the marker */
+	uint64_t id;  /* unique in the process */
+	bool marker;  /* the migration's own marker table (before 14) */
+	int content;  /* its content column */
+	Table *table; /* NULL for the marker */
 	KeyKind key;
-	uint16_t count;          /* columns as the stream sends them */
+	uint16_t count; /* columns as the stream sends them */
 	PlanColumn *columns;
-	uint16_t key_count;      /* KEY_INDEX only */
-	uint16_t *key_columns;   /* positions in the stream, in the catalogue's order */
-	bool has_snapshot;       /* C2 */
+	uint16_t key_count;    /* KEY_INDEX only */
+	uint16_t *key_columns; /* positions in the stream, in the catalogue's order */
+	bool has_snapshot;     /* C2 */
 	Snapshot snapshot;
 	Lsn snapshot_lsn;
-	uint64_t route;          /* seed of P4's hash: of the table's name alone */
+	uint64_t route; /* seed of P4's hash: of the table's name alone */
 } Plan;
 
 /* own_schema: the migration's schema, whose table "marker" is known. NULL on error. */
-Plan *plan_new(Catalog *catalog, const char *own_schema, const PgoRelation *relation,
-               Arena *arena, Error *err);
+Plan *plan_new(Catalog *catalog, const char *own_schema, const PgoRelation *relation, Arena *arena,
+               Error *err);
 
 /* C2: this transaction's changes of the table came with its copy. */
 bool plan_skips(const Plan *plan, Lsn commit_lsn, uint32_t xid);

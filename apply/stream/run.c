@@ -14,8 +14,8 @@ struct Run {
 	int reported;
 	int finished;
 	enum { UNDECIDED, COMMIT, ROLLBACK } verdict; /* once given it stays */
-	RunOutcome outcome; /* the worst so far */
-	Error error;        /* of the worst */
+	RunOutcome outcome;                           /* the worst so far */
+	Error error;                                  /* of the worst */
 	Lsn wal;
 	Lsn flushed;
 };

@@ -6,10 +6,10 @@
 #include "common/memory.h"
 
 enum {
-	FEW_ROWS = 4,        /* below, a statement a row costs the server less than arrays */
-	COPY_ROWS = 256,     /* from here on COPY's extra round trip pays */
+	FEW_ROWS = 4,    /* below, a statement a row costs the server less than arrays */
+	COPY_ROWS = 256, /* from here on COPY's extra round trip pays */
 	AWKWARD_COPY_ROWS = 16,
-	VALUES_ROWS = 200    /* images in one list of VALUES */
+	VALUES_ROWS = 200 /* images in one list of VALUES */
 };
 
 /* ---- one row ---- */
@@ -72,8 +72,8 @@ send_each(Pipe *pipe, const Group *group, Error *err)
 	Shape shape = group->shape;
 
 	for (uint32_t i = 0; i < group->count; i++)
-		if (!share_send_one(pipe, &shape, group->rows[i]->key_values, group->rows[i]->values,
-		                    group, err))
+		if (!share_send_one(pipe, &shape, group->rows[i]->key_values, group->rows[i]->values, group,
+		                    err))
 			return false;
 	return true;
 }
@@ -123,8 +123,7 @@ put_arrays(Arrays *arrays, const Group *group)
 		if (group->shape.forms[c] == FORM_ABSENT)
 			continue;
 		const Column *column = plan->columns[c].column;
-		Buffer *out = array_begin(arrays, element_oid(column, group->shape.forms[c]),
-		                          group->count);
+		Buffer *out = array_begin(arrays, element_oid(column, group->shape.forms[c]), group->count);
 		for (uint32_t i = 0; i < group->count; i++)
 			encode_value(out, &group->rows[i]->values[c]);
 	}
@@ -167,7 +166,8 @@ send_arrays(Pipe *pipe, const Group *group, PipeResult result, void *arg, Error 
 	}
 	if (result != NULL)
 		rows = PIPE_ANY_COUNT;
-	bool ok = pipe_shape(pipe, &shape, params.values, params.lengths, rows, group, result, arg, err);
+	bool ok = pipe_shape(pipe, &shape, params.values, params.lengths, rows, group, result, arg,
+	                     err);
 	for (int i = 0; i < arrays.count; i++)
 		buffer_free(&arrays.buffers[i]);
 	free(arrays.buffers);
@@ -201,7 +201,8 @@ send_values(Pipe *pipe, const Group *group, uint32_t first, uint32_t count, Pipe
 	}
 	if (result != NULL)
 		total = PIPE_ANY_COUNT;
-	bool ok = pipe_shape(pipe, &shape, params.values, params.lengths, total, group, result, arg, err);
+	bool ok = pipe_shape(pipe, &shape, params.values, params.lengths, total, group, result, arg,
+	                     err);
 	params_free(&params);
 	free(counts);
 	return ok;

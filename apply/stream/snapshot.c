@@ -67,7 +67,7 @@ widen(uint64_t near, uint32_t xid)
 {
 	int32_t distance = (int32_t)(xid - (uint32_t)near);
 
-	if (distance < 0 && (uint64_t)-(int64_t)distance > near)
+	if (distance < 0 && (uint64_t) - (int64_t)distance > near)
 		return xid; /* before the first epoch there is nothing */
 	return near + (uint64_t)(int64_t)distance;
 }

@@ -2,8 +2,14 @@
 
 #include "common/memory.h"
 
-enum { OID_INT4_ARRAY = 1007, OID_TEXT = 25, OID_TEXT_ARRAY = 1009, OID_INT8 = 20,
-       OID_INT8_ARRAY = 1016, OID_REGCLASS = 2205 };
+enum {
+	OID_INT4_ARRAY = 1007,
+	OID_TEXT = 25,
+	OID_TEXT_ARRAY = 1009,
+	OID_INT8 = 20,
+	OID_INT8_ARRAY = 1016,
+	OID_REGCLASS = 2205
+};
 
 typedef struct {
 	const Shape *shape;
@@ -306,9 +312,11 @@ write_delete_image(Writer *w)
 {
 	const char *table = w->shape->plan->table->qualified;
 
-	buffer_printf(w->sql, "DELETE FROM ONLY %s AS x USING (SELECT tid, ord FROM (SELECT "
+	buffer_printf(w->sql,
+	              "DELETE FROM ONLY %s AS x USING (SELECT tid, ord FROM (SELECT "
 	              "t.ctid AS tid, d.ord, d.n, pg_catalog.row_number() OVER (PARTITION BY d.ord) "
-	              "AS at FROM ", table);
+	              "AS at FROM ",
+	              table);
 	put_images(w);
 	buffer_printf(w->sql, ", ONLY %s AS t WHERE pg_catalog.hashtext(", table);
 	put_record(w, true, false);
@@ -344,7 +352,8 @@ put_one_image(Writer *w)
 		put_joint(w->sql, &more, " AND ");
 		buffer_put_text(w->sql, "t.");
 		put_name(w->sql, plan->columns[i].column->name);
-		buffer_put_text(w->sql, equality ? " IS NOT DISTINCT FROM " : "::text IS NOT DISTINCT FROM (");
+		buffer_put_text(w->sql,
+		                equality ? " IS NOT DISTINCT FROM " : "::text IS NOT DISTINCT FROM (");
 		put_value_of(w, true, i, ++parameter);
 		buffer_put_text(w->sql, equality ? "" : ")::text");
 	}

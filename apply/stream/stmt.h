@@ -36,9 +36,9 @@ enum { FORM_ABSENT = 0 };
 typedef struct {
 	const Plan *plan;
 	StmtOp op;
-	uint32_t rows;        /* 0: arrays */
-	uint8_t *key_forms;   /* plan->key_count; STMT_*_ONE_IMAGE: plan->count, of the image */
-	uint8_t *forms;       /* plan->count */
+	uint32_t rows;      /* 0: arrays */
+	uint8_t *key_forms; /* plan->key_count; STMT_*_ONE_IMAGE: plan->count, of the image */
+	uint8_t *forms;     /* plan->count */
 } Shape;
 
 /* How many forms key_forms has for this op. */
@@ -59,7 +59,6 @@ void stmt_cache_free(StmtCache *cache);
 void stmt_cache_clear(StmtCache *cache);
 /* The statement's name. *fresh: it must be prepared now; *evicted (or NULL): the name of
  * one that must be deallocated before. Valid until the next call. */
-const char *stmt_cache_get(StmtCache *cache, const Shape *shape, bool *fresh,
-                           const char **evicted);
+const char *stmt_cache_get(StmtCache *cache, const Shape *shape, bool *fresh, const char **evicted);
 
 #endif

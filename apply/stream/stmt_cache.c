@@ -105,8 +105,7 @@ stmt_cache_get(StmtCache *cache, const Shape *shape, bool *fresh, const char **e
 		entry->key = mem_alloc(key.len);
 		memcpy(entry->key, key.data, key.len);
 		entry->key_len = key.len;
-		snprintf(entry->name, sizeof(entry->name), "b%llu",
-		         (unsigned long long)++cache->last_name);
+		snprintf(entry->name, sizeof(entry->name), "b%llu", (unsigned long long)++cache->last_name);
 		map_put(cache->by_shape, slice_of(entry->key, entry->key_len), entry);
 	}
 	entry->used = ++cache->tick;

@@ -25,8 +25,8 @@ static const struct {
 	const char *name;
 	unsigned bit;
 } methods[] = {
-	{"none", METHOD_NONE}, {"password", METHOD_PASSWORD},   {"md5", METHOD_MD5},
-	{"gss", METHOD_GSS},   {"sspi", METHOD_SSPI},           {"scram-sha-256", METHOD_SCRAM},
+	{"none", METHOD_NONE},   {"password", METHOD_PASSWORD}, {"md5", METHOD_MD5},
+	{"gss", METHOD_GSS},     {"sspi", METHOD_SSPI},         {"scram-sha-256", METHOD_SCRAM},
 	{"oauth", METHOD_OAUTH},
 };
 
@@ -106,8 +106,7 @@ parse_binding(const char *text, Binding *out, Error *err)
 	else if (strcmp(text, "require") == 0)
 		*out = BINDING_REQUIRE;
 	else
-		return error_set(err, ERROR_CONFIG,
-		                 "channel_binding must be disable, prefer or require");
+		return error_set(err, ERROR_CONFIG, "channel_binding must be disable, prefer or require");
 	return true;
 }
 
@@ -139,12 +138,15 @@ static bool
 method_allowed(const Auth *auth, unsigned bit, const char *name, Error *err)
 {
 	if ((auth->allowed & bit) == 0)
-		return error_set(err, ERROR_AUTH, "the server asks for %s authentication, which "
-		                                  "require_auth does not allow", name);
+		return error_set(err, ERROR_AUTH,
+		                 "the server asks for %s authentication, which "
+		                 "require_auth does not allow",
+		                 name);
 	if (auth->binding == BINDING_REQUIRE && bit != METHOD_SCRAM)
 		return error_set(err, ERROR_AUTH,
 		                 "channel binding is required, but the server asks for %s "
-		                 "authentication", name);
+		                 "authentication",
+		                 name);
 	return true;
 }
 
@@ -221,8 +223,9 @@ choose_binding(const Auth *auth, bool plain, bool plus, ScramBinding *out, Error
 	            auth->binding != BINDING_DISABLE;
 
 	if (plus && !auth->options.tls)
-		return error_set(err, ERROR_AUTH, "the server offers SCRAM-SHA-256-PLUS on a connection "
-		                                  "without TLS");
+		return error_set(err, ERROR_AUTH,
+		                 "the server offers SCRAM-SHA-256-PLUS on a connection "
+		                 "without TLS");
 	if (plus && able)
 		*out = SCRAM_BIND_TLS;
 	else if (auth->binding == BINDING_REQUIRE)

@@ -224,8 +224,7 @@ derive(Scram *scram, const ServerFirst *first, Slice auth_message, uint8_t proof
 	                            first->salt_len, first->iterations, EVP_sha256(), KEY_SIZE,
 	                            salted) == 1 &&
 	          hmac(salted, slice_cstr("Client Key"), client) && sha256(client, stored) &&
-	          hmac(stored, auth_message, proof) &&
-	          hmac(salted, slice_cstr("Server Key"), server) &&
+	          hmac(stored, auth_message, proof) && hmac(salted, slice_cstr("Server Key"), server) &&
 	          hmac(server, auth_message, scram->server_signature);
 	for (int i = 0; ok && i < KEY_SIZE; i++)
 		proof[i] ^= client[i];
@@ -286,8 +285,9 @@ scram_finish(Scram *scram, Slice server_final, Error *err)
 		return error_set(err, ERROR_PROTOCOL, "the server's final SCRAM message is malformed");
 	int len = base64_decode(value, signature, sizeof(signature));
 	if (len != KEY_SIZE || CRYPTO_memcmp(signature, scram->server_signature, KEY_SIZE) != 0) {
-		error_set(err, ERROR_AUTH, "the server does not know the password: its SCRAM "
-		                           "signature is wrong");
+		error_set(err, ERROR_AUTH,
+		          "the server does not know the password: its SCRAM "
+		          "signature is wrong");
 		return error_set_hint(err, "somebody may stand between us and the server");
 	}
 	return true;

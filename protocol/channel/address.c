@@ -37,8 +37,8 @@ inet_address(const struct addrinfo *from, ChannelAddress *out)
 
 	memcpy(&out->address, from->ai_addr, from->ai_addrlen);
 	out->length = from->ai_addrlen;
-	if (getnameinfo(from->ai_addr, from->ai_addrlen, text, sizeof(text), NULL, 0,
-	                NI_NUMERICHOST) != 0)
+	if (getnameinfo(from->ai_addr, from->ai_addrlen, text, sizeof(text), NULL, 0, NI_NUMERICHOST) !=
+	    0)
 		snprintf(text, sizeof(text), "?");
 	snprintf(out->name, sizeof(out->name), from->ai_family == AF_INET6 ? "[%s]" : "%s", text);
 }

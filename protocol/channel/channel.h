@@ -33,7 +33,7 @@ typedef struct {
 struct Channel {
 	const ChannelOps *ops;
 	int fd;
-	short read_wants;  /* POLLIN or POLLOUT: what the last read waits for */
+	short read_wants; /* POLLIN or POLLOUT: what the last read waits for */
 	short write_wants;
 	void *state; /* TLS: its own */
 };

@@ -215,7 +215,7 @@ compute_binding(Tls *tls, X509 *cert)
 	if (X509_get_signature_info(cert, &digest, NULL, NULL, NULL) != 1 || digest == NID_undef)
 		return; /* an algorithm without a hash (Ed25519): no binding is defined */
 	const EVP_MD *md = digest == NID_md5 || digest == NID_sha1 ? EVP_sha256()
-	                                                            : EVP_get_digestbynid(digest);
+	                                                           : EVP_get_digestbynid(digest);
 	if (md != NULL && X509_digest(cert, md, tls->binding, &len) == 1)
 		tls->binding_len = len;
 	ERR_clear_error();

@@ -104,8 +104,9 @@ set_versions(SSL_CTX *ctx, const ConnInfo *info, Error *err)
 	if ((versions[1] != 0 && versions[0] > versions[1]) ||
 	    SSL_CTX_set_min_proto_version(ctx, versions[0]) != 1 ||
 	    SSL_CTX_set_max_proto_version(ctx, versions[1]) != 1)
-		return error_set(err, ERROR_CONFIG, "no TLS version lies between ssl_min_protocol_version "
-		                                    "and ssl_max_protocol_version");
+		return error_set(err, ERROR_CONFIG,
+		                 "no TLS version lies between ssl_min_protocol_version "
+		                 "and ssl_max_protocol_version");
 	return true;
 }
 
@@ -125,8 +126,7 @@ load_crl(SSL_CTX *ctx, const ConnInfo *info, Error *err)
 	if (ok)
 		X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
 	else if (given)
-		config_error(err, "cannot load the certificate revocation list",
-		             file != NULL ? file : dir);
+		config_error(err, "cannot load the certificate revocation list", file != NULL ? file : dir);
 	else
 		ok = config_error(err, "cannot load the certificate revocation list", file);
 	free(file);

@@ -47,24 +47,24 @@ void message_put_terminate(Buffer *out);
 
 /* All fields of ErrorResponse and NoticeResponse; NULL when not sent. */
 typedef struct {
-	const char *severity;           /* S, localized */
-	const char *severity_raw;       /* V, 9.6+ */
-	const char *sqlstate;           /* C */
-	const char *message;            /* M */
-	const char *detail;             /* D */
-	const char *hint;               /* H */
-	const char *position;           /* P, characters from 1 */
-	const char *internal_position;  /* p */
-	const char *internal_query;     /* q */
-	const char *where;              /* W */
-	const char *schema;             /* s */
-	const char *table;              /* t */
-	const char *column;             /* c */
-	const char *data_type;          /* d */
-	const char *constraint;         /* n */
-	const char *source_file;        /* F */
-	const char *source_line;        /* L */
-	const char *source_routine;     /* R */
+	const char *severity;          /* S, localized */
+	const char *severity_raw;      /* V, 9.6+ */
+	const char *sqlstate;          /* C */
+	const char *message;           /* M */
+	const char *detail;            /* D */
+	const char *hint;              /* H */
+	const char *position;          /* P, characters from 1 */
+	const char *internal_position; /* p */
+	const char *internal_query;    /* q */
+	const char *where;             /* W */
+	const char *schema;            /* s */
+	const char *table;             /* t */
+	const char *column;            /* c */
+	const char *data_type;         /* d */
+	const char *constraint;        /* n */
+	const char *source_file;       /* F */
+	const char *source_line;       /* L */
+	const char *source_routine;    /* R */
 } ServerReport;
 
 MUST_CHECK bool message_parse_report(Slice payload, ServerReport *out, Error *err);

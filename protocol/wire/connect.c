@@ -79,8 +79,8 @@ send_startup(Wire *wire, const WireOptions *options, int64_t deadline_ms, Error 
 	if (name != NULL)
 		params[count++] = (StartupParam){"application_name", name};
 	if (encoding != NULL) /* auto: libpq takes the locale's; all we read is UTF-8 */
-		params[count++] =
-			(StartupParam){"client_encoding", strcmp(encoding, "auto") == 0 ? "UTF8" : encoding};
+		params[count++] = (StartupParam){"client_encoding",
+		                                 strcmp(encoding, "auto") == 0 ? "UTF8" : encoding};
 	if (all[0] != '\0')
 		params[count++] = (StartupParam){"options", all};
 
@@ -194,14 +194,14 @@ establish(Wire *wire, const WireOptions *options, const ConnHost *host, WireTls 
 		return false;
 	*opened = true;
 
-	Auth *auth = auth_new(&(AuthOptions){.user = conninfo_get(wire->info, "user"),
-	                                     .password = host->password,
-	                                     .channel_binding = conninfo_get(wire->info,
-	                                                                     "channel_binding"),
-	                                     .require_auth = conninfo_get(wire->info, "require_auth"),
-	                                     .tls = tls_is(&wire->channel),
-	                                     .binding_data = tls_binding_data(&wire->channel)},
-	                      err);
+	Auth *auth = auth_new(
+		&(AuthOptions){.user = conninfo_get(wire->info, "user"),
+	                   .password = host->password,
+	                   .channel_binding = conninfo_get(wire->info, "channel_binding"),
+	                   .require_auth = conninfo_get(wire->info, "require_auth"),
+	                   .tls = tls_is(&wire->channel),
+	                   .binding_data = tls_binding_data(&wire->channel)},
+		err);
 	bool ok = auth != NULL && send_startup(wire, options, deadline_ms, err) &&
 	          run_startup(wire, auth, deadline_ms, err);
 	auth_free(auth);
@@ -220,8 +220,8 @@ other_way(TlsMode mode, const Error *why)
 }
 
 bool
-wire_establish(Wire *wire, const WireOptions *options, const ConnHost *host,
-                  int64_t deadline_ms, Error *err)
+wire_establish(Wire *wire, const WireOptions *options, const ConnHost *host, int64_t deadline_ms,
+               Error *err)
 {
 	TlsMode mode = tls_config_mode(wire->tls);
 	bool local = wire->address.address.ss_family == AF_UNIX; /* never TLS there */

@@ -263,8 +263,8 @@ copy_in_send(Wire *wire, Slice frames, Error *err)
 		}
 		if (!copy_in_listen(wire, err))
 			return copy_in_refused(wire, frames);
-		if (!stop_wait_fd(wire->stop, wire->channel.fd,
-		                  (short)(wire->channel.write_wants | POLLIN), 0, err)) {
+		if (!stop_wait_fd(wire->stop, wire->channel.fd, (short)(wire->channel.write_wants | POLLIN),
+		                  0, err)) {
 			wire->state = WIRE_DEAD; /* in the middle of a write: nothing can follow */
 			return false;
 		}

@@ -35,8 +35,10 @@ check_info(const ConnInfo *info, Error *err)
 	if (attrs == NULL || strcmp(attrs, "any") == 0 || strcmp(attrs, "read-write") == 0 ||
 	    strcmp(attrs, "primary") == 0)
 		return true;
-	return error_set(err, ERROR_CONFIG, "target_session_attrs=%s is not supported: any, "
-	                                    "read-write or primary", attrs);
+	return error_set(err, ERROR_CONFIG,
+	                 "target_session_attrs=%s is not supported: any, "
+	                 "read-write or primary",
+	                 attrs);
 }
 
 /* 0: no limit. */
@@ -70,9 +72,9 @@ check_session(Wire *wire, int64_t deadline_ms, Error *err)
 		return true;
 	bool primary = strcmp(attrs, "primary") == 0;
 	const char *bad = primary ? "t" : "on";
-	if (!wire_query(wire, primary ? "SELECT pg_catalog.pg_is_in_recovery()"
-	                              : "SHOW transaction_read_only",
-	                deadline_ms, &result, err))
+	if (!wire_query(
+			wire, primary ? "SELECT pg_catalog.pg_is_in_recovery()" : "SHOW transaction_read_only",
+			deadline_ms, &result, err))
 		return false;
 	const char *value = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
 	bool ok = value != NULL && strcmp(value, bad) != 0;
@@ -80,8 +82,8 @@ check_session(Wire *wire, int64_t deadline_ms, Error *err)
 	if (ok)
 		return true;
 	/* Another host, or the same a moment later, may be it: so not a mistake. */
-	return error_set(err, ERROR_NETWORK, primary ? "the server is a standby"
-	                                             : "the session is read-only");
+	return error_set(err, ERROR_NETWORK,
+	                 primary ? "the server is a standby" : "the session is read-only");
 }
 
 static Attempt
@@ -158,8 +160,7 @@ try_host(Wire *wire, const WireOptions *options, const ConnHost *host, Error *al
 		if (named)
 			snprintf(where, sizeof(where), "%s:%s", host->host, host->port);
 		else
-			snprintf(where, sizeof(where), "%s:%s (%s)", host->host, host->port,
-			         addresses[i].name);
+			snprintf(where, sizeof(where), "%s:%s (%s)", host->host, host->port, addresses[i].name);
 		add_failure(all, &one, where);
 	}
 	free(addresses);

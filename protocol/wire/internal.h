@@ -43,7 +43,7 @@ struct Wire {
 	WireState state;
 	Channel channel;
 	FrameReader in;
-	Buffer out;     /* out.data[out_pos, len) waits to be sent */
+	Buffer out; /* out.data[out_pos, len) waits to be sent */
 	size_t out_pos;
 	const Stop *stop;
 	ConnInfo *info;
@@ -89,8 +89,8 @@ typedef enum {
 	WIRE_TLS_TRY, /* plain if the server has none */
 	WIRE_TLS_ON
 } WireTls;
-MUST_CHECK bool wire_open_channel(const Wire *wire, Channel *channel, WireTls tls,
-                                  const Stop *stop, int64_t deadline_ms, Error *err);
+MUST_CHECK bool wire_open_channel(const Wire *wire, Channel *channel, WireTls tls, const Stop *stop,
+                                  int64_t deadline_ms, Error *err);
 
 /* A session at wire->address, with and without TLS as sslmode says. */
 MUST_CHECK bool wire_establish(Wire *wire, const WireOptions *options, const ConnHost *host,

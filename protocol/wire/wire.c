@@ -93,8 +93,7 @@ parse_version(const char *text)
 			break;
 		text++;
 	}
-	return part[0] >= 10 ? part[0] * 10000 + part[1]
-	                     : part[0] * 10000 + part[1] * 100 + part[2];
+	return part[0] >= 10 ? part[0] * 10000 + part[1] : part[0] * 10000 + part[1] * 100 + part[2];
 }
 
 static void
@@ -279,8 +278,8 @@ wire_cancel(const Wire *wire, Error *err)
 
 	if (wire->key_len == 0)
 		return error_set(err, ERROR_PROTOCOL, "the server gave no key to cancel with");
-	if (!wire_open_channel(wire, &channel, wire_uses_tls(wire) ? WIRE_TLS_ON : WIRE_TLS_OFF,
-	                       NULL, deadline, err))
+	if (!wire_open_channel(wire, &channel, wire_uses_tls(wire) ? WIRE_TLS_ON : WIRE_TLS_OFF, NULL,
+	                       deadline, err))
 		return error_add_context(err, "cancel request");
 	message_put_cancel(&message, wire->pid, slice_of(wire->key, wire->key_len));
 	bool ok = channel_write_all(&channel, buffer_slice(&message), NULL, deadline, err);

@@ -41,11 +41,11 @@ typedef struct {
 
 /* Takes over body (malloc'd). */
 static enum MHD_Result
-answer(struct MHD_Connection *connection, unsigned status, const char *type, char *body,
-       size_t len, const char *extra, const char *extra_value)
+answer(struct MHD_Connection *connection, unsigned status, const char *type, char *body, size_t len,
+       const char *extra, const char *extra_value)
 {
-	struct MHD_Response *response =
-	    MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE);
+	struct MHD_Response *response = MHD_create_response_from_buffer(len, body,
+	                                                                MHD_RESPMEM_MUST_FREE);
 
 	if (response == NULL) {
 		free(body);
@@ -68,8 +68,7 @@ answer_json(struct MHD_Connection *connection, unsigned status, json_t *json, co
 	char *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(15));
 
 	json_decref(json);
-	return answer(connection, status, "application/json", text, strlen(text), extra,
-	              extra_value);
+	return answer(connection, status, "application/json", text, strlen(text), extra, extra_value);
 }
 
 static enum MHD_Result
@@ -82,8 +81,8 @@ answer_failure(struct MHD_Connection *connection, unsigned status, const Error *
 }
 
 static enum MHD_Result
-refuse(struct MHD_Connection *connection, unsigned status, const char *message,
-       const char *extra, const char *extra_value)
+refuse(struct MHD_Connection *connection, unsigned status, const char *message, const char *extra,
+       const char *extra_value)
 {
 	Error err = ERROR_INIT;
 	json_t *json = json_object();
@@ -187,13 +186,12 @@ read_body(const Buffer *body, MigrationRequest *out, Error *err)
 
 	if (body->len == 0)
 		return true;
-	json_t *json = json_loadb((const char *)body->data, body->len, JSON_REJECT_DUPLICATES,
-	                          &where);
+	json_t *json = json_loadb((const char *)body->data, body->len, JSON_REJECT_DUPLICATES, &where);
 	if (!json_is_object(json)) {
 		json_decref(json);
 		return error_set(err, ERROR_CONFIG, "the body is not a JSON object");
 	}
-	json_object_foreach(json, key, value) {
+	json_object_foreach (json, key, value) {
 		if (out->command != COMMAND_CUTOVER || strcmp(key, "hold_timeout") != 0)
 			ok = error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
 		else
@@ -216,10 +214,9 @@ post_command(Admin *admin, struct MHD_Connection *connection, MigrationCommand c
 	if (!read_body(body, &request, &err))
 		return answer_failure(connection, MHD_HTTP_BAD_REQUEST, &err);
 	if (!migration_command(admin->migration, &request, &id, &err))
-		return answer_failure(connection,
-		                      err.class == ERROR_CONFIG ? MHD_HTTP_CONFLICT
-		                                                : MHD_HTTP_SERVICE_UNAVAILABLE,
-		                      &err);
+		return answer_failure(
+			connection,
+			err.class == ERROR_CONFIG ? MHD_HTTP_CONFLICT : MHD_HTTP_SERVICE_UNAVAILABLE, &err);
 	json_t *json = json_object();
 	json_object_set_new(json, "accepted", json_true());
 	json_object_set_new(json, "id", json_integer((json_int_t)id));
@@ -269,8 +266,8 @@ header(struct MHD_Connection *connection, const char *name)
 
 /* True when the headers are fine; else the answer is queued and *result set. */
 static bool
-admit(Admin *admin, struct MHD_Connection *connection, const Resource *resource,
-      const char *method, enum MHD_Result *result)
+admit(Admin *admin, struct MHD_Connection *connection, const Resource *resource, const char *method,
+      enum MHD_Result *result)
 {
 	const char *host = header(connection, MHD_HTTP_HEADER_HOST);
 	const char *length = header(connection, MHD_HTTP_HEADER_CONTENT_LENGTH);
@@ -329,8 +326,7 @@ serve(Admin *admin, struct MHD_Connection *connection, const Resource *resource,
       const Request *request)
 {
 	if (request->too_large)
-		return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large", NULL,
-		              NULL);
+		return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large", NULL, NULL);
 	if (resource->get != NULL)
 		return resource->get(admin, connection);
 	if (request->received > 0 && !is_json(header(connection, MHD_HTTP_HEADER_CONTENT_TYPE)))
@@ -375,8 +371,7 @@ on_completed(void *arg UNUSED, struct MHD_Connection *connection UNUSED, void **
 	*state = NULL;
 }
 
-static void PRINTF_LIKE(2, 0)
-on_server_log(void *arg UNUSED, const char *fmt, va_list args)
+static void PRINTF_LIKE(2, 0) on_server_log(void *arg UNUSED, const char *fmt, va_list args)
 {
 	char text[512];
 
@@ -406,11 +401,10 @@ guard_describe(AdminGuard *guard, const struct sockaddr *address)
 	char text[INET6_ADDRSTRLEN] = "";
 
 	if (address->sa_family == AF_INET)
-		inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)address)->sin_addr,
-		          text, sizeof(text));
+		inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)address)->sin_addr, text,
+		          sizeof(text));
 	else if (address->sa_family == AF_INET6)
-		inet_ntop(AF_INET6,
-		          &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, text,
+		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, text,
 		          sizeof(text));
 	/* What the name resolved to decides, not the name. */
 	guard->loopback = config_is_loopback(text);
@@ -439,11 +433,11 @@ listen_at(Admin *admin, const char *host, int port, const struct addrinfo *addre
 	                              ? ((struct sockaddr_in6 *)&bound)->sin6_port
 	                              : ((struct sockaddr_in *)&bound)->sin_port);
 	admin->daemon = MHD_start_daemon(
-	    MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-	    on_request, admin, MHD_OPTION_EXTERNAL_LOGGER, on_server_log, NULL,
-	    MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-	    (unsigned)IDLE_SECONDS, MHD_OPTION_END);
+		MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+		on_request, admin, MHD_OPTION_EXTERNAL_LOGGER, on_server_log, NULL,
+		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+		MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+		(unsigned)IDLE_SECONDS, MHD_OPTION_END);
 	if (admin->daemon == NULL) {
 		close(fd);
 		return error_set(err, ERROR_CONFIG, "--admin: the HTTP server does not start");
@@ -498,7 +492,7 @@ admin_start(const Config *config, Migration *migration, Error *err)
 	admin->migration = migration;
 	snprintf(admin->guard.host, sizeof(admin->guard.host), "%s", config->admin_host);
 	admin->state_dir = mem_strdup(
-	    realpath(config->state_dir, absolute) != NULL ? absolute : config->state_dir);
+		realpath(config->state_dir, absolute) != NULL ? absolute : config->state_dir);
 	if (config->admin_token_file != NULL) {
 		admin->guard.token = config_read_token(config->admin_token_file, err);
 		if (admin->guard.token == NULL) {

@@ -23,11 +23,11 @@ extern const char admin_page[];
 /* ---- who may ask (guard.c) ---- */
 
 typedef struct {
-	char host[256];  /* as configured, without brackets */
-	int port;        /* as bound */
+	char host[256]; /* as configured, without brackets */
+	int port;       /* as bound */
 	bool loopback;
-	bool wildcard;   /* 0.0.0.0 or :: */
-	char *token;     /* NULL: none is asked for */
+	bool wildcard; /* 0.0.0.0 or :: */
+	char *token;   /* NULL: none is asked for */
 } AdminGuard;
 
 /* Host names the address listened on, with its port. */

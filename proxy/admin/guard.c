@@ -35,8 +35,7 @@ host_split(const char *text, char *name, size_t size, int *port)
 	char *stop;
 	long number = strtol(rest + 1, &stop, 10);
 	*port = (int)number;
-	return *rest == ':' && rest[1] >= '0' && rest[1] <= '9' && *stop == '\0' &&
-	       number <= 65535;
+	return *rest == ':' && rest[1] >= '0' && rest[1] <= '9' && *stop == '\0' && number <= 65535;
 }
 
 static bool
@@ -63,8 +62,7 @@ guard_host_ok(const AdminGuard *guard, const char *host)
 	 * name is how a page would come here. */
 	if (!guard->wildcard)
 		return false;
-	return is_numeric(name) ||
-	       (gethostname(own, sizeof(own)) == 0 && strcasecmp(name, own) == 0);
+	return is_numeric(name) || (gethostname(own, sizeof(own)) == 0 && strcasecmp(name, own) == 0);
 }
 
 bool
@@ -98,8 +96,8 @@ basic_ok(const char *token, const char *encoded)
 	for (size_t i = len; i > 0 && encoded[i - 1] == '=' && size > 0; i--)
 		size--; /* EVP_DecodeBlock counts the padding */
 	const unsigned char *colon = memchr(plain, ':', size);
-	bool ok = colon != NULL && token_equal(token, (const char *)colon + 1,
-	                                       size - (size_t)(colon + 1 - plain));
+	bool ok = colon != NULL &&
+	          token_equal(token, (const char *)colon + 1, size - (size_t)(colon + 1 - plain));
 	mem_wipe(plain, sizeof(plain));
 	return ok;
 }

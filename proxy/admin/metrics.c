@@ -105,8 +105,8 @@ put_copy(Buffer *out, const MigrationStatus *s)
 
 	put_head(out, "tables", "gauge", "Tables by the state of their copy.");
 	for (size_t i = 0; i < sizeof(tables) / sizeof(*tables); i++)
-		buffer_printf(out, "pgbaton_tables{state=\"%s\"} %zu\n",
-		              table_state_name(tables[i].state), tables[i].count);
+		buffer_printf(out, "pgbaton_tables{state=\"%s\"} %zu\n", table_state_name(tables[i].state),
+		              tables[i].count);
 	/* Gauges: a table that is copied again starts from zero. */
 	put_gauge(out, "copy_rows", "Rows copied.", (double)s->copy_rows);
 	put_gauge(out, "copy_bytes", "Bytes copied.", (double)s->copy_bytes);
@@ -115,8 +115,7 @@ put_copy(Buffer *out, const MigrationStatus *s)
 	put_gauge(out, "copy_eta_seconds", "Time the copy still needs; NaN when unknown.",
 	          s->copy_eta_seconds < 0 ? (double)NAN : s->copy_eta_seconds);
 	put_gauge(out, "oldest_snapshot_seconds",
-	          "Age of the oldest snapshot held on the source by the copy.",
-	          s->oldest_snapshot_s);
+	          "Age of the oldest snapshot held on the source by the copy.", s->oldest_snapshot_s);
 }
 
 static void
@@ -129,8 +128,7 @@ put_stream(Buffer *out, const MigrationStatus *s)
 	          s->receiver.connected);
 	put_counter(out, "receiver_reconnects_total", "Replication connections made anew.",
 	            s->receiver.reconnects);
-	put_counter(out, "received_bytes_total", "Bytes received from the source.",
-	            s->receiver.bytes);
+	put_counter(out, "received_bytes_total", "Bytes received from the source.", s->receiver.bytes);
 	put_gauge(out, "receiver_held_by_log", "1 while the log's limit holds the source back.",
 	          s->receiver.held_by_log);
 	put_counter(out, "transactions_applied_total", "Transactions applied.", a->transactions);
@@ -151,8 +149,7 @@ static void
 put_storage(Buffer *out, const MigrationStatus *s)
 {
 	put_gauge(out, "log_bytes", "Transaction log on disk.", (double)s->log.bytes_on_disk);
-	put_gauge(out, "log_segments", "Segments of the transaction log.",
-	          (double)s->log.segments);
+	put_gauge(out, "log_segments", "Segments of the transaction log.", (double)s->log.segments);
 	put_gauge(out, "slot_active", "1 while the source's slot is in use.", s->slot.active);
 	put_gauge(out, "slot_lost", "1 when the source's slot was invalidated.", s->slot.lost);
 	put_gauge(out, "slot_kept_bytes", "WAL that the slot holds back on the source.",

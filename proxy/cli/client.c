@@ -137,8 +137,7 @@ refusal(long status, const json_t *answer, Error *err)
 {
 	if (!doc_error(answer, "error", err))
 		return error_set(err, ERROR_PROTOCOL,
-		                 "HTTP status %ld from something that does not seem to be pgbaton",
-		                 status);
+		                 "HTTP status %ld from something that does not seem to be pgbaton", status);
 	if (status == 401) {
 		err->class = ERROR_AUTH;
 		error_set_hint(err, "--admin-token-file FILE, the same token as the process has");

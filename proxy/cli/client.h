@@ -31,8 +31,8 @@ json_t *client_status(Client *client, Error *err);
 
 /* POST /v1/COMMAND, with body (borrowed) or NULL. False also with the process's own
  * refusal (ERROR_CONFIG). *id may be NULL. */
-MUST_CHECK bool client_post(Client *client, const char *command, const json_t *body,
-                            uint64_t *id, Error *err);
+MUST_CHECK bool client_post(Client *client, const char *command, const json_t *body, uint64_t *id,
+                            Error *err);
 
 /* The last word of a process that has ended: from the state directory that its status
  * named, or from --state-dir. NULL when there is none. */

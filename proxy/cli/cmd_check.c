@@ -29,8 +29,7 @@ print_json(const Findings *findings)
 		json_object_set_new(item, "fix", f->fix != NULL ? json_string(f->fix) : json_null());
 		json_array_append_new(list, item);
 	}
-	json_object_set_new(json, "ok",
-	                    json_boolean(findings_count(findings, FINDING_BLOCKER) == 0));
+	json_object_set_new(json, "ok", json_boolean(findings_count(findings, FINDING_BLOCKER) == 0));
 	json_object_set_new(json, "findings", list);
 	json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');
@@ -68,8 +67,7 @@ print_text(const Findings *findings)
 		printf("%zu blocker%s, %zu warning%s\n", blockers, blockers == 1 ? "" : "s", warnings,
 		       warnings == 1 ? "" : "s");
 	else
-		printf("nothing blocks the migration; %zu warning%s\n", warnings,
-		       warnings == 1 ? "" : "s");
+		printf("nothing blocks the migration; %zu warning%s\n", warnings, warnings == 1 ? "" : "s");
 }
 
 /* The same name may have a ledger already: then its slot and tables are no finding. */
@@ -105,8 +103,8 @@ check(const Config *config)
 	Error err = ERROR_INIT;
 	Findings *findings = findings_new();
 	Sql *source = sql_connect(config->source, "source", "check", NULL, &err);
-	Sql *target =
-	    source != NULL ? sql_connect(config->target, "target", "check", NULL, &err) : NULL;
+	Sql *target = source != NULL ? sql_connect(config->target, "target", "check", NULL, &err)
+	                             : NULL;
 	int exit_code;
 
 	if (target != NULL && check_both(config, source, target, findings, &err)) {

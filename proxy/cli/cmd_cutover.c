@@ -21,8 +21,9 @@ judge_after_restart(const json_t *status, Error *err)
 		return FOLLOW_DONE;
 	if (state == STATE_CHECKING || state == STATE_PREPARING || state == STATE_CUTTING_OVER)
 		return FOLLOW_ON;
-	error_set(err, ERROR_CANCELLED, "the process was started again during the cutover, which "
-	                                "was undone; the source goes on");
+	error_set(err, ERROR_CANCELLED,
+	          "the process was started again during the cutover, which "
+	          "was undone; the source goes on");
 	return FOLLOW_FAILED;
 }
 

@@ -36,7 +36,7 @@ enum { VALUE_MAX = 40 };
 typedef struct {
 	Arena *arena; /* of one message */
 	RelationMap *relations;
-	Lsn commit;   /* of the transaction being printed; 0: between two */
+	Lsn commit; /* of the transaction being printed; 0: between two */
 	uint32_t xid;
 	bool torn;
 	Error error;
@@ -86,8 +86,9 @@ static void
 print_row(const Relation *relation, const Tuple *row, bool key_only)
 {
 	for (unsigned i = 0; i < row->count; i++) {
-		const PgoColumn *column =
-			relation != NULL && i < relation->def.count ? &relation->def.columns[i] : NULL;
+		const PgoColumn *column = relation != NULL && i < relation->def.count
+		                              ? &relation->def.columns[i]
+		                              : NULL;
 		if (key_only && column != NULL && !column->key)
 			continue;
 		if (column != NULL)
@@ -112,7 +113,9 @@ print_table(const Printer *p, uint32_t oid)
 static void
 print_change(Printer *p, const PgoMessage *m)
 {
-	const char *verb = m->kind == PGO_INSERT ? "insert" : m->kind == PGO_UPDATE ? "update" : "delete";
+	const char *verb = m->kind == PGO_INSERT   ? "insert"
+	                   : m->kind == PGO_UPDATE ? "update"
+	                                           : "delete";
 
 	fputs(verb, stdout);
 	const Relation *relation = print_table(p, m->change.relation);
@@ -211,14 +214,15 @@ print_message(void *arg, const char *segment, uint64_t offset, Slice message)
 
 	if (message.len == 0) {
 		printf("torn tail: segment %s, offset %" PRIu64
-		       ": a write or a transaction that is not finished\n", segment, offset);
+		       ": a write or a transaction that is not finished\n",
+		       segment, offset);
 		p->torn = true;
 		return true;
 	}
 	arena_reset(p->arena);
 	if (!pgoutput_parse(&context, message, p->arena, &m, &p->error))
-		return error_add_context(&p->error, "segment %s, block at %" PRIu64 ", commit %s",
-		                         segment, offset, LSN_STR(p->commit));
+		return error_add_context(&p->error, "segment %s, block at %" PRIu64 ", commit %s", segment,
+		                         offset, LSN_STR(p->commit));
 	if (m.kind == PGO_BEGIN) {
 		p->commit = m.begin.final_lsn;
 		p->xid = m.begin.xid;

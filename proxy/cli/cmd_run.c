@@ -156,8 +156,10 @@ warn_of_last(const Config *config, const json_t *last)
 	const json_t *state = json_object_get(last, "state");
 
 	if (json_is_string(state) && strcmp(json_string_value(state), "finished") == 0)
-		log_warning("run", "the migration of state directory %s was finished; this start begins a "
-		            "new one, and the tables on the target may be those in use", config->state_dir);
+		log_warning("run",
+		            "the migration of state directory %s was finished; this start begins a "
+		            "new one, and the tables on the target may be those in use",
+		            config->state_dir);
 }
 
 int

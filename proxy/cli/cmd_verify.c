@@ -13,8 +13,9 @@ judge(void *arg, const json_t *status, bool gone UNUSED, Error *err)
 	const char *outcome = doc_text(status, "verify.outcome");
 
 	if ((uint64_t)doc_number(status, "verify.id") != id) {
-		error_set(err, ERROR_CANCELLED, "the process was started again, or another comparison "
-		                                "has begun since");
+		error_set(err, ERROR_CANCELLED,
+		          "the process was started again, or another comparison "
+		          "has begun since");
 		return FOLLOW_FAILED;
 	}
 	if (strcmp(outcome, "equal") == 0)

@@ -4,45 +4,45 @@
 #include "proxy/cli/cli.h"
 #include "proxy/config_internal.h"
 
-#define CLIENT_TEXT                                                                       \
-	"The process is found by --admin, PGBATON_ADMIN, the file admin.port in the\n"     \
+#define CLIENT_TEXT                                                                \
+	"The process is found by --admin, PGBATON_ADMIN, the file admin.port in the\n" \
 	"state directory, or at 127.0.0.1:7430, in this order.\n"
 
 const CliCommand cli_commands[] = {
 	{"check", cmd_check, "say everything that would go wrong, before anything is touched",
-	 "Looks at both servers, changes nothing, and prints each finding with the\n"
-	 "statement or setting that mends it.\n"
-	 "Exit codes: 0 nothing blocks, 1 a server cannot be asked, 2 usage, 3 blockers.\n"},
+     "Looks at both servers, changes nothing, and prints each finding with the\n"
+     "statement or setting that mends it.\n"
+     "Exit codes: 0 nothing blocks, 1 a server cannot be asked, 2 usage, 3 blockers.\n"},
 	{"run", cmd_run, "move the database: the process itself, in the foreground",
-	 "Checks, creates the schema, copies all rows, follows the source's changes and\n"
-	 "waits for `pgbaton cutover`. A second run with the same arguments goes on where\n"
-	 "the first one ended, however it ended. SIGTERM and SIGINT stop it cleanly.\n"
-	 "Exit codes: 0 done or stopped, 1 failed, 2 usage, 3 the check found blockers.\n"},
+     "Checks, creates the schema, copies all rows, follows the source's changes and\n"
+     "waits for `pgbaton cutover`. A second run with the same arguments goes on where\n"
+     "the first one ended, however it ended. SIGTERM and SIGINT stop it cleanly.\n"
+     "Exit codes: 0 done or stopped, 1 failed, 2 usage, 3 the check found blockers.\n"},
 	{"status", cmd_status, "show where the migration stands",
-	 CLIENT_TEXT "Exit codes: 0 shown, 1 no process answers or it failed, 2 usage.\n"},
+     CLIENT_TEXT "Exit codes: 0 shown, 1 no process answers or it failed, 2 usage.\n"},
 	{"wait", cmd_wait, "wait until a state is reached",
-	 "Ends when the migration is in the state or in a later one; at once, with exit\n"
-	 "code 1, when it failed or was cancelled, or when the time is up.\n" CLIENT_TEXT
-	 "Exit codes: 0 reached, 1 not reached, 2 usage.\n"},
+     "Ends when the migration is in the state or in a later one; at once, with exit\n"
+     "code 1, when it failed or was cancelled, or when the time is up.\n" CLIENT_TEXT
+     "Exit codes: 0 reached, 1 not reached, 2 usage.\n"},
 	{"cutover", cmd_cutover, "hand over: stop writes, drain, set sequences, switch",
-	 "Waits for the end. Within the hold timeout it either switches to the target or\n"
-	 "undoes everything, and the source goes on.\n" CLIENT_TEXT
-	 "Exit codes: 0 switched, 1 undone (the error says why), 2 usage.\n"},
+     "Waits for the end. Within the hold timeout it either switches to the target or\n"
+     "undoes everything, and the source goes on.\n" CLIENT_TEXT
+     "Exit codes: 0 switched, 1 undone (the error says why), 2 usage.\n"},
 	{"verify", cmd_verify, "compare source and target",
-	 "Holds writers on the source for the moment that it takes to meet at one point, then\n"
-	 "compares every table beside them, and waits for the outcome.\n" CLIENT_TEXT
-	 "Exit codes: 0 equal, 1 different or refused (the error names the tables), 2 usage.\n"},
+     "Holds writers on the source for the moment that it takes to meet at one point, then\n"
+     "compares every table beside them, and waits for the outcome.\n" CLIENT_TEXT
+     "Exit codes: 0 equal, 1 different or refused (the error names the tables), 2 usage.\n"},
 	{"failback", cmd_failback, "go back to the old source (not available yet)", CLIENT_TEXT},
 	{"finish", cmd_finish, "after the switch: remove everything of ours from both servers",
-	 "Where no process runs any more, --source and --target let it be done from here.\n"
-	 CLIENT_TEXT "Exit codes: 0 finished, 1 failed, 2 usage.\n"},
+     "Where no process runs any more, --source and --target let it be done from here.\n" CLIENT_TEXT
+     "Exit codes: 0 finished, 1 failed, 2 usage.\n"},
 	{"cancel", cmd_cancel, "before the switch: give up, remove what is ours from both servers",
-	 "Where no process runs any more, --source and --target let it be done from here.\n"
-	 CLIENT_TEXT "Exit codes: 0 cancelled, 1 failed, 2 usage.\n"},
+     "Where no process runs any more, --source and --target let it be done from here.\n" CLIENT_TEXT
+     "Exit codes: 0 cancelled, 1 failed, 2 usage.\n"},
 	{"pause", cmd_pause, "stop applying changes; receiving them goes on",
-	 CLIENT_TEXT "Exit codes: 0 paused, 1 refused, 2 usage.\n"},
+     CLIENT_TEXT "Exit codes: 0 paused, 1 refused, 2 usage.\n"},
 	{"resume", cmd_resume, "apply changes again; also tries again after an error",
-	 CLIENT_TEXT "Exit codes: 0 accepted, 1 refused, 2 usage.\n"},
+     CLIENT_TEXT "Exit codes: 0 accepted, 1 refused, 2 usage.\n"},
 	{"log", cmd_log, "look into the transaction log on disk", NULL},
 };
 
@@ -80,8 +80,8 @@ help_option(FILE *out, const ConfigOption *option)
 	if (option->value == NULL)
 		snprintf(left, sizeof(left), "--%s", option->name);
 	else
-		snprintf(left, sizeof(left), option->value_optional ? "--%s[=%s]" : "--%s %s",
-		         option->name, option->value);
+		snprintf(left, sizeof(left), option->value_optional ? "--%s[=%s]" : "--%s %s", option->name,
+		         option->value);
 	fprintf(out, "  %-27s %s\n", left, option->help);
 }
 
@@ -99,8 +99,7 @@ cli_help_command(FILE *out, const CliCommand *command)
 		return;
 	}
 	fprintf(out, "pgbaton %s: %s\n\n", command->name, command->summary);
-	fprintf(out, "Usage: pgbaton %s [OPTION]...\n\n%s\nOptions:\n", command->name,
-	        command->text);
+	fprintf(out, "Usage: pgbaton %s [OPTION]...\n\n%s\nOptions:\n", command->name, command->text);
 	for (size_t i = 0; i < config_option_count; i++) {
 		if (config_options[i].commands & bit)
 			help_option(out, &config_options[i]);

@@ -20,8 +20,7 @@ judge_last_word(const FollowOptions *options, const json_t *status, Error *err)
 
 	if (verdict != FOLLOW_ON)
 		return verdict;
-	error_set(err, ERROR_CANCELLED, "the process has ended in state %s",
-	          doc_text(status, "state"));
+	error_set(err, ERROR_CANCELLED, "the process has ended in state %s", doc_text(status, "state"));
 	error_set_hint(err, "a second `pgbaton run` with the same arguments goes on");
 	return FOLLOW_FAILED;
 }
@@ -56,8 +55,7 @@ ask_once(Follow *follow, Client *client, json_t **status, Error *err)
 		follow->silent_since = 0;
 		return follow->options->judge(follow->options->arg, *status, false, err);
 	}
-	return err->class == ERROR_NETWORK ? judge_silence(follow, client, status, err)
-	                                   : FOLLOW_FAILED;
+	return err->class == ERROR_NETWORK ? judge_silence(follow, client, status, err) : FOLLOW_FAILED;
 }
 
 bool

@@ -8,8 +8,8 @@
 #include "proxy/cli/client.h"
 
 typedef enum {
-	FOLLOW_ON,   /* ask again */
-	FOLLOW_DONE, /* what was waited for is true */
+	FOLLOW_ON,    /* ask again */
+	FOLLOW_DONE,  /* what was waited for is true */
 	FOLLOW_FAILED /* it never will be; err says why */
 } FollowVerdict;
 
@@ -17,9 +17,9 @@ typedef enum {
 typedef FollowVerdict (*FollowJudge)(void *arg, const json_t *status, bool gone, Error *err);
 
 typedef struct {
-	int64_t poll_ms;        /* between two questions */
-	int64_t deadline_ms;    /* clock.h; 0: none */
-	int64_t unreached_ms;   /* give up when it never answered for so long */
+	int64_t poll_ms;      /* between two questions */
+	int64_t deadline_ms;  /* clock.h; 0: none */
+	int64_t unreached_ms; /* give up when it never answered for so long */
 	FollowJudge judge;
 	void *arg;
 } FollowOptions;

@@ -37,8 +37,7 @@ statedir_open(const char *path, Error *err)
 	int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	free(lock);
 	if (fd < 0) {
-		error_set_errno(err, ERROR_STORAGE, errno, "cannot write in the state directory %s",
-		                path);
+		error_set_errno(err, ERROR_STORAGE, errno, "cannot write in the state directory %s", path);
 		return -1;
 	}
 	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {

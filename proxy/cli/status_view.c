@@ -113,22 +113,21 @@ view_stream(FILE *out, const json_t *status, const json_t *before, double second
 	        BYTES(doc_number(status, "lag.received_bytes")),
 	        BYTES(doc_number(status, "lag.applied_bytes")),
 	        COUNT(doc_number(status, "lag.pending_transactions")));
-	fprintf(out, "stream     %s transactions applied", COUNT(doc_number(status, "stream.transactions")));
+	fprintf(out, "stream     %s transactions applied",
+	        COUNT(doc_number(status, "stream.transactions")));
 	if (rate >= 0)
 		fprintf(out, " (%s a second)", COUNT(rate));
-	fprintf(out, ": %s inserts, %s updates, %s deletes, %s truncates\n",
-	        COUNT(doc_number(status, "stream.inserts")),
-	        COUNT(doc_number(status, "stream.updates")),
-	        COUNT(doc_number(status, "stream.deletes")),
-	        COUNT(doc_number(status, "stream.truncates")));
+	fprintf(
+		out, ": %s inserts, %s updates, %s deletes, %s truncates\n",
+		COUNT(doc_number(status, "stream.inserts")), COUNT(doc_number(status, "stream.updates")),
+		COUNT(doc_number(status, "stream.deletes")), COUNT(doc_number(status, "stream.truncates")));
 	fprintf(out, "position   source %s, received %s, logged %s, applied %s\n",
 	        doc_text(status, "stream.source_lsn"), doc_text(status, "stream.received_lsn"),
 	        doc_text(status, "stream.logged_lsn"), doc_text(status, "stream.applied_lsn"));
-	fprintf(out, "log        %s on disk in %s segments%s\n",
-	        BYTES(doc_number(status, "log.bytes_on_disk")),
-	        COUNT(doc_number(status, "log.segments")),
-	        doc_true(status, "receiver.held_by_log") ? "; at its limit: the source is held back"
-	                                                 : "");
+	fprintf(
+		out, "log        %s on disk in %s segments%s\n",
+		BYTES(doc_number(status, "log.bytes_on_disk")), COUNT(doc_number(status, "log.segments")),
+		doc_true(status, "receiver.held_by_log") ? "; at its limit: the source is held back" : "");
 }
 
 static void
@@ -159,8 +158,9 @@ view_cutover(FILE *out, const json_t *status)
 		fprintf(out, "cutover    running: %s\n", doc_text(cutover, "step"));
 		return;
 	}
-	fprintf(out, "cutover    %s; writes held %.1f ms (fence %.1f, drain %.1f, sequences %.1f, "
-	             "commit %.1f), %.0f sequences\n",
+	fprintf(out,
+	        "cutover    %s; writes held %.1f ms (fence %.1f, drain %.1f, sequences %.1f, "
+	        "commit %.1f), %.0f sequences\n",
 	        outcome, doc_number(cutover, "hold_ms"), doc_number(cutover, "fence_ms"),
 	        doc_number(cutover, "drain_ms"), doc_number(cutover, "sequences_ms"),
 	        doc_number(cutover, "commit_ms"), doc_number(cutover, "sequences"));
@@ -205,8 +205,9 @@ view_table(FILE *out, const json_t *table)
 
 	fprintf(out, "  %-8s ", state);
 	if (strcmp(state, "copying") == 0)
-		fprintf(out, "%s  ", format_bar(doc_number(table, "bytes"),
-		                                doc_number(table, "bytes_total"), SMALL_BAR, bar));
+		fprintf(out, "%s  ",
+		        format_bar(doc_number(table, "bytes"), doc_number(table, "bytes_total"), SMALL_BAR,
+		                   bar));
 	print_plain(out, doc_text(table, "schema"));
 	fputc('.', out);
 	print_plain(out, doc_text(table, "name"));

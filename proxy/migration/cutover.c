@@ -34,8 +34,8 @@ enum {
 
 typedef struct {
 	Migration *m;
-	Sql *fence;            /* the source session that holds the locks */
-	Sql *switcher;         /* the target session that commits the journal */
+	Sql *fence;    /* the source session that holds the locks */
+	Sql *switcher; /* the target session that commits the journal */
 	int switcher_pid;
 	int64_t deadline_ms;   /* K1 */
 	int64_t held_since_us; /* 0: nobody is held */
@@ -102,7 +102,8 @@ refuse_late_ddl(Cutover *c, Error *err)
 		return false;
 	if (strcmp(now, c->tables) == 0)
 		return true;
-	error_set(err, ERROR_CONFIG, "tables were made or changed on the source while the cutover began");
+	error_set(err, ERROR_CONFIG,
+	          "tables were made or changed on the source while the cutover began");
 	return error_set_hint(err, "ask for the cutover again: it will name them");
 }
 
@@ -115,8 +116,8 @@ refuse_ddl(Cutover *c, Error *err)
 
 	if (!relations_print(c, c->tables, sizeof(c->tables), err) ||
 	    !source_check_publication(m->source, &m->ledger, m->catalog, err) ||
-	    !catalog_compare_source(m->catalog, m->source, &m->config->selection, m->ledger.name,
-	                            &same, what, sizeof(what), err))
+	    !catalog_compare_source(m->catalog, m->source, &m->config->selection, m->ledger.name, &same,
+	                            what, sizeof(what), err))
 		return false;
 	if (same)
 		return true;
@@ -325,8 +326,9 @@ commit_journal(Cutover *c, Error *err)
 		log_failure(LOG_WARNING, "cutover", &err_lookup);
 		if (!stop_sleep_ms(m->stop, LOOKUP_PAUSE_MS, err)) {
 			c->outcome_unknown = true;
-			error_set(err, ERROR_CANCELLED, "stopped while it is not known whether the target has "
-			                                "committed the switch");
+			error_set(err, ERROR_CANCELLED,
+			          "stopped while it is not known whether the target has "
+			          "committed the switch");
 			return error_set_hint(err, "the next start finds out: until then the source refuses "
 			                           "writes");
 		}
@@ -350,8 +352,8 @@ hold(Cutover *c, int64_t hold_timeout_ms, Error *err)
 	c->deadline_ms = hold_timeout_ms;
 	if (!open_sessions(c, err))
 		return false;
-	bool ok = lock_tables(c, err) && refuse_late_ddl(c, err) && drain(c, err) && compare_rows(c, err) &&
-	          move_sequences(c, err) && switch_over(c, err);
+	bool ok = lock_tables(c, err) && refuse_late_ddl(c, err) && drain(c, err) &&
+	          compare_rows(c, err) && move_sequences(c, err) && switch_over(c, err);
 	c->now.hold_ms = ms_since(c->held_since_us);
 	return ok;
 }
@@ -416,8 +418,7 @@ attempt(Cutover *c, int64_t hold_timeout_ms, Error *err)
 {
 	Migration *m = c->m;
 
-	if (!migration_set_state(m, STATE_CUTTING_OVER, err) ||
-	    !set_journal(m, JOURNAL_SWITCHING, err))
+	if (!migration_set_state(m, STATE_CUTTING_OVER, err) || !set_journal(m, JOURNAL_SWITCHING, err))
 		return false;
 	FAULT_POINT("cutover_journal_begun");
 	if (hold(c, hold_timeout_ms, err))
@@ -431,8 +432,8 @@ bool
 cutover_run(Migration *m, const MigrationRequest *request, Error *err)
 {
 	Cutover c = {.m = m};
-	int64_t timeout_ms =
-		request->hold_timeout_ms > 0 ? request->hold_timeout_ms : m->config->hold_timeout_ms;
+	int64_t timeout_ms = request->hold_timeout_ms > 0 ? request->hold_timeout_ms
+	                                                  : m->config->hold_timeout_ms;
 	bool ok = prepare(&c, err);
 
 	for (c.now.attempts = 1; ok; c.now.attempts++) {
@@ -534,9 +535,8 @@ cutover_verify(Migration *m, Error *err)
 	char purpose[80];
 	snprintf(purpose, sizeof(purpose), "fence %s", m->ledger.name);
 	Sql *fence = sql_connect(m->config->source, "source", purpose, m->stop, err);
-	Sql *reader = fence != NULL
-	                  ? sql_connect(m->config->source, "source", "verify", m->stop, err)
-	                  : NULL;
+	Sql *reader = fence != NULL ? sql_connect(m->config->source, "source", "verify", m->stop, err)
+	                            : NULL;
 	bool met = reader != NULL && meet_at_one_point(m, fence, reader, err);
 	sql_close(fence); /* rolls back: writers go on */
 	bool ok = met && verify_tables(reader, m->target, m->catalog,

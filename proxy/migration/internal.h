@@ -18,10 +18,10 @@ typedef struct Monitor Monitor;
 /* `lock` guards what the status shows; the rest belongs to the migration's thread. */
 struct Migration {
 	const Config *config;
-	Stop *stop;                /* SIGTERM or cancel: everything under way ends */
+	Stop *stop; /* SIGTERM or cancel: everything under way ends */
 	atomic_bool cancel_wanted;
 	atomic_bool pause_wanted;
-	Queue *requests;           /* MigrationRequest *, for the thread */
+	Queue *requests; /* MigrationRequest *, for the thread */
 	pthread_t thread;
 	int exit_code;
 
@@ -39,9 +39,9 @@ struct Migration {
 	double oldest_snapshot_s;
 	int64_t copy_started_ms;
 	uint64_t copy_bytes_at_start;
-	Ledger ledger;             /* written once, before catalog */
-	Catalog *catalog;          /* set once */
-	TxLog *log;                /* set and taken out under the lock */
+	Ledger ledger;    /* written once, before catalog */
+	Catalog *catalog; /* set once */
+	TxLog *log;       /* set and taken out under the lock */
 	Receiver *receiver;
 	Applier *applier;
 	ReceiverState last_receiver; /* of the three when they were stopped */
@@ -51,11 +51,11 @@ struct Migration {
 	/* the thread's own */
 	Sql *source;
 	Sql *target;
-	Sql *lock_session;         /* holds the migration's advisory lock */
+	Sql *lock_session; /* holds the migration's advisory lock */
 	Monitor *monitor;
-	Lsn start;                 /* the slot's consistent point */
-	bool fresh;                /* no copy was begun yet: a failure leaves nothing behind */
-	bool paused;               /* the applier is paused for pause_wanted */
+	Lsn start;   /* the slot's consistent point */
+	bool fresh;  /* no copy was begun yet: a failure leaves nothing behind */
+	bool paused; /* the applier is paused for pause_wanted */
 	char system_id[24];
 };
 

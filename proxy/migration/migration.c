@@ -31,11 +31,11 @@
 #include "proxy/migration/internal.h"
 
 static const char *const state_names[] = {
-	[STATE_CHECKING] = "checking",         [STATE_PREPARING] = "preparing",
-	[STATE_COPYING] = "copying",           [STATE_CATCHING_UP] = "catching_up",
-	[STATE_FOLLOWING] = "following",       [STATE_CUTTING_OVER] = "cutting_over",
-	[STATE_SWITCHED] = "switched",         [STATE_FINISHED] = "finished",
-	[STATE_FAILED] = "failed",             [STATE_CANCELLED] = "cancelled",
+	[STATE_CHECKING] = "checking",   [STATE_PREPARING] = "preparing",
+	[STATE_COPYING] = "copying",     [STATE_CATCHING_UP] = "catching_up",
+	[STATE_FOLLOWING] = "following", [STATE_CUTTING_OVER] = "cutting_over",
+	[STATE_SWITCHED] = "switched",   [STATE_FINISHED] = "finished",
+	[STATE_FAILED] = "failed",       [STATE_CANCELLED] = "cancelled",
 };
 
 const char *
@@ -279,8 +279,7 @@ run_phase(Migration *m, MigrationState state, Phase phase)
 
 	for (;;) {
 		Error err = ERROR_INIT;
-		if (migration_connect(m, &err) && migration_set_state(m, state, &err) &&
-		    phase(m, &err)) {
+		if (migration_connect(m, &err) && migration_set_state(m, state, &err) && phase(m, &err)) {
 			clear_error(m);
 			return true;
 		}
@@ -504,9 +503,8 @@ run_cancel(Migration *m)
 	sql_close(m->source);
 	sql_close(m->target);
 	m->source = sql_connect(m->config->source, "source", "cancel", NULL, &err);
-	m->target = m->source != NULL
-	                ? sql_connect(m->config->target, "target", "cancel", NULL, &err)
-	                : NULL;
+	m->target = m->source != NULL ? sql_connect(m->config->target, "target", "cancel", NULL, &err)
+	                              : NULL;
 	if (m->target != NULL && cleanup_all(m, false, &err)) {
 		enter_state(m, STATE_CANCELLED);
 		return;
@@ -641,12 +639,11 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 		if (m->verify.outcome == VERIFY_RUNNING)
 			return error_set(err, ERROR_CONFIG, "a comparison is running already");
 		return now == STATE_FOLLOWING ||
-		       refuse(err, now, "verify",
-		              "`pgbaton wait --for following` waits until it can");
+		       refuse(err, now, "verify", "`pgbaton wait --for following` waits until it can");
 	case COMMAND_FINISH:
-		return now == STATE_SWITCHED ||
-		       refuse(err, now, "finish", "finish ends a migration that has switched; "
-		                                  "`pgbaton cancel` gives one up before");
+		return now == STATE_SWITCHED || refuse(err, now, "finish",
+		                                       "finish ends a migration that has switched; "
+		                                       "`pgbaton cancel` gives one up before");
 	case COMMAND_CANCEL:
 		if (now == STATE_SWITCHED || now == STATE_FINISHED)
 			return refuse(err, now, "cancel", "the target is live: `pgbaton finish` ends it");

@@ -75,43 +75,43 @@ MUST_CHECK bool migration_command(Migration *migration, const MigrationRequest *
 typedef enum { CUTOVER_NONE, CUTOVER_RUNNING, CUTOVER_SWITCHED, CUTOVER_ABORTED } CutoverOutcome;
 
 typedef struct {
-	uint64_t id;             /* of the last one; 0: never */
+	uint64_t id; /* of the last one; 0: never */
 	CutoverOutcome outcome;
-	char step[32];           /* prepare, hold, fence, marker, drain, verify, sequences, commit */
-	double prepare_ms;       /* before anyone was held */
-	double hold_ms;          /* from the first lock asked for to the switch or release */
-	double fence_ms;         /* until the locks were held */
-	double drain_ms;         /* from the marker's commit until it was applied */
+	char step[32];     /* prepare, hold, fence, marker, drain, verify, sequences, commit */
+	double prepare_ms; /* before anyone was held */
+	double hold_ms;    /* from the first lock asked for to the switch or release */
+	double fence_ms;   /* until the locks were held */
+	double drain_ms;   /* from the marker's commit until it was applied */
 	double sequences_ms;
 	double verify_ms;
-	double commit_ms;        /* fence and journal */
+	double commit_ms; /* fence and journal */
 	uint64_t sessions_moved;
 	uint64_t sessions_closed;
 	uint64_t sequences;
 	int attempts;
-	Error error;             /* of an aborted one */
+	Error error; /* of an aborted one */
 } CutoverStatus;
 
 typedef enum { VERIFY_NEVER, VERIFY_RUNNING, VERIFY_EQUAL, VERIFY_FAILED } VerifyOutcome;
 
 typedef struct {
-	uint64_t id;             /* of the last one; 0: never */
+	uint64_t id; /* of the last one; 0: never */
 	VerifyOutcome outcome;
 	double took_ms;
-	size_t tables;           /* compared */
-	Error error;             /* FAILED: what differs, or why it could not be compared */
+	size_t tables; /* compared */
+	Error error;   /* FAILED: what differs, or why it could not be compared */
 } VerifyStatus;
 
 typedef struct {
 	MigrationState state;
 	bool online;
 	bool paused;
-	int64_t since_us;        /* wall clock at which the state was entered */
+	int64_t since_us; /* wall clock at which the state was entered */
 	char name[64];
 	char id[40];
-	char detail[160];        /* what it is doing, for people: "indexes 12 of 40" */
-	Error error;             /* why it failed; or the trouble being retried */
-	bool retrying;           /* error is of something that is tried again */
+	char detail[160]; /* what it is doing, for people: "indexes 12 of 40" */
+	Error error;      /* why it failed; or the trouble being retried */
+	bool retrying;    /* error is of something that is tried again */
 
 	/* lag: source's end as last known -> received -> applied */
 	uint64_t received_bytes; /* not yet received */
@@ -119,12 +119,12 @@ typedef struct {
 	double lag_seconds;      /* age of the oldest commit not yet applied; 0: none */
 	uint64_t pending_transactions;
 
-	ReceiverState receiver;  /* zero when there is none (yet) */
+	ReceiverState receiver; /* zero when there is none (yet) */
 	ApplierState applier;
 	TxLogState log;
 	SlotHealth slot;
-	Lsn source_lsn;          /* pg_current_wal_lsn() when last asked */
-	double oldest_snapshot_s;/* age of the oldest copy transaction */
+	Lsn source_lsn;           /* pg_current_wal_lsn() when last asked */
+	double oldest_snapshot_s; /* age of the oldest copy transaction */
 
 	uint64_t copy_rows;
 	uint64_t copy_bytes;
@@ -134,7 +134,7 @@ typedef struct {
 
 	CutoverStatus cutover;
 	VerifyStatus verify;
-	const Catalog *catalog;  /* NULL before it is read; lives as long as the migration */
+	const Catalog *catalog; /* NULL before it is read; lives as long as the migration */
 } MigrationStatus;
 
 void migration_status(Migration *migration, MigrationStatus *out);

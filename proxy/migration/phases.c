@@ -49,8 +49,7 @@ check_ledger(Migration *m, const Ledger *ledger, Error *err)
 
 	if (!sql_value(m->source, err, database, sizeof(database), "SELECT current_database()"))
 		return false;
-	if (strcmp(ledger->system_id, m->system_id) != 0 ||
-	    strcmp(ledger->source_db, database) != 0) {
+	if (strcmp(ledger->system_id, m->system_id) != 0 || strcmp(ledger->source_db, database) != 0) {
 		error_set(err, ERROR_CONFIG,
 		          "the target holds a migration \"%s\" from another source (database %s of "
 		          "system %s; this one is database %s of system %s)",
@@ -86,8 +85,7 @@ phase_open(Migration *m, Error *err)
 	if (exists) {
 		char state[32];
 		if (!ledger_load(m->target, m->config->name, &ledger, err) ||
-		    !check_ledger(m, &ledger, err) ||
-		    !ledger_get_state(m->target, &ledger, state, err))
+		    !check_ledger(m, &ledger, err) || !ledger_get_state(m->target, &ledger, state, err))
 			return false;
 		MigrationState at;
 		m->fresh = !migration_state_parse(state, &at) || at < STATE_COPYING;
@@ -263,11 +261,15 @@ slot_must_exist(Migration *m, Error *err)
 	if (slot.exists && !slot.lost)
 		return true;
 	if (!slot.exists)
-		error_set(err, ERROR_CONFIG, "replication slot \"%s\" is gone from the source: the "
-		          "changes since are lost", m->ledger.name);
+		error_set(err, ERROR_CONFIG,
+		          "replication slot \"%s\" is gone from the source: the "
+		          "changes since are lost",
+		          m->ledger.name);
 	else
-		error_set(err, ERROR_CONFIG, "replication slot \"%s\" was invalidated by the source "
-		          "(%s): the changes since are lost", m->ledger.name, slot.why);
+		error_set(err, ERROR_CONFIG,
+		          "replication slot \"%s\" was invalidated by the source "
+		          "(%s): the changes since are lost",
+		          m->ledger.name, slot.why);
 	return error_set_hint(err, "this migration cannot go on: run `pgbaton cancel` and begin "
 	                           "again; see max_slot_wal_keep_size on the source");
 }
@@ -290,8 +292,7 @@ prepare_source(Migration *m, bool *slot_created, Error *err)
 	*slot_created = false;
 	if (!m->fresh) {
 		migration_set_detail(m, "checking slot and publication");
-		bool ok = slot_must_exist(m, err) &&
-		          source_setup_identities(&setup, err) &&
+		bool ok = slot_must_exist(m, err) && source_setup_identities(&setup, err) &&
 		          source_check_publication(m->source, &m->ledger, m->catalog, err) &&
 		          ledger_get_start(m->target, &m->ledger, &start, err);
 		set_start(m, start);

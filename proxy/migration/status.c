@@ -137,8 +137,8 @@ migration_status(Migration *migration, MigrationStatus *out)
 	    !out->receiver.connected) {
 		out->error = out->receiver.error;
 		out->retrying = !out->receiver.failed;
-	} else if (out->error.class == ERROR_NONE && (out->applier.phase == APPLIER_RETRYING ||
-	                                              out->applier.phase == APPLIER_FAILED)) {
+	} else if (out->error.class == ERROR_NONE &&
+	           (out->applier.phase == APPLIER_RETRYING || out->applier.phase == APPLIER_FAILED)) {
 		out->error = out->applier.error;
 		out->retrying = out->applier.phase == APPLIER_RETRYING;
 	}

@@ -60,8 +60,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			len = size - at;
 		AuthStep step = auth_step(auth, slice_of(data + at, len), &reply, &err);
 		CHECK(step != AUTH_DONE);
-		CHECK(reply.len == 0 ||
-		      memmem(reply.data, reply.len, password, strlen(password)) == NULL);
+		CHECK(reply.len == 0 || memmem(reply.data, reply.len, password, strlen(password)) == NULL);
 		if (step == AUTH_FAILED) {
 			CHECK(err.class == ERROR_AUTH || err.class == ERROR_PROTOCOL);
 			break;

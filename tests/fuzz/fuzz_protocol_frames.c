@@ -34,8 +34,9 @@ parse_report(Slice payload, Error *err)
 
 	if (!message_parse_report(payload, &r, err))
 		return false;
-	const char *const texts[] = {r.severity, r.severity_raw, r.sqlstate, r.message, r.detail,
-	                             r.hint, r.where, r.schema, r.table, r.source_routine};
+	const char *const texts[] = {r.severity, r.severity_raw,  r.sqlstate, r.message,
+	                             r.detail,   r.hint,          r.where,    r.schema,
+	                             r.table,    r.source_routine};
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 		inside(payload, texts[i]);
 	Error sql = ERROR_INIT;

@@ -174,8 +174,8 @@ write_settings(Cluster *cluster, const ClusterOptions *options)
 					 : "",
 		options->conf != NULL ? options->conf : "");
 	/* The harness's own way in stays first, whatever a test writes behind it. */
-	char *hba =
-		mem_printf("local postgres postgres trust\n%s", options->hba != NULL ? options->hba : "");
+	char *hba = mem_printf("local postgres postgres trust\n%s",
+	                       options->hba != NULL ? options->hba : "");
 
 	edit_file(cluster, "postgresql.conf", conf, false);
 	edit_file(cluster, "pg_hba.conf", hba, true);

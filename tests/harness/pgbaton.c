@@ -174,8 +174,8 @@ pgbaton_admin_raw(Pgbaton *p, const char *request)
 json_t *
 pgbaton_status(Pgbaton *p)
 {
-	char *request =
-		mem_printf("GET /v1/status HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", p->admin);
+	char *request = mem_printf("GET /v1/status HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
+	                           p->admin);
 	char *response = pgbaton_admin_raw(p, request);
 	const char *body = strstr(response, "\r\n\r\n");
 	json_t *status = NULL;
@@ -227,8 +227,8 @@ pgbaton_status_int(Pgbaton *p, const char *path)
 	json_t *status = need_status(p, path, &value);
 
 	ck_assert_msg(json_is_number(value), "\"%s\" in the status is no number", path);
-	long long out =
-		json_is_integer(value) ? json_integer_value(value) : (long long)json_real_value(value);
+	long long out = json_is_integer(value) ? json_integer_value(value)
+	                                       : (long long)json_real_value(value);
 	json_decref(status);
 	return out;
 }

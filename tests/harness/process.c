@@ -33,8 +33,8 @@ char *
 scratch_dir_new(const char *name)
 {
 	const char *tmp = getenv("TMPDIR");
-	char *path =
-		mem_printf("%s/pgbaton-test-%s-XXXXXX", tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp", name);
+	char *path = mem_printf("%s/pgbaton-test-%s-XXXXXX",
+	                        tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp", name);
 
 	if (mkdtemp(path) == NULL)
 		ck_abort_msg("%s: %s", path, strerror(errno));

@@ -54,9 +54,9 @@ case_open(Case *c, const char *name)
 	c->source = db_connect_uri(source_uri);
 	c->target = db_connect_uri(target_uri);
 	db_exec(c->source, "CREATE TABLE keyed (id int PRIMARY KEY, a text, b int);"
-	        "CREATE TABLE bare (a text, b int); CREATE TABLE step (id int PRIMARY KEY);"
-	        "INSERT INTO keyed SELECT i, 'a', i FROM generate_series(1, 500) i;"
-	        "INSERT INTO bare SELECT 'a', i %% 9 FROM generate_series(1, 100) i");
+	                   "CREATE TABLE bare (a text, b int); CREATE TABLE step (id int PRIMARY KEY);"
+	                   "INSERT INTO keyed SELECT i, 'a', i FROM generate_series(1, 500) i;"
+	                   "INSERT INTO bare SELECT 'a', i %% 9 FROM generate_series(1, 100) i");
 	const char *args[] = {"--name", name, NULL};
 	c->p = pgbaton_start(
 		&(PgbatonOptions){.source = source_uri, .target = target_uri, .args = args});
@@ -77,7 +77,8 @@ write_some(Case *c, const char *a)
 {
 	int n = ++c->written;
 
-	db_exec(c->source, "INSERT INTO keyed (id, %s) VALUES (%d, 'x'); UPDATE keyed SET %s = 'w%d'"
+	db_exec(c->source,
+	        "INSERT INTO keyed (id, %s) VALUES (%d, 'x'); UPDATE keyed SET %s = 'w%d'"
 	        " WHERE id %% 3 = %d; DELETE FROM keyed WHERE id = %d;"
 	        "INSERT INTO bare (%s) VALUES ('y'), ('y'); UPDATE bare SET %s = 'z%d' WHERE %s = 'y'",
 	        a, 1000 + n, a, n, n % 3, n, a, a, n, a);
@@ -136,7 +137,7 @@ start_again(Case *c)
 START_TEST(add_column)
 {
 	static const char ddl[] = "ALTER TABLE keyed ADD COLUMN c int DEFAULT 7;"
-	                          "ALTER TABLE bare ADD COLUMN c text";
+							  "ALTER TABLE bare ADD COLUMN c text";
 	Case c;
 
 	case_open(&c, "adds");
@@ -146,7 +147,8 @@ START_TEST(add_column)
 	case_sync(&c);
 	db_exec(c.source, "%s", ddl);
 	write_some(&c, "a");
-	db_exec(c.source, "UPDATE keyed SET c = id WHERE id %% 2 = 0; INSERT INTO bare VALUES ('n', 1, 'c')");
+	db_exec(c.source,
+	        "UPDATE keyed SET c = id WHERE id %% 2 = 0; INSERT INTO bare VALUES ('n', 1, 'c')");
 	wait_failed(&c, "\"c\"");
 	start_again(&c);
 	case_equal(&c, "adds");
@@ -176,7 +178,8 @@ END_TEST
 
 START_TEST(rename_column)
 {
-	static const char ddl[] = "ALTER TABLE keyed RENAME a TO renamed; ALTER TABLE bare RENAME a TO renamed";
+	static const char ddl[] =
+		"ALTER TABLE keyed RENAME a TO renamed; ALTER TABLE bare RENAME a TO renamed";
 	Case c;
 
 	case_open(&c, "renames");

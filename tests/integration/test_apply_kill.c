@@ -39,7 +39,7 @@ start_durable_clusters(void)
 		.name = "target",
 		.durable = true,
 		.conf = "wal_writer_delay = 10s\nwal_writer_flush_after = 1GB\nwal_buffers = 64MB\n"
-		        "autovacuum = off\n"});
+				"autovacuum = off\n"});
 }
 
 static void
@@ -203,12 +203,14 @@ static void
 write_shared(Case *c)
 {
 	for (int i = 0; i < 3; i++)
-		db_exec(c->source, "BEGIN; UPDATE acc SET n = n + 1, t = md5(id::text || n);"
+		db_exec(c->source,
+		        "BEGIN; UPDATE acc SET n = n + 1, t = md5(id::text || n);"
 		        "UPDATE child SET v = v + 1 WHERE id %% 2 = 0;"
 		        "DELETE FROM bare WHERE ctid = ANY (ARRAY(SELECT ctid FROM bare LIMIT 50));"
 		        "INSERT INTO bare SELECT i %% 7, 'g' FROM generate_series(1, 60) i;"
 		        "COMMIT");
-	db_exec(c->source, "BEGIN; INSERT INTO acc SELECT 1 + i + (SELECT max(id) FROM acc), 0, 'new'"
+	db_exec(c->source,
+	        "BEGIN; INSERT INTO acc SELECT 1 + i + (SELECT max(id) FROM acc), 0, 'new'"
 	        " FROM generate_series(1, 500) i;"
 	        "DELETE FROM acc WHERE id = ANY (ARRAY(SELECT id FROM acc ORDER BY n, id LIMIT 400));"
 	        "UPDATE acc SET id = id + 100000 WHERE id %% 17 = 0; COMMIT");
@@ -220,11 +222,13 @@ static void
 write_swaps(Case *c)
 {
 	for (int i = 1; i < 40; i++)
-		db_exec(c->source, "BEGIN; UPDATE uni SET e = -1 WHERE id = %d;"
+		db_exec(c->source,
+		        "BEGIN; UPDATE uni SET e = -1 WHERE id = %d;"
 		        "UPDATE uni SET e = (SELECT e FROM uni WHERE id = %d) + 10000 WHERE id = %d;"
-		        "UPDATE uni SET e = %d WHERE id = %d; COMMIT", i, i + 200, i, 20000 + i, i + 200);
+		        "UPDATE uni SET e = %d WHERE id = %d; COMMIT",
+		        i, i + 200, i, 20000 + i, i + 200);
 	db_exec(c->source, "BEGIN; TRUNCATE child; INSERT INTO child SELECT i, 1, i"
-	        " FROM generate_series(1, 1500) i; COMMIT");
+	                   " FROM generate_series(1, 1500) i; COMMIT");
 }
 
 /* Leaves pgbaton killed, with all of it logged and (but for a little) not applied. */
@@ -243,9 +247,9 @@ make_backlog(Case *c)
 
 /* Two kills before each comparison: the second one while the first one's rest is made good. */
 static const char *const apply_points[][2] = {
-	{"apply_execute:1", "apply_execute:6"},    {"apply_executed:2", "apply_executed:5"},
+	{"apply_execute:1", "apply_execute:6"},     {"apply_executed:2", "apply_executed:5"},
 	{"apply_committed:1", "apply_committed:1"}, {"apply_committed:6", "apply_executed:1"},
-	{"apply_batch_done:1", "apply_execute:3"}, {"apply_batch_done:3", "apply_committed:2"},
+	{"apply_batch_done:1", "apply_execute:3"},  {"apply_batch_done:3", "apply_committed:2"},
 };
 
 /* Every step-th of the points. */
@@ -285,31 +289,37 @@ END_TEST
 static void
 hold_commit_of(Case *c, int lane)
 {
-	db_exec(c->target, "CREATE FUNCTION public.wait_here() RETURNS trigger LANGUAGE plpgsql AS"
+	db_exec(c->target,
+	        "CREATE FUNCTION public.wait_here() RETURNS trigger LANGUAGE plpgsql AS"
 	        " $$BEGIN IF current_setting('application_name') LIKE '%% apply %d' THEN"
 	        " PERFORM pg_advisory_xact_lock(4711); END IF; RETURN NULL; END$$;"
 	        "CREATE CONSTRAINT TRIGGER wait_here AFTER UPDATE ON %s.progress"
 	        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.wait_here();"
 	        "ALTER TABLE %s.progress ENABLE ALWAYS TRIGGER wait_here;"
-	        "SELECT pg_advisory_lock(4711)", lane, c->name, c->name);
+	        "SELECT pg_advisory_lock(4711)",
+	        lane, c->name, c->name);
 }
 
 static void
 let_commit_go(Case *c, bool through)
 {
 	static const char waits[] = "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory'"
-	                            " AND objid = 4711 AND NOT granted";
+								" AND objid = 4711 AND NOT granted";
 
 	db_wait_until(c->target, waits, 30);
 	if (!through)
 		db_exec(c->target, "SELECT pg_terminate_backend(pid) FROM pg_locks"
-		        " WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted");
+		                   " WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted");
 	else
 		db_exec(c->target, "SELECT pg_advisory_unlock(4711)");
-	db_wait_until(c->target, "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname ="
-	              " current_database() AND application_name LIKE 'pgbaton apply%'", 30);
-	db_exec(c->target, "SELECT pg_advisory_unlock_all(); DROP TRIGGER wait_here ON %s.progress;"
-	        "DROP FUNCTION public.wait_here()", c->name);
+	db_wait_until(c->target,
+	              "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname ="
+	              " current_database() AND application_name LIKE 'pgbaton apply%'",
+	              30);
+	db_exec(c->target,
+	        "SELECT pg_advisory_unlock_all(); DROP TRIGGER wait_here ON %s.progress;"
+	        "DROP FUNCTION public.wait_here()",
+	        c->name);
 }
 
 START_TEST(killed_between_commits)
@@ -331,8 +341,11 @@ START_TEST(killed_between_commits)
 		case_run(&c, "apply_committed:3");
 		case_wait_killed(&c, "apply_committed:3");
 		let_commit_go(&c, rounds[i].through);
-		ck_assert_int_eq(db_int(c.target, "SELECT count(DISTINCT (commit_lsn, position))"
-		                        " FROM %s.progress", c.name), rounds[i].through ? 1 : 2);
+		ck_assert_int_eq(db_int(c.target,
+		                        "SELECT count(DISTINCT (commit_lsn, position))"
+		                        " FROM %s.progress",
+		                        c.name),
+		                 rounds[i].through ? 1 : 2);
 
 		snprintf(c.lanes, sizeof(c.lanes), "%d", rounds[i].wanted);
 		case_run(&c, NULL);
@@ -350,7 +363,7 @@ END_TEST
 /* ---- killed while the copy and the schema are made ---- */
 
 static const char *const start_points[] = {
-	"schema_step:1",   "copy_commit:1", "copy_committed:1", "copy_commit:2",
+	"schema_step:1",    "copy_commit:1", "copy_committed:1", "copy_commit:2",
 	"copy_committed:2", "schema_step:1", "schema_step:2",    "schema_step:3",
 };
 
@@ -378,8 +391,9 @@ START_TEST(killed_at_start)
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
 	case_equal(&c);
-	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"),
-	                 db_int(c.source, "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"));
+	ck_assert_int_eq(
+		db_int(c.target, "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"),
+		db_int(c.source, "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"));
 	case_close(&c);
 }
 END_TEST
@@ -424,7 +438,8 @@ static void
 write_numbered(Case *c, Lsn after[TRANSACTIONS + 1])
 {
 	for (int i = 1; i <= TRANSACTIONS; i++) {
-		db_exec(c->source, "BEGIN; INSERT INTO acc VALUES (%d, %d, 'numbered');"
+		db_exec(c->source,
+		        "BEGIN; INSERT INTO acc VALUES (%d, %d, 'numbered');"
 		        "UPDATE acc SET n = n + 1 WHERE id BETWEEN %d AND %d;"
 		        "INSERT INTO bare VALUES (%d, 'once'); COMMIT",
 		        1000000 + i, i, i * 10, i * 10 + 99, i);
@@ -438,15 +453,17 @@ static int
 last_numbered(PGconn *conn)
 {
 	return (int)db_int(conn, "SELECT coalesce(max(n), 0) FROM acc WHERE id > 1000000"
-	                   " AND t = 'numbered'");
+	                         " AND t = 'numbered'");
 }
 
 /* P6: the slot's position never lies beyond what a crash of the target leaves. */
 static void
 check_confirmed(Case *c, const Lsn after[TRANSACTIONS + 1])
 {
-	char *text = db_value(c->source, "SELECT confirmed_flush_lsn FROM pg_replication_slots"
-	                      " WHERE slot_name = '%s'", c->name);
+	char *text = db_value(c->source,
+	                      "SELECT confirmed_flush_lsn FROM pg_replication_slots"
+	                      " WHERE slot_name = '%s'",
+	                      c->name);
 	int confirmed = 0;
 	Lsn lsn;
 
@@ -480,7 +497,8 @@ START_TEST(target_loses_commits)
 	wait_logged(&c);
 	db_exec(c.target, "CHECKPOINT");
 	kill((pid_t)db_int(c.target, "SELECT pid FROM pg_stat_activity"
-	                   " WHERE backend_type = 'walwriter'"), SIGSTOP);
+	                             " WHERE backend_type = 'walwriter'"),
+	     SIGSTOP);
 	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 30, "resume", NULL), 0);
 	db_wait_until(c.target, "SELECT count(*) > 0 FROM bare WHERE f = 'once'", 30);
 	kill(pgbaton_pid(c.p), SIGSTOP);

@@ -47,8 +47,7 @@ static void
 expect_run(int code, const char *source, const char *target, const char *const args[],
            const char *const texts[])
 {
-	Pgbaton *p = pgbaton_start(
-		&(PgbatonOptions){.source = source, .target = target, .args = args});
+	Pgbaton *p = pgbaton_start(&(PgbatonOptions){.source = source, .target = target, .args = args});
 	int ended = pgbaton_wait_exit(p, 60);
 	const char *log = pgbaton_log(p);
 
@@ -94,8 +93,10 @@ START_TEST(usage)
 	ck_assert_int_eq(pgbaton_run(TEXTS("run", "--source", "host=x"), NULL, 20, &out), 2);
 	expect_text(out, "target");
 	free(out);
-	ck_assert_int_eq(pgbaton_run(TEXTS("run", "--source", "host=x nonsense=1", "--target", "host=y"),
-	                             NULL, 20, &out), 2);
+	ck_assert_int_eq(
+		pgbaton_run(TEXTS("run", "--source", "host=x nonsense=1", "--target", "host=y"), NULL, 20,
+	                &out),
+		2);
 	expect_text(out, "unknown keyword");
 	free(out);
 }
@@ -121,8 +122,8 @@ START_TEST(refused)
 	char uri[160];
 	snprintf(uri, sizeof(uri), "postgresql://stranger:wrong@127.0.0.1:%d/postgres",
 	         cluster_port(source_cluster));
-	Pgbaton *p = pgbaton_start(&(PgbatonOptions){
-		.source = uri, .target = cluster_uri(target_cluster, NULL)});
+	Pgbaton *p = pgbaton_start(
+		&(PgbatonOptions){.source = uri, .target = cluster_uri(target_cluster, NULL)});
 	ck_assert_int_eq(pgbaton_wait_exit(p, 30), 1);
 	expect_text(pgbaton_log(p), "password authentication failed");
 	ck_assert_ptr_null(strstr(pgbaton_log(p), "wrong@"));
@@ -138,7 +139,8 @@ START_TEST(old_target)
 	char *uri = strdup(cluster_uri(old, NULL));
 	PGconn *conn = new_pair("for_old", "CREATE TABLE t (id int PRIMARY KEY)");
 
-	expect_run(3, cluster_uri(source_cluster, "for_old"), uri, NULL, TEXTS("12", "15 is the oldest"));
+	expect_run(3, cluster_uri(source_cluster, "for_old"), uri, NULL,
+	           TEXTS("12", "15 is the oldest"));
 	PQfinish(conn);
 	free(uri);
 	cluster_free(old);
@@ -159,8 +161,8 @@ END_TEST
 
 START_TEST(no_free_slot)
 {
-	Cluster *full = cluster_start(&(ClusterOptions){
-		.name = "full", .conf = "max_replication_slots = 1\n"});
+	Cluster *full = cluster_start(
+		&(ClusterOptions){.name = "full", .conf = "max_replication_slots = 1\n"});
 	PGconn *conn = db_connect(full, NULL);
 	db_exec(conn, "SELECT pg_create_physical_replication_slot('taken')");
 	char *uri = strdup(cluster_uri(full, NULL));
@@ -187,13 +189,15 @@ END_TEST
 START_TEST(row_security)
 {
 	PGconn *conn = new_pair(
-		"guarded", "CREATE ROLE mover LOGIN REPLICATION; CREATE TABLE t (id int PRIMARY KEY, who text);"
-	               "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (who = current_user);"
-	               "GRANT SELECT ON t TO mover; INSERT INTO t VALUES (1, 'other')");
+		"guarded",
+		"CREATE ROLE mover LOGIN REPLICATION; CREATE TABLE t (id int PRIMARY KEY, who text);"
+		"ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (who = current_user);"
+		"GRANT SELECT ON t TO mover; INSERT INTO t VALUES (1, 'other')");
 	char uri[160];
 	snprintf(uri, sizeof(uri), "postgresql://mover@127.0.0.1:%d/guarded",
 	         cluster_port(source_cluster));
-	expect_run(3, uri, cluster_uri(target_cluster, "guarded"), NULL, TEXTS("row", "BYPASSRLS", "public.t"));
+	expect_run(3, uri, cluster_uri(target_cluster, "guarded"), NULL,
+	           TEXTS("row", "BYPASSRLS", "public.t"));
 	PQfinish(conn);
 }
 END_TEST
@@ -210,14 +214,14 @@ START_TEST(target_not_empty)
 	db_exec(conn, "INSERT INTO t VALUES (1)");
 	const char *args[] = {"--name", "occupied", "--schema", "none", NULL};
 	char *source_uri = strdup(cluster_uri(source_cluster, "occupied"));
-	expect_run(3, source_uri, cluster_uri(target_cluster, "occupied"), args, TEXTS("public.t", "rows"));
+	expect_run(3, source_uri, cluster_uri(target_cluster, "occupied"), args,
+	           TEXTS("public.t", "rows"));
 	ck_assert_int_eq(db_int(target, "SELECT id FROM t"), 77);
 
 	/* Mended, it goes. */
 	db_exec(target, "DELETE FROM t");
-	Pgbaton *p = pgbaton_start(&(PgbatonOptions){.source = source_uri,
-	                                             .target = cluster_uri(target_cluster, "occupied"),
-	                                             .args = args});
+	Pgbaton *p = pgbaton_start(&(PgbatonOptions){
+		.source = source_uri, .target = cluster_uri(target_cluster, "occupied"), .args = args});
 	pgbaton_wait_state(p, "following", 60);
 	ck_assert_int_eq(db_int(target, "SELECT id FROM t"), 1);
 	ck_assert_int_eq(pgbaton_cli(p, NULL, 60, "cancel", NULL), 0);
@@ -286,8 +290,10 @@ running_start(Running *r, const char *name, const char *const more[])
 	snprintf(r->source_uri, sizeof(r->source_uri), "%s", cluster_uri(source_cluster, name));
 	snprintf(r->target_uri, sizeof(r->target_uri), "%s", cluster_uri(target_cluster, name));
 	r->state_dir = scratch_dir_new(name);
-	r->options = (PgbatonOptions){.source = r->source_uri, .target = r->target_uri,
-	                              .args = r->args, .state_dir = r->state_dir};
+	r->options = (PgbatonOptions){.source = r->source_uri,
+	                              .target = r->target_uri,
+	                              .args = r->args,
+	                              .state_dir = r->state_dir};
 	r->p = pgbaton_start(&r->options);
 	pgbaton_wait_state(r->p, "following", 60);
 }
@@ -355,7 +361,8 @@ START_TEST(row_missing_on_target)
 	Running r;
 	running_start(&r, "missing", NULL);
 	db_exec(r.target, "DELETE FROM t WHERE id = 42");
-	db_exec(r.source, "UPDATE t SET v = 'changed' WHERE id = 42; INSERT INTO t VALUES (501, 'last')");
+	db_exec(r.source,
+	        "UPDATE t SET v = 'changed' WHERE id = 42; INSERT INTO t VALUES (501, 'last')");
 	expect_failed(&r, TEXTS("\"t\\\"", "(id)=(42)", "divergence"));
 	ck_assert_int_eq(db_int(r.target, "SELECT count(*) FROM t WHERE id = 501"), 0);
 	db_exec(r.target, "INSERT INTO t VALUES (42, 'v42', 42)");
@@ -382,7 +389,8 @@ START_TEST(column_added_on_source)
 {
 	Running r;
 	running_start(&r, "more", NULL);
-	db_exec(r.source, "ALTER TABLE t ADD COLUMN extra int; INSERT INTO t VALUES (501, 'last', 5, 6)");
+	db_exec(r.source,
+	        "ALTER TABLE t ADD COLUMN extra int; INSERT INTO t VALUES (501, 'last', 5, 6)");
 	expect_failed(&r, TEXTS("public.t", "extra"));
 	ck_assert_int_eq(db_int(r.target, "SELECT count(*) FROM t WHERE id = 501"), 0);
 	running_end(&r);
@@ -394,7 +402,8 @@ START_TEST(slot_dropped)
 	Running r;
 	running_start(&r, "no_slot", NULL);
 	pgbaton_stop(r.p, SIGTERM);
-	db_exec(r.source, "SELECT pg_drop_replication_slot('no_slot'); INSERT INTO t VALUES (501, 'last', 5)");
+	db_exec(r.source,
+	        "SELECT pg_drop_replication_slot('no_slot'); INSERT INTO t VALUES (501, 'last', 5)");
 	pgbaton_again(r.p);
 	ck_assert_int_eq(pgbaton_wait_exit(r.p, 60), 1);
 	expect_text(pgbaton_log(r.p), "no_slot");
@@ -407,9 +416,13 @@ START_TEST(slot_dropped_while_running)
 {
 	Running r;
 	running_start(&r, "slotless", NULL);
-	db_exec(r.source, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'slotless'");
+	db_exec(
+		r.source,
+		"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'slotless'");
 	for (char state[6]; !db_try(r.source, state, "SELECT pg_drop_replication_slot('slotless')");)
-		db_exec(r.source, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'slotless' AND active");
+		db_exec(
+			r.source,
+			"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'slotless' AND active");
 	expect_failed(&r, TEXTS("slotless"));
 	/* No use, but no harm either, however often it is tried. */
 	for (int i = 0; i < 3; i++) {
@@ -427,8 +440,11 @@ START_TEST(slot_invalidated)
 	pgbaton_stop(r.p, SIGTERM);
 	cluster_configure(source_cluster, "max_slot_wal_keep_size = 1MB\n");
 	for (int i = 0; i < 6; i++)
-		db_exec(r.source, "INSERT INTO t VALUES (%d, 'x', 1); SELECT pg_switch_wal(); CHECKPOINT;", 1000 + i);
-	db_wait_until(r.source, "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'invalid'", 30);
+		db_exec(r.source, "INSERT INTO t VALUES (%d, 'x', 1); SELECT pg_switch_wal(); CHECKPOINT;",
+		        1000 + i);
+	db_wait_until(
+		r.source,
+		"SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'invalid'", 30);
 	pgbaton_again(r.p);
 	ck_assert_int_eq(pgbaton_wait_exit(r.p, 60), 1);
 	expect_text(pgbaton_log(r.p), "max_slot_wal_keep_size");
@@ -532,8 +548,10 @@ START_TEST(target_disk_full)
 	db_exec(admin, "CREATE TABLESPACE small LOCATION '%s'", disk);
 	running_start(&r, "disk_full", NULL);
 	db_exec(r.target, "ALTER TABLE t SET TABLESPACE small");
-	db_exec(r.source, "INSERT INTO t SELECT g, repeat(md5(g::text), 20), g FROM generate_series(1000, 60000) g;"
-	                  "INSERT INTO t VALUES (501, 'last', 5)");
+	db_exec(
+		r.source,
+		"INSERT INTO t SELECT g, repeat(md5(g::text), 20), g FROM generate_series(1000, 60000) g;"
+		"INSERT INTO t VALUES (501, 'last', 5)");
 	expect_failed(&r, TEXTS("space"));
 	db_exec(r.target, "ALTER TABLE t SET TABLESPACE pg_default");
 	resume_and_compare(&r);
@@ -561,8 +579,10 @@ START_TEST(log_disk_full)
 	r.p = pgbaton_start(&r.options);
 	pgbaton_wait_state(r.p, "following", 60);
 	ck_assert_int_eq(pgbaton_cli(r.p, NULL, 30, "pause", NULL), 0);
-	db_exec(r.source, "INSERT INTO t SELECT g, repeat(md5(g::text), 20), g FROM generate_series(1000, 30000) g;"
-	                  "INSERT INTO t VALUES (501, 'last', 5)");
+	db_exec(
+		r.source,
+		"INSERT INTO t SELECT g, repeat(md5(g::text), 20), g FROM generate_series(1000, 30000) g;"
+		"INSERT INTO t VALUES (501, 'last', 5)");
 	expect_failed(&r, TEXTS("log", "space"));
 	/* More room, and it goes on where it was. */
 	ck_assert_int_eq(mount("none", disk, "tmpfs", MS_REMOUNT, "size=200m"), 0);

@@ -164,14 +164,28 @@ case_switched(Case *c)
 	ck_assert_msg(code == 0, "finish exited with %d: %s\n%s", code, out, pgbaton_log(c->p));
 	free(out);
 	ck_assert_int_eq(pgbaton_wait_exit(c->p, 20), 0);
-	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '%s'", c->name), 0);
+	ck_assert_int_eq(db_int(c->source,
+	                        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '%s'",
+	                        c->name),
+	                 0);
 	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_publication"), 0);
-	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_namespace WHERE nspname = '%s'", c->name), 0);
-	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgname <> 'note'"), 0);
+	ck_assert_int_eq(
+		db_int(c->source, "SELECT count(*) FROM pg_namespace WHERE nspname = '%s'", c->name), 0);
+	ck_assert_int_eq(
+		db_int(c->source,
+	           "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgname <> 'note'"),
+		0);
 	/* Neither side keeps the identity that was needed on the way. */
-	ck_assert_int_eq(db_int(c->source, "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"), 1);
-	ck_assert_int_eq(db_int(c->target, "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"), 1);
-	ck_assert_int_eq(db_int(c->target, "SELECT count(*) FROM pg_namespace WHERE nspname = '%s'", c->name), 0);
+	ck_assert_int_eq(
+		db_int(c->source,
+	           "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"),
+		1);
+	ck_assert_int_eq(
+		db_int(c->target,
+	           "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"),
+		1);
+	ck_assert_int_eq(
+		db_int(c->target, "SELECT count(*) FROM pg_namespace WHERE nspname = '%s'", c->name), 0);
 }
 
 START_TEST(moves_everything)
@@ -291,7 +305,8 @@ START_TEST(stopped_past_deadline)
 	db_wait_until(c.source,
 	              "SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
 	              "WHERE l.mode = 'ExclusiveLock' AND l.locktype = 'relation' AND l.granted "
-	              "AND a.application_name LIKE 'pgbaton fence%'", 30);
+	              "AND a.application_name LIKE 'pgbaton fence%'",
+	              30);
 	ck_assert(source_writable(&c)); /* waits for the server's own deadline, then goes in */
 
 	kill(pgbaton_pid(c.p), SIGCONT);
@@ -344,8 +359,9 @@ START_TEST(autovacuum_in_the_way)
 	Case c;
 
 	case_open(&c, "vacuumed");
-	db_exec(c.source, "CREATE TABLE big (id int PRIMARY KEY, v text);"
-	                  "INSERT INTO big SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g");
+	db_exec(c.source,
+	        "CREATE TABLE big (id int PRIMARY KEY, v text);"
+	        "INSERT INTO big SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g");
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
 	/* A worker that sleeps 100 ms after every page. */
@@ -355,7 +371,8 @@ START_TEST(autovacuum_in_the_way)
 	                  "UPDATE big SET v = v || 'y' WHERE id %% 2 = 0");
 	db_wait_until(c.source,
 	              "SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = "
-	              "'autovacuum worker' AND query LIKE '%public.big%'", 60);
+	              "'autovacuum worker' AND query LIKE '%public.big%'",
+	              60);
 	case_cutover(&c);
 	case_switched(&c);
 	case_close(&c);
@@ -388,7 +405,7 @@ START_TEST(busy_in_every_order)
 	}
 	/* Not as fast as it can: without pauses some transaction is always half-way, and then only
 	 * luck helps. */
-	const char *argv[] = {"pgbench", "-n", "-c", "4",     "-R", "200",   "-T",
+	const char *argv[] = {"pgbench", "-n", "-c",    "4",  "-R",    "200",        "-T",
 	                      "120",     "-f", path[0], "-f", path[1], c.source_uri, NULL};
 	Process *bench = process_start(argv, NULL);
 	db_wait_until(c.source, "SELECT count(*) > 100 FROM b3", 30);
@@ -417,9 +434,9 @@ START_TEST(target_away_at_the_switch)
 	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
 	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
 	Process *cutover = process_start(argv, NULL);
-	db_wait_until(c.source,
-	              "SELECT count(*) > 0 FROM pg_trigger WHERE tgname = 'away_fence' AND tgenabled <> 'D'",
-	              30);
+	db_wait_until(
+		c.source,
+		"SELECT count(*) > 0 FROM pg_trigger WHERE tgname = 'away_fence' AND tgenabled <> 'D'", 30);
 	cluster_stop(target_cluster, CLUSTER_IMMEDIATE);
 	kill(pgbaton_pid(c.p), SIGCONT);
 	/* The journal's outcome is looked up on a target that is away: still fenced, K4. */
@@ -428,9 +445,9 @@ START_TEST(target_away_at_the_switch)
 	c.target = db_connect_uri(c.target_uri);
 	ck_assert_int_ne(process_wait(cutover, 60), 0);
 	process_free(cutover);
-	db_wait_until(c.source,
-	              "SELECT count(*) = 0 FROM pg_trigger WHERE tgname = 'away_fence' AND tgenabled <> 'D'",
-	              30);
+	db_wait_until(
+		c.source,
+		"SELECT count(*) = 0 FROM pg_trigger WHERE tgname = 'away_fence' AND tgenabled <> 'D'", 30);
 	ck_assert(source_writable(&c));
 	pgbaton_wait_state(c.p, "following", 60);
 	case_cutover(&c);
@@ -561,11 +578,18 @@ START_TEST(cancel_leaves_nothing)
 	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "cancel", NULL), 0);
 	pgbaton_wait_exit(c.p, 20);
 	ck_assert(source_writable(&c));
-	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'given_up'"), 0);
+	ck_assert_int_eq(
+		db_int(c.source, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'given_up'"),
+		0);
 	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_publication"), 0);
-	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_namespace WHERE nspname = 'given_up'"), 0);
-	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"), 1);
-	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM pg_namespace WHERE nspname = 'given_up'"), 0);
+	ck_assert_int_eq(
+		db_int(c.source, "SELECT count(*) FROM pg_namespace WHERE nspname = 'given_up'"), 0);
+	ck_assert_int_eq(
+		db_int(c.source,
+	           "SELECT count(*) FROM pg_class WHERE relname = 'no_key' AND relreplident = 'd'"),
+		1);
+	ck_assert_int_eq(
+		db_int(c.target, "SELECT count(*) FROM pg_namespace WHERE nspname = 'given_up'"), 0);
 	ck_assert(db_true(c.target, "SELECT tgenabled = 'A' FROM pg_trigger WHERE tgname = 'note'"));
 	case_close(&c);
 }

@@ -43,11 +43,11 @@ END_TEST
 static void
 wait_body(Move *m, int id, const char *condition)
 {
-	char *sql =
-		db_value(m->source,
-	             "SELECT format('SELECT EXISTS (SELECT FROM shop.big WHERE id = %%s AND %%s)',"
-	             " %d, $c$%s$c$)",
-	             id, condition);
+	char *sql = db_value(
+		m->source,
+		"SELECT format('SELECT EXISTS (SELECT FROM shop.big WHERE id = %%s AND %%s)',"
+		" %d, $c$%s$c$)",
+		id, condition);
 
 	db_wait_until(m->target, sql, 90);
 	free(sql);

@@ -36,7 +36,7 @@ static const char *const statements[] = {
 	/* circles */
 	"SELECT shop.new_team({30})",
 	"UPDATE shop.player SET team = (SELECT max(id) FROM shop.team WHERE id < {200}) WHERE id = "
-    "{90}",
+	"{90}",
 	"UPDATE shop.team SET captain = (SELECT max(id) FROM shop.player WHERE id < {99})"
 	" WHERE id = (SELECT max(id) FROM shop.team WHERE id < {200})",
 	"DELETE FROM shop.player WHERE id = {90}",
@@ -55,7 +55,7 @@ static const char *const statements[] = {
 	"UPDATE shop.wander SET id = -id WHERE id = -{30}",
 	"SELECT shop.swap_booking({40}, {40})",
 	"UPDATE shop.booking SET during = int4range(lower(during), lower(during) + {9}) WHERE id = "
-    "{40}",
+	"{40}",
 	"UPDATE shop.key_deferred SET id = 21 - id",
 	"UPDATE shop.key_deferred SET v = 'v{9}' WHERE id = {20}",
 	/* no key, duplicates */
@@ -138,8 +138,8 @@ static const char *const rare_statements[] = {
 	"TRUNCATE shop.no_key; INSERT INTO shop.no_key VALUES ({3}, 'after', NULL, NULL, NULL)",
 	"DELETE FROM shop.no_key",
 	"DELETE FROM shop.identity_nothing",
-	"INSERT INTO shop.secret SELECT g, 'x', 'again' FROM generate_series({20}, 20) g"
-	" ON CONFLICT (id) DO UPDATE SET v = 'upsert'",
+	("INSERT INTO shop.secret SELECT g, 'x', 'again' FROM generate_series({20}, 20) g"
+     " ON CONFLICT (id) DO UPDATE SET v = 'upsert'"),
 	"INSERT INTO shop.no_identity SELECT g % 3, g % 5, 0.5 FROM generate_series(1, 1000) g",
 	"UPDATE shop.event SET v = v || '{9}'",
 	"INSERT INTO shop.empty SELECT md5(random()::text)::uuid FROM generate_series(1, 500)",
@@ -199,11 +199,11 @@ sql_source_new(PGconn *conn, bool types)
 
 	if (!types)
 		return sql;
-	PGresult *res =
-		PQexec(conn, "SELECT c.relname, quote_ident(a.attname) FROM pg_attribute a"
-	                 " JOIN pg_class c ON c.oid = a.attrelid"
-	                 " WHERE c.relnamespace = 'types'::regnamespace AND c.relname ~ '^t[0-9]+$'"
-	                 " AND a.attnum > 1 ORDER BY 1, 2");
+	PGresult *res = PQexec(
+		conn, "SELECT c.relname, quote_ident(a.attname) FROM pg_attribute a"
+			  " JOIN pg_class c ON c.oid = a.attrelid"
+			  " WHERE c.relnamespace = 'types'::regnamespace AND c.relname ~ '^t[0-9]+$'"
+			  " AND a.attnum > 1 ORDER BY 1, 2");
 	ck_assert_msg(PQntuples(res) > 0, "no tables of types.sql: %s", PQerrorMessage(conn));
 	for (int i = 0; i < PQntuples(res); i++)
 		add_column(sql, PQgetvalue(res, i, 0), PQgetvalue(res, i, 1));

@@ -52,9 +52,11 @@ servers_clean(Cluster *cluster)
 	const char *const names[] = {"source", "target"};
 
 	db_exec(conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-	        " WHERE datname IN ('source', 'target')");
-	db_wait_until(conn, "SELECT count(*) = 0 FROM pg_stat_activity"
-	              " WHERE datname IN ('source', 'target')", 10);
+	              " WHERE datname IN ('source', 'target')");
+	db_wait_until(conn,
+	              "SELECT count(*) = 0 FROM pg_stat_activity"
+	              " WHERE datname IN ('source', 'target')",
+	              10);
 	db_exec(conn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots");
 	for (int i = 0; i < 2; i++) {
 		db_exec(conn, "DROP DATABASE IF EXISTS %s", names[i]);

@@ -31,11 +31,11 @@ Catalog *servers_catalog(Sql *source);
 /* For ck_assert_msg(ok, "%s", servers_error(&err)). */
 const char *servers_error(const Error *err);
 
-#define ASSERT_OK(call)                                                       \
-	do {                                                                  \
-		err = (Error)ERROR_INIT;                                      \
-		bool ok_ = (call);                                            \
-		ck_assert_msg(ok_, "%s: %s", #call, servers_error(&err));     \
+#define ASSERT_OK(call)                                           \
+	do {                                                          \
+		err = (Error)ERROR_INIT;                                  \
+		bool ok_ = (call);                                        \
+		ck_assert_msg(ok_, "%s: %s", #call, servers_error(&err)); \
 	} while (0)
 
 #endif

@@ -116,8 +116,8 @@ fill(const char *source_sql, const char *target_sql)
 		db_exec(target, "%s", target_sql);
 	PQfinish(source);
 	PQfinish(target);
-	options = (CheckOptions){.online = true, .schema_copy = true, .replica_identity = "full",
-	                         .name = "pgbaton"};
+	options = (CheckOptions){
+		.online = true, .schema_copy = true, .replica_identity = "full", .name = "pgbaton"};
 }
 
 /* Roles outlive databases. */
@@ -181,7 +181,8 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	     "CREATE EVENT TRIGGER et ON ddl_command_end EXECUTE FUNCTION ef();"
 	     "ALTER EVENT TRIGGER et ENABLE ALWAYS;"
 	     "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
-	     "CREATE FOREIGN TABLE ft (a int) SERVER s", NULL);
+	     "CREATE FOREIGN TABLE ft (a int) SERVER s",
+	     NULL);
 	Findings *findings = run();
 
 	expect(findings, FINDING_WARNING, "replica_identity", "table public.none", "ADD PRIMARY KEY");
@@ -214,7 +215,8 @@ END_TEST
 START_TEST(transactions_and_leftovers)
 {
 	fill("CREATE TABLE t (id int PRIMARY KEY); CREATE SCHEMA pgbaton;"
-	     "CREATE PUBLICATION pgbaton_insert_only", NULL);
+	     "CREATE PUBLICATION pgbaton_insert_only",
+	     NULL);
 	PGconn *conn = db_connect(cluster, "source");
 	db_exec(conn, "SELECT pg_create_logical_replication_slot('pgbaton', 'pgoutput')");
 	db_exec(conn, "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'it''s'");
@@ -270,8 +272,8 @@ START_TEST(schema_that_is_there_must_fit_and_be_empty)
 	Findings *findings = run();
 
 	expect(findings, FINDING_BLOCKER, "schema_mismatch", "target", NULL);
-	ck_assert_ptr_nonnull(strstr(find(findings, "schema_mismatch", "target")->message,
-	                             "\"t\" is missing"));
+	ck_assert_ptr_nonnull(
+		strstr(find(findings, "schema_mismatch", "target")->message, "\"t\" is missing"));
 	expect(findings, FINDING_BLOCKER, "target_not_empty", "table public.full_t", "TRUNCATE ONLY");
 	findings_free(findings);
 }
@@ -284,7 +286,8 @@ START_TEST(small_rights_are_named)
 	fill("CREATE SCHEMA hidden; CREATE TABLE hidden.h (id int PRIMARY KEY);"
 	     "CREATE TABLE t (id int PRIMARY KEY); CREATE SEQUENCE s;"
 	     "CREATE TABLE secret (id int PRIMARY KEY); ALTER TABLE secret ENABLE ROW LEVEL SECURITY;"
-	     "GRANT SELECT ON secret TO small; ALTER TABLE t OWNER TO owner_r", NULL);
+	     "GRANT SELECT ON secret TO small; ALTER TABLE t OWNER TO owner_r",
+	     NULL);
 	Findings *findings = run_on(cluster, "source", "target", "small");
 
 	expect(findings, FINDING_BLOCKER, "replication", "source", "ALTER ROLE \"small\" REPLICATION;");
@@ -299,7 +302,8 @@ START_TEST(small_rights_are_named)
 	expect(findings, FINDING_BLOCKER, "ownership", "tables of role owner_r",
 	       "GRANT \"owner_r\" TO \"small\";");
 	expect(findings, FINDING_BLOCKER, "target_rights", "target", "GRANT CREATE ON DATABASE");
-	expect(findings, FINDING_BLOCKER, "session_replication_role", "target", "GRANT SET ON PARAMETER");
+	expect(findings, FINDING_BLOCKER, "session_replication_role", "target",
+	       "GRANT SET ON PARAMETER");
 	ck_assert_ptr_null(find(findings, "select", "table public.secret"));
 	findings_free(findings);
 	servers_clean(cluster);
@@ -312,7 +316,8 @@ START_TEST(fixes_mend)
 	remake_role("small", "NOREPLICATION");
 	fill("CREATE SCHEMA hidden; CREATE TABLE hidden.h (id int PRIMARY KEY);"
 	     "CREATE TABLE secret (id int PRIMARY KEY); ALTER TABLE secret ENABLE ROW LEVEL SECURITY;"
-	     "CREATE SEQUENCE s", NULL);
+	     "CREATE SEQUENCE s",
+	     NULL);
 	PGconn *source = db_connect(cluster, "source");
 	PGconn *target = db_connect(cluster, "target");
 
@@ -323,8 +328,7 @@ START_TEST(fixes_mend)
 			if (finding->severity != FINDING_BLOCKER)
 				continue;
 			ck_assert_msg(finding->fix != NULL, "%s has no fix", finding->code);
-			db_exec(strcmp(finding->object, "target") == 0 ? target : source, "%s",
-			        finding->fix);
+			db_exec(strcmp(finding->object, "target") == 0 ? target : source, "%s", finding->fix);
 		}
 		findings_free(findings);
 	}
@@ -347,7 +351,7 @@ START_TEST(target_settings_locale_encoding)
 	PGconn *conn = db_connect(cluster, "postgres");
 	db_exec(conn, "DROP DATABASE target");
 	db_exec(conn, "CREATE DATABASE target TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C'"
-	        " LC_CTYPE 'C'");
+	              " LC_CTYPE 'C'");
 	db_exec(conn, "ALTER DATABASE target SET default_transaction_read_only = on");
 	Findings *findings = run();
 
@@ -360,7 +364,7 @@ START_TEST(target_settings_locale_encoding)
 	db_exec(conn, "CREATE DATABASE source TEMPLATE template0 ENCODING 'SQL_ASCII'");
 	db_exec(conn, "DROP DATABASE target");
 	db_exec(conn, "CREATE DATABASE target TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C'"
-	        " LC_CTYPE 'C.UTF-8'");
+	              " LC_CTYPE 'C.UTF-8'");
 	findings = run();
 	expect(findings, FINDING_WARNING, "locale", "target, character type", "LC_CTYPE 'C'");
 	ck_assert_ptr_nonnull(strstr(find(findings, "encoding", "target")->message, "SQL_ASCII"));
@@ -397,8 +401,7 @@ START_TEST(slot_of_another_database)
 {
 	fill("CREATE TABLE t (id int PRIMARY KEY)", NULL);
 	PGconn *neighbour = db_connect(cluster, "target");
-	db_exec(neighbour, "SELECT pg_create_logical_replication_slot('%s', 'pgoutput')",
-	        options.name);
+	db_exec(neighbour, "SELECT pg_create_logical_replication_slot('%s', 'pgoutput')", options.name);
 	char *object = mem_printf("source, replication slot %s", options.name);
 
 	Findings *findings = run();
@@ -432,8 +435,8 @@ START_TEST(name_is_checked_first)
 {
 	Error err = ERROR_INIT;
 	Catalog *catalog;
-	static const char *const bad[] = {"", "1a", "Upper", "a b", "a'b", "pg_x",
-	                                  "a2345678901234567890123456789012345678901x"};
+	static const char *const bad[] = {
+		"", "1a", "Upper", "a b", "a'b", "pg_x", "a2345678901234567890123456789012345678901x"};
 
 	fill(NULL, NULL);
 	Sql *source = servers_open(cluster, "source");
@@ -441,8 +444,8 @@ START_TEST(name_is_checked_first)
 	Findings *findings = findings_new();
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		options.name = bad[i];
-		ck_assert_msg(!check_run(source, target, NULL, &options, findings, &catalog, &err),
-		              "%s", bad[i]);
+		ck_assert_msg(!check_run(source, target, NULL, &options, findings, &catalog, &err), "%s",
+		              bad[i]);
 		ck_assert_int_eq(err.class, ERROR_CONFIG);
 	}
 	findings_free(findings);
@@ -479,11 +482,14 @@ END_TEST
 START_TEST(server_settings_block)
 {
 	Cluster *own = servers_start(0, "wal_level = replica\nmax_slot_wal_keep_size = 100\n"
-	                             "max_replication_slots = 0\nmax_wal_senders = 0\n"
-	                             "wal_sender_timeout = 3s\n");
+	                                "max_replication_slots = 0\nmax_wal_senders = 0\n"
+	                                "wal_sender_timeout = 3s\n");
 
-	options = (CheckOptions){.online = true, .schema_copy = true, .replica_identity = "full",
-	                         .name = "pgbaton", .log_directory = "/nowhere"};
+	options = (CheckOptions){.online = true,
+	                         .schema_copy = true,
+	                         .replica_identity = "full",
+	                         .name = "pgbaton",
+	                         .log_directory = "/nowhere"};
 	Findings *findings = run_on(own, "source", "target", NULL);
 	expect(findings, FINDING_BLOCKER, "wal_level", "source",
 	       "ALTER SYSTEM SET wal_level = 'logical'; then restart");
@@ -505,14 +511,13 @@ START_TEST(all_versions_can_be_asked)
 	PGconn *conn = db_connect(own, "source");
 
 	db_exec(conn, "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE n (a int)");
-	options = (CheckOptions){.online = true, .schema_copy = true, .replica_identity = "full",
-	                         .name = "pgbaton"};
+	options = (CheckOptions){
+		.online = true, .schema_copy = true, .replica_identity = "full", .name = "pgbaton"};
 	Findings *findings = run_on(own, "source", "target", NULL);
 	expect_none(findings, "not_checked");
 	expect_none(findings, "source_version");
 	size_t expected = _i < 15 ? 1 : 0;
-	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == expected, "%s",
-	              listing(findings));
+	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == expected, "%s", listing(findings));
 	if (_i < 15)
 		expect(findings, FINDING_BLOCKER, "target_version", "target", NULL);
 	findings_free(findings);

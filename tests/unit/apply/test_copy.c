@@ -31,7 +31,7 @@ stop(void)
 typedef struct {
 	PGconn *source;
 	PGconn *target;
-	Sql *sql;       /* on the target */
+	Sql *sql; /* on the target */
 	Ledger ledger;
 	Catalog *catalog;
 	ConnInfo *source_info;
@@ -192,7 +192,7 @@ START_TEST(copies_types_and_names)
 	/* A second call has nothing to do; a second process reads the same from the ledger. */
 	ASSERT_OK(copy_tables(&job.options, &err));
 	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pgbaton.relation"
-	                        " WHERE state = 'copied' AND snapshot IS NOT NULL"),
+	                                    " WHERE state = 'copied' AND snapshot IS NOT NULL"),
 	                 (int)job.catalog->table_count);
 	job_close(&job);
 }
@@ -205,7 +205,8 @@ START_TEST(copies_a_value_of_50_megabytes)
 
 	job_open(&job, "CREATE TABLE big (id int PRIMARY KEY, t text, b bytea);"
 	               "CREATE TABLE bigtext (r regclass, t text)");
-	db_exec(job.source, "INSERT INTO big SELECT 1, repeat(md5('x'), 1638400),"
+	db_exec(job.source,
+	        "INSERT INTO big SELECT 1, repeat(md5('x'), 1638400),"
 	        " convert_to(repeat(md5('y'), 1638400), 'UTF8');"
 	        "INSERT INTO bigtext SELECT 'pg_class', repeat(E'\\\\\\n' || md5('z'), 1500000)");
 	ASSERT_OK(copy_tables(&job.options, &err));
@@ -237,9 +238,12 @@ writer_main(void *arg)
 
 	for (int n = 0; atomic_load(&writing); n++) {
 		int table = (n + seed) % WRITTEN_TABLES;
-		db_exec(conn, "BEGIN; INSERT INTO w%d SELECT txid_current(), %d, %d, i"
-		        " FROM generate_series(1, 5) i", table, seed, n);
-		db_exec(conn, "SAVEPOINT a; INSERT INTO w%d VALUES (txid_current(), %d, %d, 6);"
+		db_exec(conn,
+		        "BEGIN; INSERT INTO w%d SELECT txid_current(), %d, %d, i"
+		        " FROM generate_series(1, 5) i",
+		        table, seed, n);
+		db_exec(conn,
+		        "SAVEPOINT a; INSERT INTO w%d VALUES (txid_current(), %d, %d, 6);"
 		        "SAVEPOINT b; INSERT INTO w%d VALUES (txid_current(), %d, %d, 7)",
 		        table, seed, n, table, seed, n);
 		db_exec(conn, n % 3 == 0 ? "ROLLBACK TO a" : "RELEASE a");
@@ -252,13 +256,16 @@ writer_main(void *arg)
 static void
 assert_visible_copied(const Job *job, const Table *table)
 {
-	char *from = db_rows(job->source,
+	char *from = db_rows(
+		job->source,
 		"SELECT count(*), md5(string_agg(format('%%s/%%s/%%s/%%s', x, w, n, i), ',' ORDER BY x, w, n, i))"
 		" FROM %s WHERE pg_visible_in_snapshot(x::text::xid8, '%s')",
 		table->name, table->snapshot);
-	char *to = db_rows(job->target,
+	char *to = db_rows(
+		job->target,
 		"SELECT count(*), md5(string_agg(format('%%s/%%s/%%s/%%s', x, w, n, i), ',' ORDER BY x, w, n, i))"
-		" FROM %s", table->name);
+		" FROM %s",
+		table->name);
 
 	ck_assert_str_eq(from, to);
 	free(from);
@@ -272,11 +279,14 @@ START_TEST(a_row_is_copied_iff_its_xid_is_in_the_snapshot)
 	Job job;
 	int64_t missing = 0;
 
-	job_open(&job, "CREATE TABLE w0 (x bigint, w int, n int, i int);"
-	               "CREATE TABLE w1 (LIKE w0); CREATE TABLE w2 (LIKE w0); CREATE TABLE w3 (LIKE w0)");
+	job_open(&job,
+	         "CREATE TABLE w0 (x bigint, w int, n int, i int);"
+	         "CREATE TABLE w1 (LIKE w0); CREATE TABLE w2 (LIKE w0); CREATE TABLE w3 (LIKE w0)");
 	for (int t = 0; t < WRITTEN_TABLES; t++)
-		db_exec(job.source, "INSERT INTO w%d SELECT txid_current(), -1, 0, i"
-		        " FROM generate_series(1, 50000) i", t);
+		db_exec(job.source,
+		        "INSERT INTO w%d SELECT txid_current(), -1, 0, i"
+		        " FROM generate_series(1, 50000) i",
+		        t);
 	atomic_store(&writing, true);
 	for (int i = 0; i < WRITERS; i++) {
 		writers[i] = (Writer){.conn = db_connect(cluster, "source"), .seed = i};
@@ -313,8 +323,10 @@ START_TEST(the_lock_comes_before_the_snapshot)
 	PGconn *holder = db_connect(cluster, "source");
 	db_exec(holder, "BEGIN; TRUNCATE t; INSERT INTO t VALUES (txid_current())");
 	copier_start(&copier, &job);
-	db_wait_until(job.source, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type ="
-	              " 'Lock' AND application_name = 'pgbaton copy'", 20);
+	db_wait_until(job.source,
+	              "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type ="
+	              " 'Lock' AND application_name = 'pgbaton copy'",
+	              20);
 	db_exec(holder, "COMMIT");
 	copier_join(&copier);
 	ck_assert_msg(copier.ok, "%s", servers_error(&copier.err));
@@ -372,8 +384,10 @@ START_TEST(a_failing_table_fails_alone)
 	Error err = ERROR_INIT;
 	Job job;
 
-	job_open(&job, "CREATE TABLE good (a int); CREATE TABLE bad (a int); CREATE TABLE fine (a int)");
-	db_exec(job.source, "INSERT INTO good SELECT generate_series(1, 10);"
+	job_open(&job,
+	         "CREATE TABLE good (a int); CREATE TABLE bad (a int); CREATE TABLE fine (a int)");
+	db_exec(job.source,
+	        "INSERT INTO good SELECT generate_series(1, 10);"
 	        "INSERT INTO bad SELECT generate_series(1, 1000); INSERT INTO fine VALUES (1)");
 	db_exec(job.target, "ALTER TABLE bad ADD CONSTRAINT below CHECK (a < 500)");
 	job.options.tries = 1000000; /* data errors are not tried again at all */
@@ -466,7 +480,7 @@ hold_copies(const Job *job, const char *trigger)
 	PGconn *holder = db_connect(cluster, "target");
 
 	db_exec(job->target, "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
-	        " 'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN new; END'");
+	                     " 'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN new; END'");
 	db_exec(job->target, "%s EXECUTE FUNCTION wait()", trigger);
 	db_exec(job->target, "ALTER TABLE t ENABLE ALWAYS TRIGGER held");
 	db_exec(holder, "SELECT pg_advisory_lock(42)");
@@ -479,9 +493,8 @@ static const char commit_trigger[] =
 	"CREATE CONSTRAINT TRIGGER held AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED"
 	" FOR EACH ROW WHEN (new.a = 500)";
 
-static const char waiting[] =
-	"SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'target'"
-	" AND application_name = 'pgbaton copy' AND wait_event = 'advisory'";
+static const char waiting[] = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'target'"
+							  " AND application_name = 'pgbaton copy' AND wait_event = 'advisory'";
 static const char kill_target[] =
 	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'target'"
 	" AND application_name = 'pgbaton copy'";
@@ -529,8 +542,10 @@ START_TEST(a_commit_without_answer_is_looked_up)
 	db_exec(job.source, "INSERT INTO t SELECT generate_series(1, 1000)");
 	cluster_configure(cluster, "synchronous_standby_names = 'nobody'");
 	copier_start(&copier, &job);
-	db_wait_until(job.target, "SELECT count(*) > 0 FROM pg_stat_activity WHERE"
-	              " application_name = 'pgbaton copy' AND wait_event = 'SyncRep'", 20);
+	db_wait_until(job.target,
+	              "SELECT count(*) > 0 FROM pg_stat_activity WHERE"
+	              " application_name = 'pgbaton copy' AND wait_event = 'SyncRep'",
+	              20);
 	db_exec(job.target, "%s", kill_target);
 	copier_join(&copier);
 	cluster_configure(cluster, "synchronous_standby_names = ''");
@@ -553,7 +568,7 @@ START_TEST(a_killed_source_session_is_tried_again)
 	copier_start(&copier, &job);
 	db_wait_until(job.target, waiting, 20);
 	db_exec(job.source, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
-	        " 'source' AND application_name = 'pgbaton copy'");
+	                    " 'source' AND application_name = 'pgbaton copy'");
 	PQfinish(holder);
 	copier_join(&copier);
 	ck_assert_msg(copier.ok, "%s", servers_error(&copier.err));
@@ -578,8 +593,10 @@ START_TEST(stop_ends_it_and_nothing_stays)
 	ck_assert_int_eq(copier.err.class, ERROR_CANCELLED);
 	ck_assert_int_eq(atomic_load(&table_of(&job, "t")->state), TABLE_QUEUED);
 	PQfinish(holder);
-	db_wait_until(job.target, "SELECT count(*) = 0 FROM pg_stat_activity WHERE"
-	              " application_name = 'pgbaton copy'", 20);
+	db_wait_until(job.target,
+	              "SELECT count(*) = 0 FROM pg_stat_activity WHERE"
+	              " application_name = 'pgbaton copy'",
+	              20);
 	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM t"), 0);
 	job_close(&job);
 }

@@ -60,7 +60,10 @@ START_TEST(what_is_written_is_read_back)
 	Sql *target = servers_open(cluster, "target");
 	ASSERT_OK(ledger_exists(target, "moved", &exists, &err));
 	ck_assert(!exists);
-	Ledger ledger = {.name = "moved", .lanes = 3, .mode = "online", .source_db = "it's \\ one",
+	Ledger ledger = {.name = "moved",
+	                 .lanes = 3,
+	                 .mode = "online",
+	                 .source_db = "it's \\ one",
 	                 .system_id = "7"};
 	ASSERT_OK(ledger_create(target, &ledger, &err));
 	ck_assert_uint_eq(strlen(ledger.id), 36);
@@ -183,7 +186,8 @@ START_TEST(tables_keep_their_state)
 	servers_clean(cluster);
 	Sql *source = servers_open(cluster, "source");
 	Sql *target = servers_open(cluster, "target");
-	ASSERT_OK(sql_exec(source, &err, "CREATE TABLE public.\"it's\" (a int); CREATE TABLE public.b (a int)"));
+	ASSERT_OK(sql_exec(source, &err,
+	                   "CREATE TABLE public.\"it's\" (a int); CREATE TABLE public.b (a int)"));
 	Ledger ledger = servers_ledger(target, "pgbaton");
 	Selection all = {0};
 	Catalog *catalog = catalog_read_source(source, &all, "pgbaton", &err);
@@ -207,7 +211,8 @@ START_TEST(tables_keep_their_state)
 	ck_assert_uint_eq(atomic_load(&b->copied_bytes), 60);
 	ck_assert_int_eq(atomic_load(&catalog_find(catalog, "public", "it's")->state), TABLE_QUEUED);
 	char count[8];
-	ASSERT_OK(sql_value(target, &err, count, sizeof(count), "SELECT count(*) FROM pgbaton.relation"));
+	ASSERT_OK(
+		sql_value(target, &err, count, sizeof(count), "SELECT count(*) FROM pgbaton.relation"));
 	ck_assert_str_eq(count, "3");
 	catalog_free(catalog);
 	buffer_free(&sql);

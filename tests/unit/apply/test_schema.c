@@ -118,8 +118,13 @@ dump_of(const char *db)
 {
 	Error err = ERROR_INIT;
 	char *program = cluster_program(cluster_major(cluster), "pg_dump");
-	const char *argv[] = {program, "--schema-only", "--exclude-schema=pgbaton",
-	                      "--no-publications", "-d", cluster_uri(cluster, db), NULL};
+	const char *argv[] = {program,
+	                      "--schema-only",
+	                      "--exclude-schema=pgbaton",
+	                      "--no-publications",
+	                      "-d",
+	                      cluster_uri(cluster, db),
+	                      NULL};
 	ChildRun run = {.argv = argv};
 	Buffer out = BUFFER_INIT;
 	Buffer kept = BUFFER_INIT;
@@ -199,8 +204,10 @@ START_TEST(the_targets_dump_is_the_sources)
 	assert_equal_dumps();
 	/* "unsure". (Below a key to a partitioned table the server itself leaves the rows of its
 	 * partitions unmarked until 17; they mean nothing on their own.) */
-	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint"
-	                        " WHERE contype = 'f' AND NOT convalidated AND conparentid = 0"), 1);
+	ck_assert_int_eq(db_int(job.target,
+	                        "SELECT count(*) FROM pg_constraint"
+	                        " WHERE contype = 'f' AND NOT convalidated AND conparentid = 0"),
+	                 1);
 	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_publication"), 0);
 	job_close(&job);
 }
@@ -216,7 +223,8 @@ START_TEST(stages_come_in_order)
 	job_open(&job, rich, NULL);
 	ASSERT_OK(schema_pre_data(&job.work, &err));
 	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype IN"
-	                        " ('p', 'f', 'u') AND connamespace = 'app'::regnamespace"), 0);
+	                                    " ('p', 'f', 'u') AND connamespace = 'app'::regnamespace"),
+	                 0);
 	char *dump = mem_printf("%s/schema.dump", job.state_dir);
 	ck_assert_int_eq(stat(dump, &info), 0);
 	ck_assert_uint_eq(info.st_mode & 0777, 0600);
@@ -224,18 +232,23 @@ START_TEST(stages_come_in_order)
 
 	ASSERT_OK(schema_indexes(&job.work, &err));
 	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_index WHERE NOT indisvalid"), 0);
-	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"), 0);
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"),
+	                 0);
 	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_trigger"), 0);
 
 	ASSERT_OK(schema_rest_locking(&job.work, &err));
 	/* cycle, unsure, c.p, c.self, ref, we"ird; not those of the partitioned one. */
 	ck_assert_int_ge(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"
-	                        " AND NOT convalidated"), 6);
-	ck_assert(db_true(job.target, "SELECT bool_and(convalidated) FROM pg_constraint WHERE"
+	                                    " AND NOT convalidated"),
+	                 6);
+	ck_assert(db_true(job.target,
+	                  "SELECT bool_and(convalidated) FROM pg_constraint WHERE"
 	                  " contype = 'f' AND conrelid IN ('pref'::regclass, 'pref1'::regclass)"));
 	ASSERT_OK(schema_rest_validate(&job.work, &err));
-	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint"
-	                        " WHERE contype = 'f' AND NOT convalidated AND conparentid = 0"), 1);
+	ck_assert_int_eq(db_int(job.target,
+	                        "SELECT count(*) FROM pg_constraint"
+	                        " WHERE contype = 'f' AND NOT convalidated AND conparentid = 0"),
+	                 1);
 	job_close(&job);
 }
 END_TEST
@@ -252,12 +265,13 @@ START_TEST(a_second_call_repeats_only_what_is_missing)
 	ASSERT_OK(schema_pre_data(&job.work, &err));
 	ASSERT_OK(schema_indexes(&job.work, &err));
 	int64_t oid = db_int(job.target, "SELECT 'app.ei'::regclass::oid::bigint");
-	db_exec(job.target, "DROP INDEX mvi; DELETE FROM pgbaton.post_data WHERE step LIKE '%% mvi %%'");
+	db_exec(job.target,
+	        "DROP INDEX mvi; DELETE FROM pgbaton.post_data WHERE step LIKE '%% mvi %%'");
 	ASSERT_OK(schema_indexes(&job.work, &err));
 	ck_assert_int_eq(db_int(job.target, "SELECT 'app.ei'::regclass::oid::bigint"), oid);
 	ASSERT_OK(schema_rest_locking(&job.work, &err));
 	db_exec(job.target, "ALTER TABLE ref DROP CONSTRAINT ref_id_d_fkey;"
-	        "DELETE FROM pgbaton.post_data WHERE step LIKE '%% ref_id_d_fkey %%'");
+	                    "DELETE FROM pgbaton.post_data WHERE step LIKE '%% ref_id_d_fkey %%'");
 	ASSERT_OK(schema_rest_locking(&job.work, &err));
 	ASSERT_OK(schema_rest_validate(&job.work, &err));
 	ASSERT_OK(schema_rest_validate(&job.work, &err));
@@ -291,7 +305,8 @@ START_TEST(a_row_without_its_parent_is_divergence)
 	Error err = ERROR_INIT;
 	Job job;
 
-	job_open(&job, "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p)", NULL);
+	job_open(&job, "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p)",
+	         NULL);
 	ASSERT_OK(schema_pre_data(&job.work, &err));
 	ASSERT_OK(schema_indexes(&job.work, &err));
 	db_exec(job.target, "INSERT INTO c VALUES (5)");
@@ -310,13 +325,18 @@ START_TEST(only_the_chosen_tables)
 {
 	Job job;
 
-	job_open(&job, "CREATE SCHEMA s; CREATE TABLE s.a (id serial PRIMARY KEY);"
+	job_open(&job,
+	         "CREATE SCHEMA s; CREATE TABLE s.a (id serial PRIMARY KEY);"
 	         "CREATE TABLE s.b (id int PRIMARY KEY, a int REFERENCES s.a);"
-	         "CREATE TABLE public.a2 (id int)", "s.b");
+	         "CREATE TABLE public.a2 (id int)",
+	         "s.b");
 	restore_all(&job); /* the key to s.a is left out with a warning */
-	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND"
-	                        " relnamespace IN ('s'::regnamespace, 'public'::regnamespace)"), 1);
-	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_index WHERE indrelid = 's.b'::regclass"), 1);
+	ck_assert_int_eq(db_int(job.target,
+	                        "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND"
+	                        " relnamespace IN ('s'::regnamespace, 'public'::regnamespace)"),
+	                 1);
+	ck_assert_int_eq(
+		db_int(job.target, "SELECT count(*) FROM pg_index WHERE indrelid = 's.b'::regclass"), 1);
 	job_close(&job);
 }
 END_TEST
@@ -325,11 +345,14 @@ START_TEST(our_own_fence_is_not_moved)
 {
 	Job job;
 
-	job_open(&job, "CREATE SCHEMA pgbaton; CREATE FUNCTION pgbaton.refuse() RETURNS trigger"
-	         " LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TABLE t (a int);"
-	         "CREATE TRIGGER fence BEFORE INSERT ON t EXECUTE FUNCTION pgbaton.refuse();"
-	         "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
-	         "CREATE TRIGGER theirs BEFORE INSERT ON t EXECUTE FUNCTION theirs();", NULL);
+	job_open(
+		&job,
+		"CREATE SCHEMA pgbaton; CREATE FUNCTION pgbaton.refuse() RETURNS trigger"
+		" LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TABLE t (a int);"
+		"CREATE TRIGGER fence BEFORE INSERT ON t EXECUTE FUNCTION pgbaton.refuse();"
+		"CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+		"CREATE TRIGGER theirs BEFORE INSERT ON t EXECUTE FUNCTION theirs();",
+		NULL);
 	restore_all(&job);
 	char *names = db_rows(job.target, "SELECT tgname FROM pg_trigger");
 	ck_assert_str_eq(names, "theirs");
@@ -457,7 +480,8 @@ START_TEST(a_failing_child_says_why)
 	Job job;
 
 	job_open(&job, "CREATE TABLE t (a int)", NULL);
-	const char *argv[] = {"/bin/sh", "-c", "echo out; echo first >&2; echo last reason >&2; exit 3", NULL};
+	const char *argv[] = {"/bin/sh", "-c", "echo out; echo first >&2; echo last reason >&2; exit 3",
+	                      NULL};
 	Buffer out = BUFFER_INIT;
 	ck_assert(!child_run(&(ChildRun){.argv = argv}, &out, &err));
 	ck_assert_str_eq(buffer_cstr(&out), "out\n");
@@ -488,14 +512,13 @@ END_TEST
 
 /* ---- pg_restore's text ---- */
 
-static const char list[] =
-	";\n; comment\n"
-	"12; 1259 100 INDEX s i postgres\n"
-	"13; 2606 101 CONSTRAINT s t t_pkey postgres\n"
-	"14; 2606 102 FK CONSTRAINT s t fk postgres\n"
-	"15; 0 0 INDEX ATTACH s i postgres\n"
-	"16; 1259 103 INDEX ATTACH i postgres\n"
-	"17; 0 0 COMMENT s INDEX i postgres\n";
+static const char list[] = ";\n; comment\n"
+						   "12; 1259 100 INDEX s i postgres\n"
+						   "13; 2606 101 CONSTRAINT s t t_pkey postgres\n"
+						   "14; 2606 102 FK CONSTRAINT s t fk postgres\n"
+						   "15; 0 0 INDEX ATTACH s i postgres\n"
+						   "16; 1259 103 INDEX ATTACH i postgres\n"
+						   "17; 0 0 COMMENT s INDEX i postgres\n";
 
 #define HEADER(id) "--\n-- TOC entry " #id " (class 1 OID 2)\n-- Name: x; Type: Y\n--\n\n"
 
@@ -510,8 +533,8 @@ read_script(const char *script, Arena *arena, Entries *entries)
 
 START_TEST(kinds_are_told_by_class)
 {
-	static const EntryKind kinds[] = {ENTRY_INDEX, ENTRY_CONSTRAINT, ENTRY_FOREIGN_KEY,
-	                                  ENTRY_ATTACH, ENTRY_INDEX, ENTRY_OTHER};
+	static const EntryKind kinds[] = {ENTRY_INDEX,  ENTRY_CONSTRAINT, ENTRY_FOREIGN_KEY,
+	                                  ENTRY_ATTACH, ENTRY_INDEX,      ENTRY_OTHER};
 	Arena *arena = arena_new(0);
 	Entries entries;
 
@@ -538,8 +561,9 @@ START_TEST(literals_cannot_smuggle_entries)
 
 	for (size_t i = 0; i < sizeof(statements) / sizeof(statements[0]); i++) {
 		Arena *arena = arena_new(0);
-		char *script = mem_printf("\\restrict k\nSET x = 1;\n" HEADER(12) "%s\n" HEADER(13)
-		                          "SELECT 13;\n\\unrestrict k\n", statements[i]);
+		char *script = mem_printf("\\restrict k\nSET x = 1;\n" HEADER(12) "%s\n" HEADER(
+									  13) "SELECT 13;\n\\unrestrict k\n",
+		                          statements[i]);
 		char *wanted = mem_printf("%s\n", statements[i]);
 		Entries entries;
 		read_script(script, arena, &entries);
@@ -557,8 +581,10 @@ START_TEST(tablespaces_follow_their_entries)
 	Arena *arena = arena_new(0);
 	Entries entries;
 
-	read_script("SET default_tablespace = '';\n" HEADER(12) "SELECT 12; SELECT 12;\n"
-	            "SET default_tablespace = fast;\n" HEADER(13) "SELECT 13;\n" HEADER(14) "SELECT 14;\n",
+	read_script("SET default_tablespace = '';\n" HEADER(
+					12) "SELECT 12; SELECT 12;\n"
+	                    "SET default_tablespace = fast;\n" HEADER(13) "SELECT 13;\n" HEADER(
+							14) "SELECT 14;\n",
 	            arena, &entries);
 	ck_assert_str_eq(entries.items[0].sql, "SELECT 12;\nSELECT 12;\n");
 	ck_assert_str_eq(entries.items[0].settings, "SET LOCAL default_tablespace = '';\n");
@@ -573,8 +599,8 @@ END_TEST
 /* Any beginning of a script: no read past its end (for the sanitizer), no crash. */
 START_TEST(torn_scripts_are_read_to_their_end)
 {
-	static const char whole[] = HEADER(12) "SELECT E'a\\'b', \"c\"\"\", $x$ ' $x$ /* a */ -- b\n;"
-	                            HEADER(13) "SELECT $1, a$b$c;";
+	static const char whole[] = HEADER(
+		12) "SELECT E'a\\'b', \"c\"\"\", $x$ ' $x$ /* a */ -- b\n;" HEADER(13) "SELECT $1, a$b$c;";
 
 	for (size_t len = 0; len < sizeof(whole); len++) {
 		Error err = ERROR_INIT;
@@ -597,15 +623,18 @@ START_TEST(foreign_keys_are_taken_apart)
 	ForeignKey fk;
 
 	ck_assert(foreign_key_read("ALTER TABLE ONLY a.\"b\"\"\n ADD\"\n    ADD CONSTRAINT \"c d\""
-	                           " FOREIGN KEY (x) REFERENCES y(z);\n", &fk));
+	                           " FOREIGN KEY (x) REFERENCES y(z);\n",
+	                           &fk));
 	ck_assert(slice_eq_cstr(fk.table, "a.\"b\"\"\n ADD\""));
 	ck_assert(slice_eq_cstr(fk.constraint, "\"c d\""));
 	ck_assert(!fk.partitioned && !fk.not_valid && !fk.not_enforced);
 	ck_assert(foreign_key_read("ALTER TABLE t\n    ADD CONSTRAINT c FOREIGN KEY (x) REFERENCES y(z)"
-	                           " NOT VALID;\n\n", &fk));
+	                           " NOT VALID;\n\n",
+	                           &fk));
 	ck_assert(fk.partitioned && fk.not_valid);
 	ck_assert(foreign_key_read("ALTER TABLE ONLY t\n    ADD CONSTRAINT c FOREIGN KEY (x) REFERENCES"
-	                           " y(z) NOT ENFORCED;", &fk));
+	                           " y(z) NOT ENFORCED;",
+	                           &fk));
 	ck_assert(fk.not_enforced);
 	ck_assert(!foreign_key_read("ALTER TABLE ONLY t ADD CONSTRAINT c UNIQUE (x);", &fk));
 	ck_assert(!foreign_key_read("ALTER TABLE ONLY \"t", &fk));

@@ -31,7 +31,7 @@ stop(void)
 
 /* What a test has in hand. */
 typedef struct {
-	PGconn *app;      /* the application on the source */
+	PGconn *app; /* the application on the source */
 	Sql *source;
 	Sql *target;
 	ConnInfo *info;
@@ -50,11 +50,15 @@ bench_open(Bench *bench, Cluster *on, const char *ddl)
 	bench->target = servers_open(on, "target");
 	bench->info = servers_info(on, "source", NULL);
 	bench->ledger = servers_ledger(bench->target, "pgbaton");
-	bench->setup = (SourceSetup){.source = bench->source, .target = bench->target,
-	                             .source_info = bench->info, .ledger = &bench->ledger,
+	bench->setup = (SourceSetup){.source = bench->source,
+	                             .target = bench->target,
+	                             .source_info = bench->info,
+	                             .ledger = &bench->ledger,
 	                             .catalog = servers_catalog(bench->source),
-	                             .replica_identity = "full", .slot_timeout_ms = 20000,
-	                             .lock_timeout_ms = 100, .lock_patience_ms = 20000};
+	                             .replica_identity = "full",
+	                             .slot_timeout_ms = 20000,
+	                             .lock_timeout_ms = 100,
+	                             .lock_patience_ms = 20000};
 }
 
 static void
@@ -84,7 +88,8 @@ static const char all_of_it[] =
 	"CREATE TABLE part (k int PRIMARY KEY) PARTITION BY LIST (k);"
 	"CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1)";
 
-#define IDENTITIES "SELECT relname, relreplident FROM pg_class WHERE relkind = 'r' AND" \
+#define IDENTITIES                                                       \
+	"SELECT relname, relreplident FROM pg_class WHERE relkind = 'r' AND" \
 	" relnamespace = 'public'::regnamespace ORDER BY relname COLLATE \"C\""
 
 static void
@@ -112,12 +117,18 @@ START_TEST(everything_is_made_and_undone)
 	char *before = db_rows(bench.app, IDENTITIES);
 	make_all(&bench, &from);
 	ck_assert(lsn_valid(from));
-	assert_text(bench.app, IDENTITIES, "Mixed \"Case|d\nnone|f\nnothing|f\npart_1|d\npk|d\nquick|d");
-	assert_text(bench.app, "SELECT tablename FROM pg_publication_tables WHERE pubname = 'pgbaton'"
-	            " ORDER BY tablename COLLATE \"C\"", "Mixed \"Case\nnone\nnothing\npart_1\npk");
-	assert_text(bench.app, "SELECT count(*), bool_and(tgenabled = 'D') FROM pg_trigger"
-	            " WHERE tgname = 'pgbaton_fence'", "7|t");
-	db_exec(bench.app, "INSERT INTO none VALUES (1); UPDATE none SET a = 2; INSERT INTO part VALUES (1)");
+	assert_text(bench.app, IDENTITIES,
+	            "Mixed \"Case|d\nnone|f\nnothing|f\npart_1|d\npk|d\nquick|d");
+	assert_text(bench.app,
+	            "SELECT tablename FROM pg_publication_tables WHERE pubname = 'pgbaton'"
+	            " ORDER BY tablename COLLATE \"C\"",
+	            "Mixed \"Case\nnone\nnothing\npart_1\npk");
+	assert_text(bench.app,
+	            "SELECT count(*), bool_and(tgenabled = 'D') FROM pg_trigger"
+	            " WHERE tgname = 'pgbaton_fence'",
+	            "7|t");
+	db_exec(bench.app,
+	        "INSERT INTO none VALUES (1); UPDATE none SET a = 2; INSERT INTO part VALUES (1)");
 	ASSERT_OK(source_slot_health(bench.source, &bench.ledger, &health, &err));
 	ck_assert(health.exists && !health.lost && !health.active);
 	ck_assert_int_eq(lsn_cmp(health.confirmed, from), 0);
@@ -139,9 +150,11 @@ START_TEST(everything_is_made_and_undone)
 
 	ASSERT_OK(ledger_undo(bench.target, bench.source, &bench.ledger, "source", NULL, &err));
 	assert_text(bench.app, IDENTITIES, before);
-	assert_text(bench.app, "SELECT (SELECT count(*) FROM pg_publication),"
+	assert_text(bench.app,
+	            "SELECT (SELECT count(*) FROM pg_publication),"
 	            " (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_trigger),"
-	            " (SELECT count(*) FROM pg_namespace WHERE nspname = 'pgbaton')", "0|0|0|0");
+	            " (SELECT count(*) FROM pg_namespace WHERE nspname = 'pgbaton')",
+	            "0|0|0|0");
 	LedgerObject *objects;
 	size_t count;
 	ASSERT_OK(ledger_objects(bench.target, &bench.ledger, "source", NULL, &objects, &count, &err));
@@ -170,8 +183,10 @@ START_TEST(refuse_and_insert_only)
 	ASSERT_OK(source_setup_publication(&bench.setup, &err));
 	source_publications(&bench.ledger, bench.setup.catalog, names, sizeof(names));
 	ck_assert_str_eq(names, "pgbaton,pgbaton_insert_only");
-	assert_text(bench.app, "SELECT tablename FROM pg_publication_tables WHERE pubname ="
-	            " 'pgbaton_insert_only' ORDER BY 1", "none\nnothing");
+	assert_text(bench.app,
+	            "SELECT tablename FROM pg_publication_tables WHERE pubname ="
+	            " 'pgbaton_insert_only' ORDER BY 1",
+	            "none\nnothing");
 	/* The application's updates go on: what is not published needs no identity. */
 	db_exec(bench.app, "INSERT INTO none VALUES (1); UPDATE none SET a = 2; DELETE FROM none");
 	ASSERT_OK(source_check_publication(bench.source, &bench.ledger, bench.setup.catalog, &err));
@@ -187,12 +202,12 @@ START_TEST(altered_publication_is_named)
 		const char *change, *what, *back;
 	} cases[] = {
 		{"ALTER PUBLICATION pgbaton DROP TABLE pk", "public.pk was taken out",
-		 "ALTER PUBLICATION pgbaton ADD TABLE pk"},
-		{"CREATE TABLE more (); ALTER PUBLICATION pgbaton ADD TABLE more",
-		 "public.more was added", "DROP TABLE more"},
+	     "ALTER PUBLICATION pgbaton ADD TABLE pk"},
+		{"CREATE TABLE more (); ALTER PUBLICATION pgbaton ADD TABLE more", "public.more was added",
+	     "DROP TABLE more"},
 		{"ALTER PUBLICATION pgbaton SET (publish = 'insert, update, delete')",
-		 "no longer publishes truncate",
-		 "ALTER PUBLICATION pgbaton SET (publish = 'insert, update, delete, truncate')"},
+	     "no longer publishes truncate",
+	     "ALTER PUBLICATION pgbaton SET (publish = 'insert, update, delete, truncate')"},
 		{"DROP PUBLICATION pgbaton", "publication.pgbaton is gone", ""},
 	};
 
@@ -202,8 +217,8 @@ START_TEST(altered_publication_is_named)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		db_exec(bench.app, "%s", cases[i].change);
 		err = (Error)ERROR_INIT;
-		ck_assert(!source_check_publication(bench.source, &bench.ledger,
-		                                    bench.setup.catalog, &err));
+		ck_assert(
+			!source_check_publication(bench.source, &bench.ledger, bench.setup.catalog, &err));
 		ck_assert_int_eq(err.class, ERROR_CONFIG);
 		ck_assert_msg(strstr(err.message, cases[i].what) != NULL, "\"%s\" not in: %s",
 		              cases[i].what, err.message);
@@ -331,8 +346,12 @@ START_TEST(fence_holds_writers_and_refuses_them_afterwards)
 	ck_assert_str_eq(writer.sqlstate, "25006");
 
 	static const char *const writes[] = {
-		"INSERT INTO pk VALUES (1)", "DELETE FROM none", "TRUNCATE quick", "INSERT INTO part VALUES (1)",
-		"UPDATE part_1 SET k = 1", "COPY nothing FROM PROGRAM 'echo 1'",
+		"INSERT INTO pk VALUES (1)",
+		"DELETE FROM none",
+		"TRUNCATE quick",
+		"INSERT INTO part VALUES (1)",
+		"UPDATE part_1 SET k = 1",
+		"COPY nothing FROM PROGRAM 'echo 1'",
 		"INSERT INTO \"Mixed \"\"Case\" VALUES (1)",
 	};
 	for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
@@ -346,8 +365,10 @@ START_TEST(fence_holds_writers_and_refuses_them_afterwards)
 	free(db_expect_error(bench.app, "25006", "TRUNCATE part"));
 	db_exec(bench.app, "SET pgbaton.writer = 'someone'");
 	free(db_expect_error(bench.app, "25006", "INSERT INTO pk VALUES (1)"));
-	db_exec(bench.app, "SET pgbaton.writer = '%s'; INSERT INTO pk VALUES (1); DELETE FROM pk;"
-	        "RESET session_replication_role; RESET pgbaton.writer", bench.ledger.id);
+	db_exec(bench.app,
+	        "SET pgbaton.writer = '%s'; INSERT INTO pk VALUES (1); DELETE FROM pk;"
+	        "RESET session_replication_role; RESET pgbaton.writer",
+	        bench.ledger.id);
 	ASSERT_OK(source_fence_state(bench.source, &bench.ledger, &on, &err));
 	ck_assert(on);
 	ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
@@ -436,7 +457,7 @@ START_TEST(slot_in_use_is_freed_by_undo)
 	/* A consumer that does not go away by itself: SQL that waits inside the slot. */
 	PGconn *consumer = db_connect_uri(cluster_uri(cluster, "source?replication=database"));
 	PGresult *result = PQexec(consumer, "START_REPLICATION SLOT pgbaton LOGICAL 0/0"
-	                          " (proto_version '1', publication_names 'pgbaton')");
+	                                    " (proto_version '1', publication_names 'pgbaton')");
 	ck_assert_int_eq(PQresultStatus(result), PGRES_COPY_BOTH);
 	PQclear(result);
 	db_wait_until(bench.app, "SELECT active FROM pg_replication_slots", 10);
@@ -472,7 +493,8 @@ START_TEST(other_versions)
 	free(db_expect_error(bench.app, "25006", "INSERT INTO part_1 VALUES (1)"));
 	ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
 	ASSERT_OK(ledger_undo(bench.target, bench.source, &bench.ledger, "source", NULL, &err));
-	assert_text(bench.app, "SELECT (SELECT count(*) FROM pg_publication),"
+	assert_text(bench.app,
+	            "SELECT (SELECT count(*) FROM pg_publication),"
 	            " (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_trigger)",
 	            "0|0|0");
 	sql_close(fence);

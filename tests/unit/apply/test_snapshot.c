@@ -44,7 +44,7 @@ START_TEST(wraparound)
 	ck_assert(!snapshot_sees(&s, 2));           /* 12884901890 */
 	ck_assert(snapshot_sees(&s, 3));
 	ck_assert(snapshot_sees(&s, 4));
-	ck_assert(!snapshot_sees(&s, 5));           /* xmax */
+	ck_assert(!snapshot_sees(&s, 5)); /* xmax */
 	ck_assert(!snapshot_sees(&s, 1000000));
 	/* And just before it: small ones come after. */
 	s = parsed(arena, "8589934580:8589934590:");
@@ -58,8 +58,9 @@ END_TEST
 START_TEST(refused)
 {
 	static const char *const bad[] = {
-		"", "1", "1:", ":2:", "1:2", "5:4:", "1:3:a", "1:3:2,", "1:3:,2", "-1:3:", "1:3:5",
-		"10:20:9", "1:3: 2", "99999999999999999999999:1:", "1:2:1x",
+		"",       "1",      "1:",    ":2:",   "1:2",     "5:4:",   "1:3:a",
+		"1:3:2,", "1:3:,2", "-1:3:", "1:3:5", "10:20:9", "1:3: 2", "99999999999999999999999:1:",
+		"1:2:1x",
 	};
 	Arena *arena = arena_new(0);
 

@@ -54,30 +54,35 @@ static void
 write_kinds(PGconn *c)
 {
 	db_exec(c, "INSERT INTO k SELECT i, 'a' || i, i * 1.10, decode(md5(i::text), 'hex'), i"
-	        " FROM generate_series(1, 700) i");
+	           " FROM generate_series(1, 700) i");
 	db_exec(c, "UPDATE k SET a = NULL, n = 'NaN' WHERE id %% 3 = 0");
 	db_exec(c, "UPDATE k SET id = id + 1000 WHERE id %% 5 = 0");
 	db_exec(c, "DELETE FROM k WHERE id %% 7 = 0");
 	db_exec(c, "INSERT INTO two SELECT i, 'b\"'',{}' || i, ARRAY[i, NULL, 2], '{\"a\": 1}'"
-	        " FROM generate_series(1, 90) i");
+	           " FROM generate_series(1, 90) i");
 	db_exec(c, "UPDATE two SET v = '{{1,2},{3,4}}' WHERE a %% 2 = 0");
 	db_exec(c, "UPDATE two SET b = b || 'x', v = NULL WHERE a %% 9 = 0");
 	db_exec(c, "INSERT INTO ix SELECT md5(i::text)::uuid, i FROM generate_series(1, 30) i");
 	db_exec(c, "UPDATE ix SET y = -y; DELETE FROM ix WHERE y < -25");
-	db_exec(c, "INSERT INTO odd (m, c, d, r, c5, t, ca, v) SELECT 'la', ROW(i, 'z,'::text)::pair, i, int4range(i, NULL),"
-	        " 'x', 'infinity', ARRAY[ROW(i, NULL::text)::pair], '' FROM generate_series(1, 80) i");
+	db_exec(
+		c,
+		"INSERT INTO odd (m, c, d, r, c5, t, ca, v) SELECT 'la', ROW(i, 'z,'::text)::pair, i, int4range(i, NULL),"
+		" 'x', 'infinity', ARRAY[ROW(i, NULL::text)::pair], '' FROM generate_series(1, 80) i");
 	db_exec(c, "UPDATE odd SET m = 'so', c = NULL, d = d + 1 WHERE d %% 2 = 0");
 	db_exec(c, "INSERT INTO keyonly SELECT i, i FROM generate_series(1, 20) i;"
-	        "UPDATE keyonly SET b = b; UPDATE keyonly SET b = b + 1 WHERE a > 10");
+	           "UPDATE keyonly SET b = b; UPDATE keyonly SET b = b + 1 WHERE a > 10");
 }
 
 static void
 write_bare(PGconn *c)
 {
-	db_exec(c, "INSERT INTO bare SELECT i %% 5, ('{\"k\": ' || i %% 3 || '}')::json, point(i %% 2, 1),"
+	db_exec(c,
+	        "INSERT INTO bare SELECT i %% 5, ('{\"k\": ' || i %% 3 || '}')::json, point(i %% 2, 1),"
 	        " CASE i %% 4 WHEN 0 THEN NULL WHEN 1 THEN 'NaN' ELSE 0.1 END, ARRAY['a', NULL]"
 	        " FROM generate_series(1, 300) i");
-	db_exec(c, "INSERT INTO bare VALUES (NULL, NULL, NULL, NULL, NULL), (NULL, NULL, NULL, NULL, NULL)");
+	db_exec(
+		c,
+		"INSERT INTO bare VALUES (NULL, NULL, NULL, NULL, NULL), (NULL, NULL, NULL, NULL, NULL)");
 	db_exec(c, "DELETE FROM bare WHERE ctid IN (SELECT ctid FROM bare WHERE a = 1 LIMIT 17)");
 	db_exec(c, "UPDATE bare SET a = 77 WHERE ctid IN (SELECT ctid FROM bare WHERE a = 2 LIMIT 9)");
 	db_exec(c, "DELETE FROM bare WHERE ctid IN (SELECT ctid FROM bare WHERE a IS NULL LIMIT 1)");
@@ -118,19 +123,21 @@ START_TEST(toast_and_large)
 	         "CREATE TABLE t (id int PRIMARY KEY, a int, big text, arr text[]);"
 	         "ALTER TABLE t ALTER big SET STORAGE EXTERNAL;"
 	         "CREATE TABLE f (id int, big text); ALTER TABLE f ALTER big SET STORAGE EXTERNAL;"
-	         "ALTER TABLE f REPLICA IDENTITY FULL", variants[_i]);
+	         "ALTER TABLE f REPLICA IDENTITY FULL",
+	         variants[_i]);
 	rig_start(&rig);
 	db_exec(rig.source, "INSERT INTO t SELECT i, i, repeat(md5(i::text), 200), ARRAY['x']"
-	        " FROM generate_series(1, 40) i; INSERT INTO f SELECT id, big FROM t");
+	                    " FROM generate_series(1, 40) i; INSERT INTO f SELECT id, big FROM t");
 	rig_sync(&rig);
 	db_exec(rig.source, "UPDATE t SET a = -a");
 	db_exec(rig.source, "UPDATE f SET id = -id WHERE id %% 2 = 0; DELETE FROM f WHERE id = 5");
 	/* The key moves while the stream does not say the value. */
 	db_exec(rig.source, "UPDATE t SET id = id + 100 WHERE id < 10");
-	db_exec(rig.source, "BEGIN; INSERT INTO t VALUES (500, 1, repeat('y', 9000), NULL);"
+	db_exec(rig.source,
+	        "BEGIN; INSERT INTO t VALUES (500, 1, repeat('y', 9000), NULL);"
 	        "UPDATE t SET a = 2 WHERE id = 500; UPDATE t SET id = 501 WHERE id = 500; COMMIT");
 	db_exec(rig.source, "INSERT INTO t SELECT i, 0, repeat(chr(65 + i %% 20), 3000000), NULL"
-	        " FROM generate_series(600, 606) i");
+	                    " FROM generate_series(600, 606) i");
 	rig_compare(&rig);
 	rig_close(&rig);
 }
@@ -145,7 +152,8 @@ START_TEST(swaps)
 	rig_open(&rig, cluster, "CREATE TABLE s (id int PRIMARY KEY, e int UNIQUE)", variants[_i]);
 	db_exec(rig.source, "INSERT INTO s SELECT i, i FROM generate_series(1, 400) i");
 	for (int i = 1; i < 200; i++)
-		db_exec(rig.source, "BEGIN; UPDATE s SET e = -1 WHERE id = %d;"
+		db_exec(rig.source,
+		        "BEGIN; UPDATE s SET e = -1 WHERE id = %d;"
 		        "UPDATE s SET e = %d WHERE id = %d; UPDATE s SET e = %d WHERE id = %d; COMMIT",
 		        i, i, i + 200, i + 200, i);
 	rig_start(&rig);
@@ -155,12 +163,13 @@ START_TEST(swaps)
 	Error err = ERROR_INIT;
 	ASSERT_OK(applier_pause(rig.applier, deadline_in_ms(20000), &err));
 	for (int i = 1; i < 100; i++)
-		db_exec(rig.source, "BEGIN; UPDATE s SET e = -1 WHERE id = %d;"
+		db_exec(rig.source,
+		        "BEGIN; UPDATE s SET e = -1 WHERE id = %d;"
 		        "UPDATE s SET e = %d WHERE id = %d; UPDATE s SET e = %d WHERE id = %d; COMMIT",
 		        i, i + 200, i + 200, i, i);
 	db_exec(rig.source, "DELETE FROM s WHERE id BETWEEN 300 AND 350");
 	db_exec(rig.source, "INSERT INTO s SELECT i + 1000, i + 0 FROM generate_series(300, 350) i"
-	        " ON CONFLICT DO NOTHING");
+	                    " ON CONFLICT DO NOTHING");
 	applier_resume(rig.applier);
 	rig_compare(&rig);
 	applier_state(rig.applier, &state);
@@ -177,11 +186,13 @@ START_TEST(truncates)
 	rig_open(&rig, cluster,
 	         "CREATE TABLE a (id serial PRIMARY KEY, v int);"
 	         "CREATE TABLE b (id int PRIMARY KEY REFERENCES a, v int);"
-	         "CREATE TABLE c (v int); ALTER TABLE c REPLICA IDENTITY FULL", variants[_i]);
+	         "CREATE TABLE c (v int); ALTER TABLE c REPLICA IDENTITY FULL",
+	         variants[_i]);
 	db_exec(rig.source, "INSERT INTO a (v) SELECT i FROM generate_series(1, 100) i;"
-	        "INSERT INTO b SELECT id, v FROM a; INSERT INTO c SELECT 1 FROM a");
+	                    "INSERT INTO b SELECT id, v FROM a; INSERT INTO c SELECT 1 FROM a");
 	rig_start(&rig);
-	db_exec(rig.source, "BEGIN; INSERT INTO c VALUES (2); TRUNCATE a RESTART IDENTITY CASCADE;"
+	db_exec(rig.source,
+	        "BEGIN; INSERT INTO c VALUES (2); TRUNCATE a RESTART IDENTITY CASCADE;"
 	        "INSERT INTO a (v) VALUES (5); INSERT INTO c VALUES (3); COMMIT; TRUNCATE c;"
 	        "INSERT INTO c VALUES (4)");
 	rig_compare(&rig);
@@ -280,19 +291,24 @@ writer_main(void *arg)
 			(void)!db_try(c, state, "DELETE FROM w WHERE id = %d", id);
 			break;
 		case 2:
-			(void)!db_try(c, state, "UPDATE w SET id = %d, note = 'moved' WHERE id = %d", other, id);
+			(void)!db_try(c, state, "UPDATE w SET id = %d, note = 'moved' WHERE id = %d", other,
+			              id);
 			break;
 		case 3:
-			(void)!db_try(c, state, "BEGIN; UPDATE w SET e = NULL WHERE id = %d;"
-			        "UPDATE w SET e = %d WHERE id = %d; COMMIT", id, id, other);
+			(void)!db_try(c, state,
+			              "BEGIN; UPDATE w SET e = NULL WHERE id = %d;"
+			              "UPDATE w SET e = %d WHERE id = %d; COMMIT",
+			              id, id, other);
 			(void)!db_try(c, state, "ROLLBACK");
 			break;
 		case 4:
-			(void)!db_try(c, state, "UPDATE w SET note = md5(random()::text) WHERE id BETWEEN %d AND %d",
-			              id, id + 60);
+			(void)!db_try(c, state,
+			              "UPDATE w SET note = md5(random()::text) WHERE id BETWEEN %d AND %d", id,
+			              id + 60);
 			break;
 		default:
-			(void)!db_try(c, state, "INSERT INTO n SELECT %d FROM generate_series(1, 3);"
+			(void)!db_try(c, state,
+			              "INSERT INTO n SELECT %d FROM generate_series(1, 3);"
 			              "DELETE FROM n WHERE ctid IN (SELECT ctid FROM n WHERE a = %d LIMIT 2)",
 			              id, other);
 		}
@@ -301,9 +317,8 @@ writer_main(void *arg)
 	return NULL;
 }
 
-static const char written_tables[] =
-	"CREATE TABLE w (id int PRIMARY KEY, e int UNIQUE, note text);"
-	"CREATE TABLE n (a int); ALTER TABLE n REPLICA IDENTITY FULL";
+static const char written_tables[] = "CREATE TABLE w (id int PRIMARY KEY, e int UNIQUE, note text);"
+									 "CREATE TABLE n (a int); ALTER TABLE n REPLICA IDENTITY FULL";
 
 static void
 writers_start(Writer writers[WRITERS], unsigned seed)
@@ -332,7 +347,8 @@ START_TEST(lost_sessions)
 	for (unsigned round = 0; round < 10; round++) {
 		writers_start(writers, (unsigned)_i * 100 + round);
 		for (int kill = 0; kill < 3; kill++)
-			db_exec(rig.target, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+			db_exec(rig.target,
+			        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
 			        " WHERE application_name LIKE 'pgbaton apply%%' AND random() < 0.6");
 		writers_join(writers);
 		rig_compare(&rig);

@@ -5,8 +5,8 @@
  * what came twice.
  */
 #include <check.h>
-#include <pthread.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,9 +120,10 @@ open_transactions(PGconn *open[OPEN])
 {
 	for (int i = 0; i < OPEN; i++) {
 		open[i] = db_connect(cluster, "source");
-		db_exec(open[i], "BEGIN; INSERT INTO t%d VALUES (%d, 5); SAVEPOINT s;"
-		        "INSERT INTO t%d VALUES (%d, 6)", i % TABLES, 1000001 + i, (i + 3) % TABLES,
-		        2000001 + i);
+		db_exec(open[i],
+		        "BEGIN; INSERT INTO t%d VALUES (%d, 5); SAVEPOINT s;"
+		        "INSERT INTO t%d VALUES (%d, 6)",
+		        i % TABLES, 1000001 + i, (i + 3) % TABLES, 2000001 + i);
 	}
 }
 
@@ -151,7 +152,8 @@ START_TEST(snapshots_under_writers)
 	for (int i = 0; i < TABLES; i++)
 		snprintf(tables + strlen(tables), sizeof(tables) - strlen(tables),
 		         "CREATE TABLE t%d (id int%s, w int);%s%d%s", i, i % 2 == 0 ? " PRIMARY KEY" : "",
-		         "ALTER TABLE t", i, i % 2 == 0 ? " REPLICA IDENTITY DEFAULT;" : " REPLICA IDENTITY FULL;");
+		         "ALTER TABLE t", i,
+		         i % 2 == 0 ? " REPLICA IDENTITY DEFAULT;" : " REPLICA IDENTITY FULL;");
 	rig_open(&rig, cluster, tables, variants[_i]);
 	open_transactions(open);
 	for (int i = 0; i < WRITERS; i++) {

@@ -35,8 +35,12 @@ fixture_init(Fixture *f, KeyKind key)
 	memset(f, 0, sizeof(*f));
 	f->key_columns[0] = 0;
 	f->table.qualified = "t";
-	f->plan = (Plan){.id = 1, .table = &f->table, .key = key, .count = COLUMNS,
-	                 .columns = f->plan_columns, .route = 7};
+	f->plan = (Plan){.id = 1,
+	                 .table = &f->table,
+	                 .key = key,
+	                 .count = COLUMNS,
+	                 .columns = f->plan_columns,
+	                 .route = 7};
 	for (int i = 0; i < COLUMNS; i++)
 		f->plan_columns[i].column = &f->columns[i];
 	if (key == KEY_INDEX) {
@@ -86,8 +90,8 @@ add(Batch *batch, const Fixture *f, Buffer *message)
 {
 	PgoContext context = {.proto_version = 1};
 	Error err = ERROR_INIT;
-	BatchAdd result =
-		batch_add(batch, &f->plan, &context, buffer_slice(message), lsn_make(5), 9, &err);
+	BatchAdd result = batch_add(batch, &f->plan, &context, buffer_slice(message), lsn_make(5), 9,
+	                            &err);
 
 	ck_assert_msg(result != BATCH_BAD, "%s", err.message);
 	return result;
@@ -198,8 +202,8 @@ assert_equal(const ModelRow *a, const ModelRow *b, unsigned seed)
 		ck_assert_msg(a[i].there == b[i].there, "seed %u: row %d", seed, i);
 		if (a[i].there)
 			ck_assert_msg(a[i].a == b[i].a && a[i].big == b[i].big,
-			              "seed %u: row %d is (%d, %d), not (%d, %d)", seed, i, b[i].a,
-			              b[i].big, a[i].a, a[i].big);
+			              "seed %u: row %d is (%d, %d), not (%d, %d)", seed, i, b[i].a, b[i].big,
+			              a[i].a, a[i].big);
 	}
 }
 
@@ -343,8 +347,8 @@ END_TEST
 
 START_TEST(encoding)
 {
-	static const uint8_t array[] = {0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 25, 0, 0, 0, 2, 0, 0, 0, 1,
-	                                255, 255, 255, 255, 0, 0, 0, 1, 'x'};
+	static const uint8_t array[] = {0, 0, 0, 1, 0, 0,   0,   1,   0,   0, 0, 25, 0, 0,  0,
+	                                2, 0, 0, 0, 1, 255, 255, 255, 255, 0, 0, 0,  1, 'x'};
 	Buffer out = BUFFER_INIT;
 	Value null = {VALUE_NULL, SLICE_EMPTY};
 	Value x = {VALUE_TEXT, slice_cstr("x")};

@@ -58,27 +58,32 @@ take_back_share(Rig *rig, int behind)
 	db_exec(rig->source, "INSERT INTO lv SELECT i, 0 FROM generate_series(1, %d) i", ROWS);
 	rig_sync(rig);
 	db_exec(rig->target, "CREATE SCHEMA saved; CREATE TABLE saved.lv AS TABLE lv;"
-	        "CREATE TABLE saved.progress AS TABLE pgbaton.progress");
+	                     "CREATE TABLE saved.progress AS TABLE pgbaton.progress");
 	/* One transaction, so one batch: updates, deletes, moved keys, inserts. */
 	db_exec(rig->source, "BEGIN; UPDATE lv SET v = v + 1 WHERE id <= 200;"
-	        "DELETE FROM lv WHERE id BETWEEN 201 AND 300;"
-	        "UPDATE lv SET id = id + 1000 WHERE id BETWEEN 301 AND 400;"
-	        "INSERT INTO lv SELECT i, 5 FROM generate_series(2000, 2100) i;"
-	        "SELECT pg_logical_emit_message(true, 'pgbaton', 'moved'); COMMIT");
+	                     "DELETE FROM lv WHERE id BETWEEN 201 AND 300;"
+	                     "UPDATE lv SET id = id + 1000 WHERE id BETWEEN 301 AND 400;"
+	                     "INSERT INTO lv SELECT i, 5 FROM generate_series(2000, 2100) i;"
+	                     "SELECT pg_logical_emit_message(true, 'pgbaton', 'moved'); COMMIT");
 	ASSERT_OK(applier_wait_marker(rig->applier, "moved", deadline_in_ms(30000), &err));
 	rig_stop_applier(rig);
 	for (int id = 1; id <= 2100; id++) {
 		if (lane_of(id, LANES) != behind)
 			continue;
-		db_exec(rig->target, "DELETE FROM lv WHERE id = %d;"
-		        "INSERT INTO lv SELECT * FROM saved.lv WHERE id = %d", id, id);
+		db_exec(rig->target,
+		        "DELETE FROM lv WHERE id = %d;"
+		        "INSERT INTO lv SELECT * FROM saved.lv WHERE id = %d",
+		        id, id);
 		touched++;
 	}
 	ck_assert_int_gt(touched, 500);
-	db_exec(rig->target, "UPDATE pgbaton.progress p SET commit_lsn = s.commit_lsn,"
+	db_exec(rig->target,
+	        "UPDATE pgbaton.progress p SET commit_lsn = s.commit_lsn,"
 	        " position = s.position FROM saved.progress s WHERE s.lane = p.lane AND p.lane = %d;"
-	        "DROP SCHEMA saved CASCADE", behind);
-	ck_assert_int_eq(db_int(rig->target, "SELECT count(DISTINCT commit_lsn) FROM pgbaton.progress"), 2);
+	        "DROP SCHEMA saved CASCADE",
+	        behind);
+	ck_assert_int_eq(db_int(rig->target, "SELECT count(DISTINCT commit_lsn) FROM pgbaton.progress"),
+	                 2);
 }
 
 /* The share holds each kind of net change, and P3 must bring back exactly it: a row of another
@@ -93,7 +98,8 @@ START_TEST(levels_after_crash)
 	rig_compare(&rig);
 	ck_assert_int_eq(db_int(rig.target, "SELECT count(*) FROM pgbaton.progress"), 1 + _i);
 	ck_assert_int_eq(db_int(rig.target, "SELECT count(DISTINCT (commit_lsn, position))"
-	                        " FROM pgbaton.progress"), 1);
+	                                    " FROM pgbaton.progress"),
+	                 1);
 	rig_close(&rig);
 }
 END_TEST
@@ -116,7 +122,8 @@ START_TEST(levelling_meets_a_difference)
 	snprintf(expected, sizeof(expected), "(id)=(%d) of", id);
 	ck_assert_msg(strstr(err.message, expected) != NULL, "%s", err.message);
 	ck_assert_msg(strstr(err.context, "bringing lane 1 level") != NULL, "%s", err.context);
-	ck_assert_int_eq(db_int(rig.target, "SELECT count(DISTINCT commit_lsn) FROM pgbaton.progress"), 2);
+	ck_assert_int_eq(db_int(rig.target, "SELECT count(DISTINCT commit_lsn) FROM pgbaton.progress"),
+	                 2);
 	db_exec(rig.target, "INSERT INTO lv VALUES (%d, 0)", id);
 	applier_resume(rig.applier);
 	rig_compare(&rig);
@@ -130,7 +137,8 @@ START_TEST(replica_role_refused)
 	Rig rig;
 
 	rig_open(&rig, cluster, "CREATE TABLE r (id int PRIMARY KEY)", (RigOptions){.lanes = 2});
-	db_exec(rig.target, "CREATE ROLE plain LOGIN; GRANT USAGE ON SCHEMA pgbaton TO plain;"
+	db_exec(rig.target,
+	        "CREATE ROLE plain LOGIN; GRANT USAGE ON SCHEMA pgbaton TO plain;"
 	        "GRANT ALL ON ALL TABLES IN SCHEMA pgbaton TO plain; GRANT ALL ON r TO plain");
 	conninfo_free(rig.target_info);
 	rig.target_info = servers_info(cluster, "target", "plain");
@@ -139,8 +147,8 @@ START_TEST(replica_role_refused)
 	Error err = rig_wait_failed(&rig);
 	ck_assert_int_eq(err.class, ERROR_CONFIG);
 	ck_assert_msg(strstr(err.message, "\"plain\"") != NULL, "%s", err.message);
-	ck_assert_msg(strstr(err.hint, "GRANT SET ON PARAMETER session_replication_role") != NULL,
-	              "%s", err.hint);
+	ck_assert_msg(strstr(err.hint, "GRANT SET ON PARAMETER session_replication_role") != NULL, "%s",
+	              err.hint);
 	ck_assert_int_eq(db_int(rig.target, "SELECT count(*) FROM r"), 0);
 	db_exec(rig.target, "GRANT SET ON PARAMETER session_replication_role TO plain");
 	applier_resume(rig.applier);

@@ -123,7 +123,8 @@ START_TEST(what_would_act_in_the_replica_role_is_off_and_comes_back)
 
 	job_open(&job, cluster, guarded, NULL);
 	char *before = db_rows(job.target, "%s", states);
-	free(db_expect_error(job.target, "428C9", "SET session_replication_role = replica;"
+	free(db_expect_error(job.target, "428C9",
+	                     "SET session_replication_role = replica;"
 	                     "UPDATE t SET id = 1000 + id"));
 
 	ASSERT_OK(target_prepare(job.to, &job.ledger, job.catalog, &err));
@@ -150,8 +151,10 @@ START_TEST(identity_of_a_partitioned_table)
 
 	TEST_NEEDS_MAJOR(17);
 	Cluster *newer = servers_start(17, NULL);
-	job_open(&job, newer, "CREATE TABLE p (id int GENERATED ALWAYS AS IDENTITY, k int) PARTITION BY LIST (k);"
-	         "CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)", NULL);
+	job_open(&job, newer,
+	         "CREATE TABLE p (id int GENERATED ALWAYS AS IDENTITY, k int) PARTITION BY LIST (k);"
+	         "CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)",
+	         NULL);
 	ASSERT_OK(target_prepare(job.to, &job.ledger, job.catalog, &err));
 	db_exec(job.target, "INSERT INTO p1 VALUES (5, 1); UPDATE p1 SET id = 6");
 	restore(&job);
@@ -190,8 +193,11 @@ assert_sequences(PGconn *conn, const char *wanted)
 {
 	char *sql = NULL;
 
-	ck_assert_int_ge(asprintf(&sql, "SELECT last_value, is_called FROM (%s) AS s (n, last_value,"
-	                          " log_cnt, is_called) ORDER BY n", sequence_states), 0);
+	ck_assert_int_ge(asprintf(&sql,
+	                          "SELECT last_value, is_called FROM (%s) AS s (n, last_value,"
+	                          " log_cnt, is_called) ORDER BY n",
+	                          sequence_states),
+	                 0);
 	assert_rows(conn, sql, wanted);
 	free(sql);
 }
@@ -206,7 +212,8 @@ START_TEST(sequences_are_equal)
 	db_exec(job.source, "%s", sequence_values);
 	ASSERT_OK(target_set_sequences(job.from, job.to, job.catalog, 0, &count, &err));
 	ck_assert_uint_eq(count, 10);
-	assert_sequences(job.target, "41|t\n5|t\n7|f\n99|f\n9|t\n9223372036854775807|t\n32767|t\n21|t\n2|t\n2|t");
+	assert_sequences(job.target,
+	                 "41|t\n5|t\n7|f\n99|f\n9|t\n9223372036854775807|t\n32767|t\n21|t\n2|t\n2|t");
 	ck_assert_int_eq(db_int(job.target, "SELECT nextval('fresh')"), 7);
 	ck_assert_int_eq(db_int(job.target, "SELECT nextval('set_only')"), 99);
 	ck_assert_int_eq(db_int(job.target, "SELECT nextval('round')"), 1);
@@ -227,9 +234,9 @@ START_TEST(a_margin_stays_within_the_bounds)
 	assert_sequences(job.target,
 	                 "44|t\n-10|t\n7|f\n99|f\n9|t\n9223372036854775807|t\n32767|t\n51|t\n5|t\n5|t");
 	ASSERT_OK(target_set_sequences(job.from, job.to, job.catalog, INT64_MAX, &count, &err));
-	assert_sequences(job.target,
-	                 "9223372036854775807|t\n-23|t\n7|f\n99|f\n9|t\n9223372036854775807|t\n32767|t\n"
-	                 "9223372036854775807|t\n2147483647|t\n2147483647|t");
+	assert_sequences(
+		job.target, "9223372036854775807|t\n-23|t\n7|f\n99|f\n9|t\n9223372036854775807|t\n32767|t\n"
+					"9223372036854775807|t\n2147483647|t\n2147483647|t");
 	job_close(&job);
 }
 END_TEST
@@ -244,11 +251,13 @@ START_TEST(more_sequences_than_one_query_takes)
 	Job job;
 
 	job_open(&job, cluster, many, NULL);
-	db_exec(job.source, "DO $$BEGIN FOR i IN 1..1201 LOOP PERFORM setval('s' || i, i); END LOOP; END$$");
+	db_exec(job.source,
+	        "DO $$BEGIN FOR i IN 1..1201 LOOP PERFORM setval('s' || i, i); END LOOP; END$$");
 	ASSERT_OK(target_set_sequences(job.from, job.to, job.catalog, 0, &count, &err));
 	ck_assert_uint_eq(count, 1201);
 	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_sequences WHERE"
-	                        " sequencename = 's' || last_value"), 1201);
+	                                    " sequencename = 's' || last_value"),
+	                 1201);
 	job_close(&job);
 }
 END_TEST
@@ -259,7 +268,8 @@ START_TEST(a_missing_sequence_is_named)
 	size_t count = 0;
 	Job job;
 
-	job_open(&job, cluster, "CREATE TABLE t (a int); CREATE SEQUENCE here; CREATE SEQUENCE \"not There\"",
+	job_open(&job, cluster,
+	         "CREATE TABLE t (a int); CREATE SEQUENCE here; CREATE SEQUENCE \"not There\"",
 	         "CREATE TABLE t (a int); CREATE SEQUENCE here");
 	ck_assert(!target_set_sequences(job.from, job.to, job.catalog, 0, &count, &err));
 	ck_assert_int_eq(err.class, ERROR_CONFIG);
@@ -289,7 +299,8 @@ START_TEST(views_are_refreshed_in_order)
 	db_exec(job.target, "INSERT INTO t SELECT generate_series(1, 5)");
 	ASSERT_OK(target_refresh_matviews(job.to, job.catalog, &err));
 	assert_rows(job.target, "SELECT n, u FROM \"a high\"", "5|5");
-	ck_assert(db_true(job.target, "SELECT NOT relispopulated FROM pg_class WHERE relname = 'empty_one'"));
+	ck_assert(
+		db_true(job.target, "SELECT NOT relispopulated FROM pg_class WHERE relname = 'empty_one'"));
 	char path[64];
 	ASSERT_OK(sql_value(job.to, &err, path, sizeof(path), "SHOW search_path"));
 	ck_assert_str_eq(path, "\"\"");
@@ -302,7 +313,9 @@ START_TEST(a_failing_view_is_named)
 	Error err = ERROR_INIT;
 	Job job;
 
-	job_open(&job, cluster, "CREATE TABLE t (a int); CREATE MATERIALIZED VIEW v AS SELECT 1 / a AS x FROM t", NULL);
+	job_open(&job, cluster,
+	         "CREATE TABLE t (a int); CREATE MATERIALIZED VIEW v AS SELECT 1 / a AS x FROM t",
+	         NULL);
 	db_exec(job.target, "INSERT INTO t VALUES (0)");
 	ck_assert(!target_refresh_matviews(job.to, job.catalog, &err));
 	ck_assert_str_eq(err.sqlstate, "22012");
@@ -316,11 +329,14 @@ START_TEST(statistics_of_tables_and_roots)
 	Error err = ERROR_INIT;
 	Job job;
 
-	job_open(&job, cluster, "CREATE TABLE t (a int); CREATE TABLE \"T 2\" (a int);"
-	         "CREATE TABLE r (a int) PARTITION BY RANGE (a);"
-	         "CREATE TABLE m PARTITION OF r FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (a);"
-	         "CREATE TABLE l PARTITION OF m FOR VALUES FROM (0) TO (50);"
-	         "INSERT INTO t VALUES (1), (2); INSERT INTO \"T 2\" VALUES (1), (2); INSERT INTO r VALUES (1), (2)", NULL);
+	job_open(
+		&job, cluster,
+		"CREATE TABLE t (a int); CREATE TABLE \"T 2\" (a int);"
+		"CREATE TABLE r (a int) PARTITION BY RANGE (a);"
+		"CREATE TABLE m PARTITION OF r FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (a);"
+		"CREATE TABLE l PARTITION OF m FOR VALUES FROM (0) TO (50);"
+		"INSERT INTO t VALUES (1), (2); INSERT INTO \"T 2\" VALUES (1), (2); INSERT INTO r VALUES (1), (2)",
+		NULL);
 	ASSERT_OK(target_analyze(job.to, job.catalog, &err));
 	assert_rows(job.target, "SELECT tablename FROM pg_stats WHERE schemaname = 'public' ORDER BY 1",
 	            "T 2\nl\nm\nr\nt");

@@ -110,7 +110,8 @@ assert_seen(const char *change, bool by_counts)
 	ck_assert_msg(verify(&job, VERIFY_COUNTS, &err) == !by_counts, "counts, %s", change);
 	ck_assert_msg(!verify(&job, VERIFY_CHECKSUMS, &err), "checksums, %s", change);
 	ck_assert_int_eq(err.class, ERROR_DIVERGENCE);
-	ck_assert_msg(strstr(err.message, "1 tables") != NULL && strstr(err.message, "public.t") != NULL,
+	ck_assert_msg(strstr(err.message, "1 tables") != NULL &&
+	                  strstr(err.message, "public.t") != NULL,
 	              "%s", err.message);
 	ck_assert(catalog_find(job.catalog, "public", "t")->error[0] != '\0');
 	ck_assert(catalog_find(job.catalog, "public", "Q t")->error[0] == '\0');
@@ -121,7 +122,9 @@ START_TEST(one_difference_is_seen)
 {
 	assert_seen("UPDATE t SET t = 'b' WHERE id = 1", false);
 	assert_seen("UPDATE t SET t = '' WHERE id = 2", false); /* NULL is not '' */
-	assert_seen("UPDATE t SET f = 0.1 + 1e-17 WHERE id = 1; UPDATE t SET f = 0.10000000000000002 WHERE id = 1", false);
+	assert_seen(
+		"UPDATE t SET f = 0.1 + 1e-17 WHERE id = 1; UPDATE t SET f = 0.10000000000000002 WHERE id = 1",
+		false);
 	assert_seen("UPDATE t SET n = 1.1 WHERE id = 1", false);
 	assert_seen("DELETE FROM t WHERE id = 1", true);
 	assert_seen("INSERT INTO t (id) VALUES (2)", true);
@@ -135,7 +138,8 @@ START_TEST(every_table_is_looked_at_and_sessions_stay_usable)
 	Error err;
 	Job job;
 
-	job_open(&job, "CREATE TABLE a (x int); CREATE TABLE b (x int); CREATE TABLE c (x int);"
+	job_open(&job,
+	         "CREATE TABLE a (x int); CREATE TABLE b (x int); CREATE TABLE c (x int);"
 	         "INSERT INTO a VALUES (1); INSERT INTO c VALUES (1)",
 	         "CREATE TABLE a (x int); CREATE TABLE c (x int)");
 	/* b is not on the target: an error of the query, not a difference. */
@@ -144,7 +148,8 @@ START_TEST(every_table_is_looked_at_and_sessions_stay_usable)
 	db_exec(job.target, "CREATE TABLE b (x int)");
 	ck_assert(!verify(&job, VERIFY_COUNTS, &err));
 	ck_assert_msg(strstr(err.message, "2 tables") != NULL, "%s", err.message);
-	ck_assert(strstr(catalog_find(job.catalog, "public", "c")->error, "1 rows on the source, 0") != NULL);
+	ck_assert(strstr(catalog_find(job.catalog, "public", "c")->error, "1 rows on the source, 0") !=
+	          NULL);
 	job_close(&job);
 }
 END_TEST
@@ -161,7 +166,9 @@ START_TEST(majors_and_encodings_do_not_matter)
 	Cluster *new = servers_start(CLUSTER_NEWEST, NULL);
 	PGconn *admin = db_connect(old, "postgres");
 	db_exec(admin, "DROP DATABASE source");
-	db_exec(admin, "CREATE DATABASE source ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+	db_exec(
+		admin,
+		"CREATE DATABASE source ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
 	PQfinish(admin);
 	snprintf(tables, sizeof(tables), "%s;%s%s UPDATE t SET t = chr(228)", types, row1, row2);
 	PGconn *source = db_connect(old, "source");

@@ -10,8 +10,11 @@ confirm(ConfirmInput input)
 /* P6 */
 START_TEST(logged_confirms_what_is_synced)
 {
-	ConfirmInput in = {.mode = CONFIRM_LOGGED, .last_end = {0x500}, .synced_end = {0x300},
-	                   .keepalive_end = {0x900}, .applied_end = {0x100}};
+	ConfirmInput in = {.mode = CONFIRM_LOGGED,
+	                   .last_end = {0x500},
+	                   .synced_end = {0x300},
+	                   .keepalive_end = {0x900},
+	                   .applied_end = {0x100}};
 	ck_assert_uint_eq(confirm(in).v, 0x300); /* the keepalive is beyond what is not durable */
 	in.synced_end.v = 0x500;
 	ck_assert_uint_eq(confirm(in).v, 0x500); /* a message outside transactions is not synced */
@@ -27,8 +30,12 @@ END_TEST
 
 START_TEST(applied_confirms_what_the_target_has)
 {
-	ConfirmInput in = {.mode = CONFIRM_APPLIED, .last_end = {0x500}, .synced_end = {0x500},
-	                   .all_synced = true, .keepalive_end = {0x900}, .applied_end = {0x100}};
+	ConfirmInput in = {.mode = CONFIRM_APPLIED,
+	                   .last_end = {0x500},
+	                   .synced_end = {0x500},
+	                   .all_synced = true,
+	                   .keepalive_end = {0x900},
+	                   .applied_end = {0x100}};
 	ck_assert_uint_eq(confirm(in).v, 0x100);
 	in.applied_end.v = 0x500;
 	ck_assert_uint_eq(confirm(in).v, 0x900);

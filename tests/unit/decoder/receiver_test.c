@@ -161,7 +161,8 @@ wait_all(Receiver *receiver)
 	Lsn now = current_lsn();
 	wait_state(receiver, has_confirmed, &now);
 	char *sql = mem_printf("SELECT confirmed_flush_lsn >= '%s' FROM pg_replication_slots"
-	                       " WHERE slot_name = 's'", LSN_STR(now));
+	                       " WHERE slot_name = 's'",
+	                       LSN_STR(now));
 	db_wait_until(db, sql, 60);
 	free(sql);
 }
@@ -238,9 +239,11 @@ write_some(uint32_t first, uint32_t transactions)
 		if (i % 10 == 3)
 			db_exec(db, "BEGIN; INSERT INTO t VALUES (%u, 'never'); ROLLBACK", id);
 		if (i % 10 == 7)
-			db_exec(db, "BEGIN; SAVEPOINT a; INSERT INTO t VALUES (%u, 'never');"
-			            "ROLLBACK TO a; INSERT INTO t SELECT g, 'x' FROM"
-			            " generate_series(%u, %u) g; COMMIT", id, id, id + rows - 1);
+			db_exec(db,
+			        "BEGIN; SAVEPOINT a; INSERT INTO t VALUES (%u, 'never');"
+			        "ROLLBACK TO a; INSERT INTO t SELECT g, 'x' FROM"
+			        " generate_series(%u, %u) g; COMMIT",
+			        id, id, id + rows - 1);
 		else
 			db_exec(db, "INSERT INTO t SELECT g, repeat('x', 50) FROM generate_series(%u, %u) g",
 			        id, id + rows - 1);
@@ -306,8 +309,8 @@ START_TEST(a_killed_walsender_loses_and_doubles_nothing)
 		wait_state(receiver, is_connected, NULL);
 		next = write_some(next, 20);
 		/* In the middle of a transaction that takes a while to send. */
-		db_exec(db, "INSERT INTO t SELECT g, repeat('y', 200) FROM generate_series(%u, %u) g",
-		        next, next + 9999);
+		db_exec(db, "INSERT INTO t SELECT g, repeat('y', 200) FROM generate_series(%u, %u) g", next,
+		        next + 9999);
 		next += 10000;
 		db_exec(db, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
 		            " WHERE slot_name = 's' AND active");
@@ -352,14 +355,19 @@ START_TEST(a_full_log_holds_the_source_without_losing_it)
 	int64_t pid = db_int(db, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 's'");
 	uint32_t next = 0;
 	for (int i = 0; i < 300; i++, next += 100)
-		db_exec(db, "INSERT INTO t SELECT g, repeat(md5(g::text), 20) FROM"
-		            " generate_series(%u, %u) g", next, next + 99);
+		db_exec(db,
+		        "INSERT INTO t SELECT g, repeat(md5(g::text), 20) FROM"
+		        " generate_series(%u, %u) g",
+		        next, next + 99);
 	wait_state(receiver, is_held, NULL);
-	db_wait_until(db, "SELECT reply_time > (SELECT min(query_start) FROM pg_stat_activity"
-	                  " WHERE pid = pg_backend_pid()) FROM pg_stat_replication", 30);
+	db_wait_until(db,
+	              "SELECT reply_time > (SELECT min(query_start) FROM pg_stat_activity"
+	              " WHERE pid = pg_backend_pid()) FROM pg_stat_replication",
+	              30);
 	char *since = db_value(db, "SELECT now()");
 	char *sql = mem_printf("SELECT reply_time > timestamptz '%s' + interval '3 s'"
-	                       " FROM pg_stat_replication WHERE pid = %d", since, (int)pid);
+	                       " FROM pg_stat_replication WHERE pid = %d",
+	                       since, (int)pid);
 	db_wait_until(db, sql, 30);
 	free(sql);
 	free(since);
@@ -381,7 +389,8 @@ START_TEST(a_full_log_holds_the_source_without_losing_it)
 		poll(NULL, 0, 2);
 	}
 	ck_assert_int_eq(db_int(db, "SELECT active_pid FROM pg_replication_slots"
-	                            " WHERE slot_name = 's'"), pid);
+	                            " WHERE slot_name = 's'"),
+	                 pid);
 	receiver_state(receiver, &state);
 	ck_assert_uint_eq(state.reconnects, 0);
 	txlog_reader_close(reader);
@@ -419,7 +428,8 @@ START_TEST(applied_confirms_only_what_the_target_has)
 	db_wait_until(db, sql, 30);
 	free(sql);
 	sql = mem_printf("SELECT confirmed_flush_lsn <= '%s' FROM pg_replication_slots"
-	                 " WHERE slot_name = 's'", LSN_STR(before));
+	                 " WHERE slot_name = 's'",
+	                 LSN_STR(before));
 	ck_assert(db_true(db, "%s", sql));
 	free(sql);
 	txlog_state(log, &state);

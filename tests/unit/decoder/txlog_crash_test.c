@@ -307,8 +307,10 @@ START_TEST(a_streamed_transaction_by_reference_is_refused)
 	uint8_t head[BLOCK_HEADER_SIZE];
 	frame_header_put(3, FRAME_STREAMED, bytes);
 	Slice piece = slice_of(bytes, sizeof(bytes));
-	BlockHeader header = {.stored_len = sizeof(bytes), .raw_len = sizeof(bytes),
-	                      .offset = ends[LAST], .last_commit = {FIXTURE_COMMIT(LAST + 1)}};
+	BlockHeader header = {.stored_len = sizeof(bytes),
+	                      .raw_len = sizeof(bytes),
+	                      .offset = ends[LAST],
+	                      .last_commit = {FIXTURE_COMMIT(LAST + 1)}};
 	block_header_put(&header, 1, &piece, 1, head);
 	int fd = open(path, O_RDWR);
 	ck_assert_int_eq(pwrite(fd, head, sizeof(head), (off_t)ends[LAST]), sizeof(head));

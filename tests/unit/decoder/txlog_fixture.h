@@ -26,7 +26,7 @@ void fixture_open_fails(const char *directory, ErrorClass class, const char *par
 
 void fixture_append(TxLog *log, const Buffer *message);
 /* Commit n has commit LSN n * 0x100 and end LSN n * 0x100 + 0x40. */
-#define FIXTURE_COMMIT(n) ((uint64_t)(n) * 0x100)
+#define FIXTURE_COMMIT(n) ((uint64_t)(n)*0x100)
 #define FIXTURE_END(n) (FIXTURE_COMMIT(n) + 0x40)
 void fixture_begin(TxLog *log, uint32_t n);
 void fixture_rows(TxLog *log, uint32_t n, uint32_t rows, size_t row_bytes);

@@ -27,7 +27,7 @@ typedef struct {
 	uint32_t appended;        /* the last whole one */
 	uint32_t published;
 	uint32_t released;
-	uint32_t ever_released;   /* also before a reopen */
+	uint32_t ever_released; /* also before a reopen */
 	uint32_t open_rows;
 	bool open;
 } Model;
@@ -201,7 +201,8 @@ model_step(Model *m)
 START_TEST(the_log_behaves_like_its_model)
 {
 	const char *fixed = getenv("PGBATON_SEED");
-	unsigned seed = fixed != NULL ? (unsigned)atoi(fixed) : (unsigned)clock_wall_us() + (unsigned)_i;
+	unsigned seed = fixed != NULL ? (unsigned)atoi(fixed)
+	                              : (unsigned)clock_wall_us() + (unsigned)_i;
 	Model *m = mem_zalloc(sizeof(Model));
 
 	log_set_level(LOG_ERROR);
@@ -293,8 +294,7 @@ START_TEST(writer_readers_and_flusher_together)
 	Stop *stop = stop_new();
 	Follower followers[2];
 	for (int i = 0; i < 2; i++)
-		followers[i] = (Follower){.log = log, .stop = stop, .other = &followers[1 - i],
-		                          .next = 1};
+		followers[i] = (Follower){.log = log, .stop = stop, .other = &followers[1 - i], .next = 1};
 	pthread_t threads[2];
 	atomic_uint progress = 0;
 

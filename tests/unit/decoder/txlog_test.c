@@ -456,8 +456,8 @@ static bool
 run_with_fault(Plan *plan)
 {
 	Error err = ERROR_INIT;
-	TxLogOptions options = {.directory = directory, .identity = "fixture",
-	                        .segment_bytes = 64 * 1024};
+	TxLogOptions options = {
+		.directory = directory, .identity = "fixture", .segment_bytes = 64 * 1024};
 	TxLogFaults faults = {planned_fault, plan};
 	TxLog *log = txlog_open_with_faults(&options, faults, &err);
 	Lsn synced = LSN_INVALID;
@@ -493,8 +493,7 @@ run_with_fault(Plan *plan)
 			ck_assert_str_eq(again.message, err.message);
 			ck_assert(!txlog_publish(log, &again));
 			/* What was published stays readable. */
-			ck_assert_uint_ge(FIXTURE_END(fixture_read_all(log, LSN_INVALID).last),
-			                  synced.v);
+			ck_assert_uint_ge(FIXTURE_END(fixture_read_all(log, LSN_INVALID).last), synced.v);
 			ck_assert_uint_le(state_of(log).synced_end.v, state_of(log).last_end.v);
 		}
 	}

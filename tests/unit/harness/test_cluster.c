@@ -186,8 +186,8 @@ START_TEST(output_exit_code_and_environment)
 	ck_assert_str_eq(out, "out hello\nerr\n");
 	free(out);
 
-	Process *process =
-		process_start((const char *const[]){"sh", "-c", "echo ready; exec sleep 600", NULL}, NULL);
+	Process *process = process_start(
+		(const char *const[]){"sh", "-c", "echo ready; exec sleep 600", NULL}, NULL);
 	process_wait_output(process, "ready", 10);
 	ck_assert(!process_ended(process));
 	process_kill(process, SIGTERM);

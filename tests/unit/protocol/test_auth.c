@@ -259,7 +259,8 @@ START_TEST(scram_binding)
 	                              "MTIzNDU2Nzg5MDE=");
 
 	/* The server's offer of PLUS is gone: say that we would have taken it. */
-	FakeServer cut = {.options = {.tls = true, .binding_data = hash}, .mechanisms = plain,
+	FakeServer cut = {.options = {.tls = true, .binding_data = hash},
+	                  .mechanisms = plain,
 	                  .mechanisms_len = sizeof(plain)};
 	ck_assert_msg(run_scram(&cut, &err) == AUTH_DONE, "%s", err.message);
 	ck_assert_str_eq(cut.mechanism, "SCRAM-SHA-256");
@@ -379,12 +380,11 @@ START_TEST(require_auth)
 		AuthOptions o = {.password = "p", .require_auth = cases[i].require};
 		Error err = ERROR_INIT;
 		ck_assert_int_eq(once(o, 0, SLICE_EMPTY, &reply, &err) == AUTH_DONE, cases[i].trust);
-		ck_assert_int_eq(once(o, 3, SLICE_EMPTY, &reply, &err) == AUTH_CONTINUE,
-		                 cases[i].password);
+		ck_assert_int_eq(once(o, 3, SLICE_EMPTY, &reply, &err) == AUTH_CONTINUE, cases[i].password);
 		ck_assert_int_eq(reply.len > 0, cases[i].password);
 		ck_assert_int_eq(once(o, 5, BYTES("salt"), &reply, &err) == AUTH_CONTINUE, cases[i].md5);
-		ck_assert_int_eq(once(o, 10, slice_of(plain, sizeof(plain)), &reply, &err) ==
-		                     AUTH_CONTINUE, cases[i].scram);
+		ck_assert_int_eq(once(o, 10, slice_of(plain, sizeof(plain)), &reply, &err) == AUTH_CONTINUE,
+		                 cases[i].scram);
 	}
 	static const char *const bad[] = {"scram", "md5,!none", "md5,", ",", "!"};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -410,13 +410,13 @@ libpq_agrees(const char *password, const char *prepared)
 	unsigned len;
 
 	ck_assert_ptr_nonnull(verifier);
-	ck_assert_int_eq(sscanf(verifier, "SCRAM-SHA-256$%d:%63[^$]$%63[^:]:", &iterations, salt64,
-	                        stored64), 3);
+	ck_assert_int_eq(
+		sscanf(verifier, "SCRAM-SHA-256$%d:%63[^$]$%63[^:]:", &iterations, salt64, stored64), 3);
 	int salt_len = EVP_DecodeBlock(salt, (uint8_t *)salt64, (int)strlen(salt64));
 	salt_len -= salt64[strlen(salt64) - 1] == '=';
 	salt_len -= salt64[strlen(salt64) - 2] == '=';
-	PKCS5_PBKDF2_HMAC(prepared, (int)strlen(prepared), salt, salt_len, iterations, EVP_sha256(),
-	                  32, salted);
+	PKCS5_PBKDF2_HMAC(prepared, (int)strlen(prepared), salt, salt_len, iterations, EVP_sha256(), 32,
+	                  salted);
 	HMAC(EVP_sha256(), salted, 32, (const uint8_t *)"Client Key", 10, client, &len);
 	EVP_Digest(client, 32, stored, &len, EVP_sha256(), NULL);
 	EVP_DecodeBlock(got, (uint8_t *)stored64, (int)strlen(stored64));
@@ -488,14 +488,18 @@ START_TEST(saslprep_cases)
 		{"secret", "secret"},
 		{"", ""},
 		{"gr\xC3\xBC\xC3\x9F", "gr\xC3\xBC\xC3\x9F"},
-		{"a\xC2\xA0" "b", "a b"},        /* no-break space */
-		{"a\xC2\xAD" "b", "ab"},         /* soft hyphen */
-		{"\xC2\xAD", "\xC2\xAD"},        /* nothing left: raw */
+		{"a\xC2\xA0"
+	     "b",
+	     "a b"}, /* no-break space */
+		{"a\xC2\xAD"
+	     "b",
+	     "ab"},                           /* soft hyphen */
+		{"\xC2\xAD", "\xC2\xAD"},         /* nothing left: raw */
 		{"\xFF\xC2\xAD", "\xFF\xC2\xAD"}, /* not UTF-8: raw */
 		{"\xED\xA0\x80", "\xED\xA0\x80"}, /* a surrogate: raw */
-		{"\xC0\xAF", "\xC0\xAF"},        /* overlong: raw */
-		{"a\xCC\x88", NULL},             /* a with a combining diaeresis */
-		{"\xE2\x85\xA8", NULL},          /* ROMAN NUMERAL NINE */
+		{"\xC0\xAF", "\xC0\xAF"},         /* overlong: raw */
+		{"a\xCC\x88", NULL},              /* a with a combining diaeresis */
+		{"\xE2\x85\xA8", NULL},           /* ROMAN NUMERAL NINE */
 		{"\xC2\xAA", NULL},
 	};
 

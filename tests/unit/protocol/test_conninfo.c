@@ -129,9 +129,11 @@ END_TEST
 
 START_TEST(service_file)
 {
-	char *path = put_file("services", "[one]\nhost=svc1,svc2\nport=7\nuser=svcuser\n"
-	                                  "dbname=svcdb\npassword=svcsecret\nsslmode=disable\n"
-	                                  "channel_binding=require\n", 0600);
+	char *path = put_file("services",
+	                      "[one]\nhost=svc1,svc2\nport=7\nuser=svcuser\n"
+	                      "dbname=svcdb\npassword=svcsecret\nsslmode=disable\n"
+	                      "channel_binding=require\n",
+	                      0600);
 	Error err = ERROR_INIT;
 
 	setenv("PGSERVICEFILE", path, 1);
@@ -160,8 +162,10 @@ END_TEST
 
 START_TEST(password_file)
 {
-	char *path = put_file("pass", "# comment\nh1:*:db:u:one\nh2:5433:*:u:two\\:x\n"
-	                              "localhost:*:*:*:local\n*:*:*:other:three\n", 0600);
+	char *path = put_file("pass",
+	                      "# comment\nh1:*:db:u:one\nh2:5433:*:u:two\\:x\n"
+	                      "localhost:*:*:*:local\n*:*:*:other:three\n",
+	                      0600);
 
 	setenv("PGPASSFILE", path, 1);
 	ConnInfo *info = parse("host=h1,h2,h3 port=5432,5433,5434 dbname=db user=u");

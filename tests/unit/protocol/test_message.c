@@ -116,7 +116,10 @@ START_TEST(every_truncation)
 {
 	only_whole(parse_report, BYTES("SERROR\0C42P01\0Mno table\0\0"), "report");
 	only_whole(parse_report, BYTES("\0"), "empty report");
-	only_whole(parse_parameter, BYTES("server_version\0" "15.4\0"), "parameter");
+	only_whole(parse_parameter,
+	           BYTES("server_version\0"
+	                 "15.4\0"),
+	           "parameter");
 	only_whole(parse_ready, BYTES("E"), "ready");
 	only_whole(parse_negotiate, BYTES("\0\3\0\0\0\0\0\2_pq_.a\0_pq_.b\0"), "negotiate");
 	only_whole(parse_columns,
@@ -138,12 +141,13 @@ START_TEST(all_report_fields)
 	Error err = ERROR_INIT;
 
 	ck_assert(message_parse_report(slice_of(text, sizeof(text)), &r, &err));
-	const char *got[] = {r.severity, r.severity_raw, r.sqlstate, r.message, r.detail, r.hint,
-	                     r.position, r.internal_position, r.internal_query, r.where, r.schema,
-	                     r.table, r.column, r.data_type, r.constraint, r.source_file,
-	                     r.source_line, r.source_routine};
-	static const char *const wanted[] = {"a", "b", "12345", "m", "d", "h", "p1", "p2", "q", "w",
-	                                     "s", "t", "c", "t", "n", "f", "7", "r"};
+	const char *got[] = {r.severity,       r.severity_raw,  r.sqlstate,   r.message,
+	                     r.detail,         r.hint,          r.position,   r.internal_position,
+	                     r.internal_query, r.where,         r.schema,     r.table,
+	                     r.column,         r.data_type,     r.constraint, r.source_file,
+	                     r.source_line,    r.source_routine};
+	static const char *const wanted[] = {"a", "b", "12345", "m", "d", "h", "p1", "p2", "q",
+	                                     "w", "s", "t",     "c", "t", "n", "f",  "7",  "r"};
 	for (size_t i = 0; i < sizeof(got) / sizeof(got[0]); i++)
 		ck_assert_str_eq(got[i], wanted[i]);
 
@@ -172,7 +176,9 @@ START_TEST(counts_that_lie)
 	ck_assert(!parse_copy(BYTES("\2\0\0"), &err));
 	ck_assert(!parse_copy(BYTES("\0\xff\xff\0\0"), &err));
 	ck_assert(!parse_ready(BYTES("X"), &err));
-	ck_assert(!parse_negotiate(BYTES("\0\3\0\0\xff\xff\xff\xff" "a\0"), &err));
+	ck_assert(!parse_negotiate(BYTES("\0\3\0\0\xff\xff\xff\xff"
+	                                 "a\0"),
+	                           &err));
 	ck_assert(!parse_keepalive(BYTES("k\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2\2"), &err));
 	ck_assert(!parse_keepalive(BYTES("x"), &err));
 }
@@ -226,7 +232,10 @@ START_TEST(frontend_messages)
 	message_put_copy_done(&out);
 	message_put_copy_fail(&out, "r");
 	message_put_terminate(&out);
-	assert_bytes(&out, BYTES("d\0\0\0\6ab" "c\0\0\0\4" "f\0\0\0\6r\0" "X\0\0\0\4"));
+	assert_bytes(&out, BYTES("d\0\0\0\6ab"
+	                         "c\0\0\0\4"
+	                         "f\0\0\0\6r\0"
+	                         "X\0\0\0\4"));
 	buffer_free(&out);
 }
 END_TEST

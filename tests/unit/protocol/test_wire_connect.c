@@ -28,13 +28,12 @@ start(void)
 	/* No file of whoever runs the tests may help or hinder. */
 	ck_assert_ptr_nonnull(mkdtemp(home));
 	setenv("HOME", home, 1);
-	cluster = cluster_start(&(ClusterOptions){.name = "wire", .tls = true, .hba = hba,
-	                                          .conf = "max_connections = 30\n"});
+	cluster = cluster_start(&(ClusterOptions){
+		.name = "wire", .tls = true, .hba = hba, .conf = "max_connections = 30\n"});
 	PGconn *conn = db_connect(cluster, NULL);
 	db_exec(conn, "SET password_encryption = 'md5'; CREATE ROLE r_md5 LOGIN PASSWORD 'hunter2';"
 	              "SET password_encryption = 'scram-sha-256'");
-	static const char *const roles[] = {"r_clear", "r_scram", "r_tls",
-	                                    "r_plain", "r_reject"};
+	static const char *const roles[] = {"r_clear", "r_scram", "r_tls", "r_plain", "r_reject"};
 	for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
 		db_exec(conn, "CREATE ROLE %s LOGIN PASSWORD 'hunter2'", roles[i]);
 	PQfinish(conn);
@@ -67,8 +66,9 @@ check_and_close(Wire *wire, const char *user)
 START_TEST(trust_and_parameters)
 {
 	WireOptions options = {.application_name = "tester", .options = "-c geqo=off"};
-	Wire *wire = fixture_connect_with(options, "%s user=postgres sslmode=disable "
-	                                           "options='-c work_mem=77kB' client_encoding=LATIN1",
+	Wire *wire = fixture_connect_with(options,
+	                                  "%s user=postgres sslmode=disable "
+	                                  "options='-c work_mem=77kB' client_encoding=LATIN1",
 	                                  tcp());
 	static const struct {
 		const char *sql, *value;
@@ -108,16 +108,18 @@ START_TEST(every_password_method)
 
 	for (size_t i = 0; i < 3; i++)
 		for (size_t t = 0; t < 2; t++) {
-			check_and_close(fixture_connect("%s user=%s password=hunter2 sslmode=%s", tcp(),
-			                                roles[i], tls[t]), roles[i]);
+			check_and_close(
+				fixture_connect("%s user=%s password=hunter2 sslmode=%s", tcp(), roles[i], tls[t]),
+				roles[i]);
 			fixture_refused(ERROR_AUTH, &err, "%s user=%s password=hunter2x sslmode=%s", tcp(),
 			                roles[i], tls[t]);
 			ck_assert_str_eq(err.sqlstate, "28P01");
 			fixture_refused(ERROR_AUTH, &err, "%s user=%s sslmode=%s", tcp(), roles[i], tls[t]);
 		}
 	check_and_close(fixture_connect("host=%s port=%d dbname=postgres user=r_scram "
-	                                "password=hunter2", cluster_socket_dir(cluster),
-	                                cluster_port(cluster)), "r_scram");
+	                                "password=hunter2",
+	                                cluster_socket_dir(cluster), cluster_port(cluster)),
+	                "r_scram");
 }
 END_TEST
 
@@ -126,12 +128,17 @@ START_TEST(binding_and_require_auth)
 	Error err = ERROR_INIT;
 
 	check_and_close(fixture_connect("%s user=r_scram password=hunter2 sslmode=require "
-	                                "channel_binding=require", tcp()), "r_scram");
-	check_and_close(fixture_connect("%s user=r_scram password=hunter2 sslmode=require "
-	                                "channel_binding=disable require_auth=scram-sha-256", tcp()),
+	                                "channel_binding=require",
+	                                tcp()),
 	                "r_scram");
-	fixture_refused(ERROR_AUTH, &err, "%s user=r_scram password=hunter2 sslmode=disable "
-	                                  "channel_binding=require", tcp());
+	check_and_close(fixture_connect("%s user=r_scram password=hunter2 sslmode=require "
+	                                "channel_binding=disable require_auth=scram-sha-256",
+	                                tcp()),
+	                "r_scram");
+	fixture_refused(ERROR_AUTH, &err,
+	                "%s user=r_scram password=hunter2 sslmode=disable "
+	                "channel_binding=require",
+	                tcp());
 	fixture_refused(ERROR_AUTH, &err, "%s user=postgres sslmode=require channel_binding=require",
 	                tcp());
 	fixture_refused(ERROR_AUTH, &err, "%s user=r_clear password=hunter2 require_auth=!password",
@@ -164,8 +171,8 @@ START_TEST(tls_modes)
 			ck_assert_str_eq(err.sqlstate, "28000");
 			continue;
 		}
-		Wire *wire = fixture_connect("%s user=%s password=hunter2 sslmode=%s", tcp(),
-		                             cases[i].user, cases[i].mode);
+		Wire *wire = fixture_connect("%s user=%s password=hunter2 sslmode=%s", tcp(), cases[i].user,
+		                             cases[i].mode);
 		ck_assert_int_eq(wire_uses_tls(wire), cases[i].tls);
 		check_and_close(wire, cases[i].user);
 	}
@@ -178,25 +185,31 @@ START_TEST(certificates)
 	Error err = ERROR_INIT;
 	int port = cluster_port(cluster);
 
-	check_and_close(fixture_connect("%s user=postgres sslmode=verify-full sslrootcert=%s", tcp(),
-	                                root), "postgres");
+	check_and_close(
+		fixture_connect("%s user=postgres sslmode=verify-full sslrootcert=%s", tcp(), root),
+		"postgres");
 	check_and_close(fixture_connect("host=localhost hostaddr=127.0.0.1 port=%d dbname=postgres "
-	                                "user=postgres sslmode=verify-full sslrootcert=%s", port,
-	                                root), "postgres");
+	                                "user=postgres sslmode=verify-full sslrootcert=%s",
+	                                port, root),
+	                "postgres");
 	/* The right authority, another name. */
 	check_and_close(fixture_connect("host=elsewhere hostaddr=127.0.0.1 port=%d dbname=postgres "
-	                                "user=postgres sslmode=verify-ca sslrootcert=%s", port, root),
+	                                "user=postgres sslmode=verify-ca sslrootcert=%s",
+	                                port, root),
 	                "postgres");
-	fixture_refused(ERROR_AUTH, &err, "host=elsewhere hostaddr=127.0.0.1 port=%d dbname=postgres "
-	                                  "user=postgres sslmode=verify-full sslrootcert=%s",
+	fixture_refused(ERROR_AUTH, &err,
+	                "host=elsewhere hostaddr=127.0.0.1 port=%d dbname=postgres "
+	                "user=postgres sslmode=verify-full sslrootcert=%s",
 	                port, root);
 	ck_assert_ptr_nonnull(strstr(err.message, "elsewhere"));
 	/* Another authority: the client's own certificate is none. */
 	fixture_refused(ERROR_AUTH, &err, "%s user=postgres sslmode=verify-ca sslrootcert=%s", tcp(),
 	                cluster_tls_file(cluster, "client.crt"));
 	fixture_refused(ERROR_CONFIG, &err, "%s user=postgres sslmode=verify-ca", tcp());
-	fixture_refused(ERROR_CONFIG, &err, "%s user=postgres sslmode=verify-full "
-	                                    "sslrootcert=/no/such/file", tcp());
+	fixture_refused(ERROR_CONFIG, &err,
+	                "%s user=postgres sslmode=verify-full "
+	                "sslrootcert=/no/such/file",
+	                tcp());
 	fixture_refused(ERROR_CONFIG, &err, "%s user=postgres sslmode=verify-ca sslrootcert=system",
 	                tcp());
 	fixture_refused(ERROR_AUTH, &err, "%s user=postgres sslmode=verify-full sslrootcert=system",
@@ -227,11 +240,14 @@ START_TEST(client_certificate)
 
 	ck_assert_int_eq(system(copy), 0);
 	cluster_allow(cluster, "hostssl all postgres 127.0.0.1/32 cert\n");
-	check_and_close(fixture_connect("%s user=postgres sslmode=require sslcert=%s sslkey=%s", tcp(),
-	                                cert, key), "postgres");
+	check_and_close(
+		fixture_connect("%s user=postgres sslmode=require sslcert=%s sslkey=%s", tcp(), cert, key),
+		"postgres");
 	fixture_refused(ERROR_AUTH, &err, "%s user=postgres sslmode=require", tcp());
-	fixture_refused(ERROR_AUTH, &err, "%s user=postgres sslmode=require sslcert=%s sslkey=%s "
-	                                  "sslcertmode=disable", tcp(), cert, key);
+	fixture_refused(ERROR_AUTH, &err,
+	                "%s user=postgres sslmode=require sslcert=%s sslkey=%s "
+	                "sslcertmode=disable",
+	                tcp(), cert, key);
 	ck_assert_int_eq(chmod(key, 0644), 0);
 	fixture_refused(ERROR_CONFIG, &err, "%s user=postgres sslmode=require sslcert=%s sslkey=%s",
 	                tcp(), cert, key);
@@ -246,11 +262,19 @@ END_TEST
 START_TEST(settings_that_cannot_be)
 {
 	static const char *const texts[] = {
-		"gssencmode=require",        "target_session_attrs=standby", "sslmode=perhaps",
-		"connect_timeout=soon",      "channel_binding=maybe",        "require_auth=magic",
-		"sslnegotiation=direct",     "keepalives=yes",               "ssl_min_protocol_version=SSLv3",
+		"gssencmode=require",
+		"target_session_attrs=standby",
+		"sslmode=perhaps",
+		"connect_timeout=soon",
+		"channel_binding=maybe",
+		"require_auth=magic",
+		"sslnegotiation=direct",
+		"keepalives=yes",
+		"ssl_min_protocol_version=SSLv3",
 		"ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2 sslmode=require",
-		"port=0", "port=65536", "port=x",
+		"port=0",
+		"port=65536",
+		"port=x",
 	};
 	Error err = ERROR_INIT;
 
@@ -286,24 +310,30 @@ START_TEST(several_hosts)
 	int fd, dead = dead_port(&fd), port = cluster_port(cluster);
 
 	check_and_close(fixture_connect("host=127.0.0.1,/no/such/dir,127.0.0.1 port=%d,1,%d "
-	                                "user=postgres dbname=postgres", dead, port), "postgres");
+	                                "user=postgres dbname=postgres",
+	                                dead, port),
+	                "postgres");
 	Wire *wire = fixture_connect("host=127.0.0.1,%s port=%d,%d user=postgres dbname=postgres "
-	                             "target_session_attrs=read-write", cluster_socket_dir(cluster),
-	                             dead, port);
+	                             "target_session_attrs=read-write",
+	                             cluster_socket_dir(cluster), dead, port);
 	ck_assert_ptr_nonnull(strstr(wire_display(wire), cluster_socket_dir(cluster)));
 	wire_close(wire);
 	check_and_close(fixture_connect("%s user=postgres target_session_attrs=primary", tcp()),
 	                "postgres");
-	fixture_refused(ERROR_NETWORK, &err, "%s user=postgres target_session_attrs=read-write "
-	                                     "options='-c default_transaction_read_only=on'", tcp());
+	fixture_refused(ERROR_NETWORK, &err,
+	                "%s user=postgres target_session_attrs=read-write "
+	                "options='-c default_transaction_read_only=on'",
+	                tcp());
 	fixture_refused(ERROR_NETWORK, &err, "host=127.0.0.1,/no/such/dir port=%d,1 user=postgres",
 	                dead);
 	/* Each host's own reason. */
 	ck_assert_ptr_nonnull(strstr(fixture_text(&err), "refused"));
 	ck_assert_ptr_nonnull(strstr(fixture_text(&err), "No such file"));
 	/* A wrong password is the end: the next host is not tried. */
-	fixture_refused(ERROR_AUTH, &err, "host=127.0.0.1,%s port=%d user=r_clear dbname=postgres "
-	                                  "password=hunter2x", cluster_socket_dir(cluster), port);
+	fixture_refused(ERROR_AUTH, &err,
+	                "host=127.0.0.1,%s port=%d user=r_clear dbname=postgres "
+	                "password=hunter2x",
+	                cluster_socket_dir(cluster), port);
 	close(fd);
 }
 END_TEST
@@ -359,8 +389,10 @@ START_TEST(direct_tls)
 	Error err = ERROR_INIT;
 
 	if (cluster_major(cluster) < 17) {
-		fixture_refused(ERROR_NETWORK, &err, "%s user=postgres sslmode=require "
-		                                     "sslnegotiation=direct", tcp());
+		fixture_refused(ERROR_NETWORK, &err,
+		                "%s user=postgres sslmode=require "
+		                "sslnegotiation=direct",
+		                tcp());
 		return;
 	}
 	Wire *wire = fixture_connect("%s user=r_scram password=hunter2 sslmode=verify-full "

@@ -45,8 +45,8 @@ close_control(void)
 static Wire *
 open_wire(bool replication, const char *tls)
 {
-	return fixture_connect_with((WireOptions){.replication = replication},
-	                            "%s?sslmode=%s", cluster_uri(cluster, NULL), tls);
+	return fixture_connect_with((WireOptions){.replication = replication}, "%s?sslmode=%s",
+	                            cluster_uri(cluster, NULL), tls);
 }
 
 static void
@@ -63,8 +63,10 @@ START_TEST(results)
 	WireResult *result;
 	Error err = ERROR_INIT;
 
-	ck_assert(wire_query(wire, "SELECT 1; SELECT x AS a, NULL AS b, 'v' || x AS c FROM "
-	                           "generate_series(1, 100) x; SET work_mem = '1MB'", 0, &result, &err));
+	ck_assert(wire_query(wire,
+	                     "SELECT 1; SELECT x AS a, NULL AS b, 'v' || x AS c FROM "
+	                     "generate_series(1, 100) x; SET work_mem = '1MB'",
+	                     0, &result, &err));
 	ck_assert_int_eq(wire_result_rows(result), 100);
 	ck_assert_int_eq(wire_result_columns(result), 3);
 	ck_assert_int_eq(wire_result_column(result, "c"), 2);
@@ -99,8 +101,10 @@ START_TEST(errors_and_notices)
 	ck_assert_str_eq(err.sqlstate, "42P01");
 	ck_assert_ptr_null(result);
 	assert_usable(wire);
-	ck_assert(!wire_query(wire, "DO $$BEGIN RAISE EXCEPTION 'm' USING DETAIL='d', HINT='h', "
-	                            "ERRCODE='P9999'; END$$", 0, NULL, &err));
+	ck_assert(!wire_query(wire,
+	                      "DO $$BEGIN RAISE EXCEPTION 'm' USING DETAIL='d', HINT='h', "
+	                      "ERRCODE='P9999'; END$$",
+	                      0, NULL, &err));
 	ck_assert_str_eq(err.message, "m (d)");
 	ck_assert_str_eq(err.hint, "h");
 	ck_assert_str_eq(err.sqlstate, "P9999");
@@ -141,8 +145,10 @@ START_TEST(deadline_and_stop)
 		ck_assert(!wire_query(wire, "SELECT pg_sleep(60)", 0, NULL, &err));
 		ck_assert_int_eq(err.class, ERROR_CANCELLED);
 		ck_assert_int_lt(clock_mono_ms() - start_ms, 40000);
-		char *left = db_value(control, "SELECT count(*) FROM pg_stat_activity WHERE pid = %u AND "
-		                               "state = 'active'", wire_backend_pid(wire));
+		char *left = db_value(control,
+		                      "SELECT count(*) FROM pg_stat_activity WHERE pid = %u AND "
+		                      "state = 'active'",
+		                      wire_backend_pid(wire));
 		ck_assert_str_eq(left, "0");
 		free(left);
 		wire_close(wire);
@@ -157,11 +163,14 @@ START_TEST(terminated)
 	Error err = ERROR_INIT;
 
 	db_exec(control, "SELECT pg_terminate_backend(%u)", wire_backend_pid(wire));
-	db_wait_until(control, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = "
-	                       "'client backend'", 10);
+	db_wait_until(control,
+	              "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = "
+	              "'client backend'",
+	              10);
 	ck_assert(!wire_query(wire, "SELECT 1", 0, NULL, &err));
 	ck_assert_msg((err.class == ERROR_SQL && strcmp(err.sqlstate, "57P01") == 0) ||
-	                  err.class == ERROR_NETWORK, "%s", fixture_text(&err));
+	                  err.class == ERROR_NETWORK,
+	              "%s", fixture_text(&err));
 	ck_assert(!wire_query(wire, "SELECT 1", 0, NULL, &err));
 	ck_assert_int_eq(err.class, ERROR_NETWORK);
 	wire_close(wire);
@@ -218,8 +227,8 @@ START_TEST(relays)
 		const char *out_tls, *in_tls, *format;
 		size_t chop;
 	} cases[] = {
-		{"disable", "disable", "text", 0},   {"disable", "disable", "binary", 0},
-		{"require", "require", "binary", 0}, {"require", "disable", "text", 777},
+		{"disable", "disable", "text", 0},      {"disable", "disable", "binary", 0},
+		{"require", "require", "binary", 0},    {"require", "disable", "text", 777},
 		{"disable", "require", "binary", 3001},
 	};
 
@@ -283,8 +292,10 @@ START_TEST(copy_out_fails)
 	ck_assert(!wire_copy_out_start(wire, "COPY nowhere TO STDOUT", &err));
 	ck_assert_str_eq(err.sqlstate, "42P01");
 	assert_usable(wire);
-	ck_assert(wire_copy_out_start(wire, "COPY (SELECT repeat('x', 1000), 1 / (50000 - x) FROM "
-	                                    "generate_series(1, 60000) x) TO STDOUT", &err));
+	ck_assert(wire_copy_out_start(wire,
+	                              "COPY (SELECT repeat('x', 1000), 1 / (50000 - x) FROM "
+	                              "generate_series(1, 60000) x) TO STDOUT",
+	                              &err));
 	while ((ok = wire_copy_out_next(wire, &frames, &messages, &done, &rows, &err)) && !done)
 		;
 	ck_assert(!ok);
@@ -307,8 +318,10 @@ START_TEST(copy_in_fails)
 			Slice frames;
 			uint64_t messages, rows;
 			bool done = false, failed = false;
-			ck_assert(wire_copy_out_start(from, "COPY (SELECT x FROM generate_series(1, 3000000) "
-			                                    "x) TO STDOUT", &err));
+			ck_assert(wire_copy_out_start(from,
+			                              "COPY (SELECT x FROM generate_series(1, 3000000) "
+			                              "x) TO STDOUT",
+			                              &err));
 			ck_assert(wire_copy_in_start(to, "COPY narrow FROM STDIN", &err));
 			while (!failed && !done) {
 				ck_assert(wire_copy_out_next(from, &frames, &messages, &done, &rows, &err));
@@ -333,8 +346,12 @@ END_TEST
 
 START_TEST(copy_in_bad_value_and_fail)
 {
-	static const char bad[] = "d\0\0\0\7" "1\na" "d\0\0\0\x06" "b\n";
-	static const char open_end[] = "d\0\0\0\x09" "12";
+	static const char bad[] = "d\0\0\0\7"
+							  "1\na"
+							  "d\0\0\0\x06"
+							  "b\n";
+	static const char open_end[] = "d\0\0\0\x09"
+								   "12";
 	Wire *wire = open_wire(false, "disable");
 	Error err = ERROR_INIT;
 	uint64_t rows;
@@ -381,8 +398,7 @@ START_TEST(identify_and_slots)
 	ck_assert(lsn_valid(id.xlogpos));
 	ck_assert_str_eq(id.dbname, "postgres");
 
-	ck_assert_msg(replication_create_slot(wire, "made", 0, &point, &err), "%s",
-	              fixture_text(&err));
+	ck_assert_msg(replication_create_slot(wire, "made", 0, &point, &err), "%s", fixture_text(&err));
 	ck_assert(lsn_cmp(point, id.xlogpos) >= 0);
 	ck_assert(!replication_create_slot(wire, "made", 0, &point, &err));
 	ck_assert_str_eq(err.sqlstate, "42710");
@@ -421,7 +437,9 @@ start_stream(Wire *wire, Lsn at)
 {
 	Buffer sql = BUFFER_INIT;
 	Error err = ERROR_INIT;
-	StartReplication how = {.slot = "stream", .publication = "it's \"one\"", .start = at,
+	StartReplication how = {.slot = "stream",
+	                        .publication = "it's \"one\"",
+	                        .start = at,
 	                        .proto_version = replication_proto_version(wire_server_version(wire)),
 	                        .binary = wire_server_version(wire) >= 140000};
 
@@ -506,15 +524,19 @@ START_TEST(streaming_errors)
 	Lsn point;
 	Slice payload;
 
-	ck_assert(!wire_copy_both_start(wire, "START_REPLICATION SLOT nope LOGICAL 0/0 (proto_version "
-	                                      "'1', publication_names 'p')", &err));
+	ck_assert(!wire_copy_both_start(wire,
+	                                "START_REPLICATION SLOT nope LOGICAL 0/0 (proto_version "
+	                                "'1', publication_names 'p')",
+	                                &err));
 	ck_assert_str_eq(err.sqlstate, "42704");
 	assert_usable(wire);
 	db_exec(control, "CREATE PUBLICATION \"it's \"\"one\"\"\"");
 	ck_assert(replication_create_slot(wire, "stream", 0, &point, &err));
 	start_stream(wire, point);
-	ck_assert(!wire_copy_both_start(other, "START_REPLICATION SLOT stream LOGICAL 0/0 "
-	                                       "(proto_version '1', publication_names 'p')", &err));
+	ck_assert(!wire_copy_both_start(other,
+	                                "START_REPLICATION SLOT stream LOGICAL 0/0 "
+	                                "(proto_version '1', publication_names 'p')",
+	                                &err));
 	ck_assert_str_eq(err.sqlstate, "55006");
 	/* The walsender is terminated: an error, and then nothing more. */
 	db_exec(control, "SELECT pg_terminate_backend(%u)", wire_backend_pid(wire));
@@ -526,8 +548,7 @@ START_TEST(streaming_errors)
 	ck_assert_int_eq(wire_copy_both_next(wire, &payload, &err), WIRE_FAILED);
 	ck_assert_int_eq(err.class, ERROR_NETWORK);
 	wire_close(wire);
-	ck_assert(replication_drop_slot(other, "stream", &err) ||
-	          error_has_sqlstate(&err, "55006"));
+	ck_assert(replication_drop_slot(other, "stream", &err) || error_has_sqlstate(&err, "55006"));
 	db_wait_until(control, "SELECT count(*) = 0 FROM pg_replication_slots WHERE active", 10);
 	(void)!replication_drop_slot(other, "stream", &err);
 	wire_close(other);

@@ -70,7 +70,7 @@ static const Case cases[] = {
 	{"disable", SCRIPT("R\0\0\0\x08\0\0\0\x09"), ERROR_AUTH, "SSPI"},
 	{"disable", SCRIPT("R\0\0\0\x08\0\0\0\2"), ERROR_AUTH, "Kerberos"},
 	{"disable", SCRIPT("R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0R\0\0\0\x08\0\0\0\0"), ERROR_AUTH,
-	 "without proving"},
+     "without proving"},
 	{"disable", SCRIPT("E\0\0\0\x24SFATAL\0VFATAL\0C57P03\0Mstarting\0\0"), ERROR_SQL, "57P03"},
 	{"disable", SCRIPT("E\0\0\0\x24SFATAL\0VFATAL\0C53300\0Mtoo many\0\0"), ERROR_SQL, "53300"},
 	{"disable", SCRIPT("E\0\0\0\x24SFATAL\0VFATAL\0C28000\0Mnot you.\0\0"), ERROR_AUTH, "28000"},
@@ -84,8 +84,10 @@ START_TEST(hostile)
 	int port;
 	pid_t pid = fake_server(c, &port);
 
-	fixture_refused(c->class, &err, "host=127.0.0.1 port=%d user=u dbname=d password=hunter2 "
-	                                "sslmode=%s connect_timeout=20", port, c->mode);
+	fixture_refused(c->class, &err,
+	                "host=127.0.0.1 port=%d user=u dbname=d password=hunter2 "
+	                "sslmode=%s connect_timeout=20",
+	                port, c->mode);
 	ck_assert_msg(strstr(fixture_text(&err), c->word) != NULL, "%s", fixture_text(&err));
 	ck_assert_ptr_null(strstr(fixture_text(&err), "money"));
 	kill(pid, SIGKILL);

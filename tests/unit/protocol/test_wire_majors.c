@@ -28,8 +28,7 @@ check_stream(const char *base)
 	how.binary = how.messages = how.streaming = version >= 140000;
 	replication_start_command(&how, &sql);
 	ck_assert_msg(wire_copy_both_start(wire, buffer_cstr(&sql), &err), "%s", fixture_text(&err));
-	ck_assert_msg(wire_copy_both_end(wire, deadline_in_ms(20000), &err), "%s",
-	              fixture_text(&err));
+	ck_assert_msg(wire_copy_both_end(wire, deadline_in_ms(20000), &err), "%s", fixture_text(&err));
 	/* One version more is one too many: the table in the header is right. */
 	buffer_reset(&sql);
 	how.proto_version++;
@@ -57,7 +56,8 @@ START_TEST(every_major)
 	PQfinish(conn);
 	char *base = mem_printf("host=127.0.0.1 port=%d dbname=postgres user=r_scram "
 	                        "password=hunter2 sslmode=verify-full sslrootcert=%s "
-	                        "channel_binding=require", cluster_port(cluster), root);
+	                        "channel_binding=require",
+	                        cluster_port(cluster), root);
 	Wire *wire = fixture_connect("%s", base);
 	ck_assert_int_eq(wire_server_version(wire) / 10000, _i);
 	ck_assert(!wire_query(wire, "SELECT pg_sleep(60)", deadline_in_ms(100), NULL, &err));

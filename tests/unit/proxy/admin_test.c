@@ -196,11 +196,9 @@ START_TEST(health_follows_state)
 		MigrationState state;
 		int healthz, readyz;
 	} cases[] = {
-		{STATE_CHECKING, 200, 503},     {STATE_COPYING, 200, 503},
-		{STATE_CATCHING_UP, 200, 503},  {STATE_FOLLOWING, 200, 200},
-		{STATE_CUTTING_OVER, 200, 200}, {STATE_SWITCHED, 200, 200},
-		{STATE_FINISHED, 200, 200},     {STATE_FAILED, 503, 503},
-		{STATE_CANCELLED, 200, 503},
+		{STATE_CHECKING, 200, 503},  {STATE_COPYING, 200, 503},      {STATE_CATCHING_UP, 200, 503},
+		{STATE_FOLLOWING, 200, 200}, {STATE_CUTTING_OVER, 200, 200}, {STATE_SWITCHED, 200, 200},
+		{STATE_FINISHED, 200, 200},  {STATE_FAILED, 503, 503},       {STATE_CANCELLED, 200, 503},
 	};
 
 	start();
@@ -280,9 +278,11 @@ START_TEST(body_is_read)
 END_TEST
 
 static const char *const wrong_bodies[] = {
-	"{\"hold_timeout\": 0}",     "{\"hold_timeout\": -1}", "{\"hold_timeout\": \"2\"}",
-	"{\"hold_timeout\": 99999}", "{\"timeout\": 2}",       "[]",
-	"{\"hold_timeout\": 1",      "nonsense",               "{\"a\":1,\"a\":1}",
+	"{\"hold_timeout\": 0}",     "{\"hold_timeout\": -1}",
+	"{\"hold_timeout\": \"2\"}", "{\"hold_timeout\": 99999}",
+	"{\"timeout\": 2}",          "[]",
+	"{\"hold_timeout\": 1",      "nonsense",
+	"{\"a\":1,\"a\":1}",
 };
 
 START_TEST(wrong_body_is_refused)
@@ -407,7 +407,9 @@ START_TEST(origin_is_checked)
 	ask_with("POST", "/v1/pause", NULL, headers);
 	ck_assert_int_eq(http_status, 202);
 	static const char *const foreign[] = {
-		"Origin: http://evil.example", "Origin: null", "Origin: https://127.0.0.1",
+		"Origin: http://evil.example",
+		"Origin: null",
+		"Origin: https://127.0.0.1",
 		"Origin: http://127.0.0.1",
 	};
 	for (size_t i = 0; i < sizeof(foreign) / sizeof(*foreign); i++) {

@@ -150,7 +150,7 @@ START_TEST(version_and_help)
 END_TEST
 
 static const char *const commands[] = {
-	"check", "run",    "status", "wait",   "cutover", "verify",
+	"check",  "run",    "status", "wait",   "cutover",  "verify",
 	"finish", "cancel", "pause",  "resume", "failback", "log",
 };
 

@@ -113,11 +113,11 @@ END_TEST
 START_TEST(all_options)
 {
 	Config *c = parse_run(
-	    "--name move_2 --mode online --schema none --state-dir /x --admin [::1]:0 --jobs 64 "
-	    "--lanes=8 --include-table a.* --include-table b --exclude-table c --cutover auto "
-	    "--confirm applied --log-max-bytes 64MB --log-compress --replica-identity insert-only "
-	    "--sequence-margin 32 --verify=checksums --hold-timeout 0.25 --slot-timeout 5 "
-	    "--no-owner --log-format json --log-level warning");
+		"--name move_2 --mode online --schema none --state-dir /x --admin [::1]:0 --jobs 64 "
+		"--lanes=8 --include-table a.* --include-table b --exclude-table c --cutover auto "
+		"--confirm applied --log-max-bytes 64MB --log-compress --replica-identity insert-only "
+		"--sequence-margin 32 --verify=checksums --hold-timeout 0.25 --slot-timeout 5 "
+		"--no-owner --log-format json --log-level warning");
 
 	ck_assert_msg(c != NULL, "%s", err.message);
 	ck_assert_str_eq(c->name, "move_2");
@@ -310,7 +310,8 @@ START_TEST(file_and_precedence)
 	           "include-table = b\n"
 	           "log-compress = yes\n"
 	           "no-owner = false\n"
-	           "verify = checksums\n", 0600);
+	           "verify = checksums\n",
+	           0600);
 	setenv("PGBATON_TARGET", "host=env_b", 1);
 	snprintf(line, sizeof(line), "run --config %s --lanes 3", file);
 	Config *c = parse(line);
@@ -427,7 +428,7 @@ static const Wrong masks[] = {
 	{"postgresql://:s3cret@h/db", "postgresql://:xxxxxx@h/db"},
 	{"postgresql://joe@h/db", "postgresql://joe@h/db"},
 	{"postgresql://h/db?user=joe&password=s3cret&sslmode=require",
-	 "postgresql://h/db?user=joe&password=xxxxxx&sslmode=require"},
+     "postgresql://h/db?user=joe&password=xxxxxx&sslmode=require"},
 	{"postgresql://h/db?p%61ssword=s3cret", "postgresql://h/db?p%61ssword=xxxxxx"},
 	{"postgresql://h/db?sslpassword=s3cret", "postgresql://h/db?sslpassword=xxxxxx"},
 	{"postgresql://joe:s3@cret@h/db", "postgresql://joe:xxxxxxx@h/db"},

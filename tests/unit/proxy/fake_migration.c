@@ -7,8 +7,8 @@
 #include "common/memory.h"
 
 static const char *const names[] = {
-	"checking", "preparing", "copying", "catching_up", "following",
-	"cutting_over", "switched", "finished", "failed", "cancelled",
+	"checking",     "preparing", "copying",  "catching_up", "following",
+	"cutting_over", "switched",  "finished", "failed",      "cancelled",
 };
 
 const char *
@@ -78,12 +78,23 @@ fake_catalog_new(void)
 	catalog->table_count = 2;
 	catalog->tables = arena_new_array(arena, Table, 2);
 	catalog->tables[0] = (Table){
-		.schema = "public", .name = "big", .bytes = 5000, .rows_estimate = 100,
-		.state = TABLE_COPYING, .copied_rows = 11, .copied_bytes = 12,
-		.inserts = 13, .updates = 14, .deletes = 15, .truncates = 16,
+		.schema = "public",
+		.name = "big",
+		.bytes = 5000,
+		.rows_estimate = 100,
+		.state = TABLE_COPYING,
+		.copied_rows = 11,
+		.copied_bytes = 12,
+		.inserts = 13,
+		.updates = 14,
+		.deletes = 15,
+		.truncates = 16,
 	};
 	catalog->tables[1] = (Table){
-		.schema = "we\"ird\\", .name = "new\nline \xc3\xa9", .bytes = 1, .rows_estimate = -1,
+		.schema = "we\"ird\\",
+		.name = "new\nline \xc3\xa9",
+		.bytes = 1,
+		.rows_estimate = -1,
 		.state = TABLE_ERRORED,
 	};
 	snprintf(catalog->tables[1].error, sizeof(catalog->tables[1].error), "no \"room\"");
@@ -101,10 +112,20 @@ static void
 fill_cutover(CutoverStatus *c)
 {
 	*c = (CutoverStatus){
-		.id = 3, .outcome = CUTOVER_ABORTED, .step = "drain",
-		.prepare_ms = 1.5, .hold_ms = 20.25, .fence_ms = 3.5, .drain_ms = 4.5,
-		.sequences_ms = 5.5, .verify_ms = 6.5, .commit_ms = 7.5,
-		.sessions_moved = 81, .sessions_closed = 82, .sequences = 83, .attempts = 2,
+		.id = 3,
+		.outcome = CUTOVER_ABORTED,
+		.step = "drain",
+		.prepare_ms = 1.5,
+		.hold_ms = 20.25,
+		.fence_ms = 3.5,
+		.drain_ms = 4.5,
+		.sequences_ms = 5.5,
+		.verify_ms = 6.5,
+		.commit_ms = 7.5,
+		.sessions_moved = 81,
+		.sessions_closed = 82,
+		.sequences = 83,
+		.attempts = 2,
 	};
 	error_set(&c->error, ERROR_TIMEOUT, "not drained");
 }
@@ -113,21 +134,49 @@ void
 fake_status_fill(MigrationStatus *s, const Catalog *catalog)
 {
 	*s = (MigrationStatus){
-		.state = STATE_COPYING, .online = true, .since_us = INT64_C(1700000000123456),
-		.name = "move", .id = "0b7c", .detail = "indexes 12 of 40", .retrying = true,
-		.received_bytes = 101, .applied_bytes = 102, .lag_seconds = 1.25,
+		.state = STATE_COPYING,
+		.online = true,
+		.since_us = INT64_C(1700000000123456),
+		.name = "move",
+		.id = "0b7c",
+		.detail = "indexes 12 of 40",
+		.retrying = true,
+		.received_bytes = 101,
+		.applied_bytes = 102,
+		.lag_seconds = 1.25,
 		.pending_transactions = 103,
-		.receiver = {.connected = true, .received = {0x110}, .confirmed = {0x111},
-		             .reconnects = 112, .bytes = 113},
-		.applier = {.phase = APPLIER_RETRYING, .applied_end = {0x120}, .durable_end = {0x121},
-		            .transactions = 122, .inserts = 123, .updates = 124, .deletes = 125,
-		            .truncates = 126, .batches = 127, .replays = 128},
+		.receiver = {.connected = true,
+	                 .received = {0x110},
+	                 .confirmed = {0x111},
+	                 .reconnects = 112,
+	                 .bytes = 113},
+		.applier = {.phase = APPLIER_RETRYING,
+	                .applied_end = {0x120},
+	                .durable_end = {0x121},
+	                .transactions = 122,
+	                .inserts = 123,
+	                .updates = 124,
+	                .deletes = 125,
+	                .truncates = 126,
+	                .batches = 127,
+	                .replays = 128},
 		.log = {.synced_end = {0x130}, .transactions = 131, .bytes_on_disk = 132, .segments = 133},
-		.slot = {.exists = true, .active = true, .why = "reserved", .confirmed = {0x140},
-		         .restart = {0x141}, .kept_bytes = 142, .safe_bytes = 143},
+		.slot = {.exists = true,
+	             .active = true,
+	             .why = "reserved",
+	             .confirmed = {0x140},
+	             .restart = {0x141},
+	             .kept_bytes = 142,
+	             .safe_bytes = 143},
 		.source_lsn = {0x16B374D848},
-		.copy_rows = 151, .copy_bytes = 152, .copy_bytes_total = 153, .copy_eta_seconds = -1,
-		.tables_queued = 161, .tables_copying = 162, .tables_copied = 163, .tables_errored = 164,
+		.copy_rows = 151,
+		.copy_bytes = 152,
+		.copy_bytes_total = 153,
+		.copy_eta_seconds = -1,
+		.tables_queued = 161,
+		.tables_copying = 162,
+		.tables_copied = 163,
+		.tables_errored = 164,
 		.catalog = catalog,
 	};
 	error_set(&s->error, ERROR_SQL, "relation \"x\" is in the way");

@@ -12,9 +12,9 @@
 struct Migration {
 	pthread_mutex_t lock;
 	MigrationStatus status;
-	int commands;            /* how many came */
+	int commands; /* how many came */
 	MigrationRequest last;
-	Error refuse;            /* not NONE: the answer to every command */
+	Error refuse; /* not NONE: the answer to every command */
 	uint64_t ticket;
 };
 

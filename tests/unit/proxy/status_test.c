@@ -34,24 +34,42 @@ typedef struct {
 } NumberField;
 
 static const NumberField numbers[] = {
-	{"lag.received_bytes", 101},      {"lag.applied_bytes", 102},
-	{"lag.seconds", 1.25},            {"lag.pending_transactions", 103},
-	{"tables.queued", 161},           {"tables.copying", 162},
-	{"tables.copied", 163},           {"tables.errored", 164},
-	{"copy.rows", 151},               {"copy.bytes", 152},
-	{"copy.bytes_total", 153},        {"stream.transactions", 122},
-	{"stream.inserts", 123},          {"stream.updates", 124},
-	{"stream.deletes", 125},          {"stream.truncates", 126},
-	{"stream.batches", 127},          {"stream.replays", 128},
-	{"receiver.reconnects", 112},     {"receiver.bytes", 113},
-	{"log.bytes_on_disk", 132},       {"log.segments", 133},
-	{"log.transactions", 131},        {"slot.kept_bytes", 142},
-	{"slot.safe_bytes", 143},         {"cutover.id", 3},
-	{"cutover.prepare_ms", 1.5},      {"cutover.hold_ms", 20.25},
-	{"cutover.fence_ms", 3.5},        {"cutover.drain_ms", 4.5},
-	{"cutover.sequences_ms", 5.5},    {"cutover.verify_ms", 6.5},
-	{"cutover.commit_ms", 7.5},       {"cutover.sessions_moved", 81},
-	{"cutover.sessions_closed", 82},  {"cutover.sequences", 83},
+	{"lag.received_bytes", 101},
+	{"lag.applied_bytes", 102},
+	{"lag.seconds", 1.25},
+	{"lag.pending_transactions", 103},
+	{"tables.queued", 161},
+	{"tables.copying", 162},
+	{"tables.copied", 163},
+	{"tables.errored", 164},
+	{"copy.rows", 151},
+	{"copy.bytes", 152},
+	{"copy.bytes_total", 153},
+	{"stream.transactions", 122},
+	{"stream.inserts", 123},
+	{"stream.updates", 124},
+	{"stream.deletes", 125},
+	{"stream.truncates", 126},
+	{"stream.batches", 127},
+	{"stream.replays", 128},
+	{"receiver.reconnects", 112},
+	{"receiver.bytes", 113},
+	{"log.bytes_on_disk", 132},
+	{"log.segments", 133},
+	{"log.transactions", 131},
+	{"slot.kept_bytes", 142},
+	{"slot.safe_bytes", 143},
+	{"cutover.id", 3},
+	{"cutover.prepare_ms", 1.5},
+	{"cutover.hold_ms", 20.25},
+	{"cutover.fence_ms", 3.5},
+	{"cutover.drain_ms", 4.5},
+	{"cutover.sequences_ms", 5.5},
+	{"cutover.verify_ms", 6.5},
+	{"cutover.commit_ms", 7.5},
+	{"cutover.sessions_moved", 81},
+	{"cutover.sessions_closed", 82},
+	{"cutover.sequences", 83},
 	{"cutover.attempts", 2},
 };
 
@@ -93,8 +111,8 @@ START_TEST(json_has_every_field)
 
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
 		ck_assert_msg(json_is_number(doc_at(json, numbers[i].path)), "%s", numbers[i].path);
-		ck_assert_msg(fabs(doc_number(json, numbers[i].path) - numbers[i].value) < 1e-9,
-		              "%s is %g", numbers[i].path, doc_number(json, numbers[i].path));
+		ck_assert_msg(fabs(doc_number(json, numbers[i].path) - numbers[i].value) < 1e-9, "%s is %g",
+		              numbers[i].path, doc_number(json, numbers[i].path));
 	}
 	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
 		ck_assert_msg(strcmp(doc_text(json, texts[i].path), texts[i].value) == 0, "%s is %s",
