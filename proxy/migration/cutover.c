@@ -220,8 +220,8 @@ drain(Cutover *c, Error *err)
 	return ok || error_add_context(err, "draining");
 }
 
-/* --verify, under the locks: neither side changes. It sees rows, not tables that came after
- * refuse_ddl. */
+/* --verify, under the locks: neither side changes. It sees rows; new tables are
+ * refuse_late_ddl's business. */
 static bool
 compare_rows(Cutover *c, Error *err)
 {
