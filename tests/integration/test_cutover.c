@@ -567,6 +567,31 @@ START_TEST(auto_cutover)
 }
 END_TEST
 
+/* Nothing is followed: it copies, makes the target whole and ends by itself. */
+START_TEST(offline_ends_by_itself)
+{
+	Case c;
+
+	case_open(&c, "offline");
+	case_arg(&c, "--mode", "offline");
+	c.args[c.arg_count++] = "--verify=checksums";
+	case_run(&c, NULL);
+	int code = pgbaton_wait_exit(c.p, 60);
+	ck_assert_msg(code == 0, "exit %d: %s", code, pgbaton_log(c.p));
+	case_equal(&c);
+	ck_assert(source_writable(&c));
+	ck_assert(db_true(c.target, "SELECT tgenabled = 'A' FROM pg_trigger WHERE tgname = 'note'"));
+	ck_assert(db_true(c.target, "SELECT bool_and(convalidated) FROM pg_constraint"));
+	ck_assert_int_eq(db_int(c.target, "SELECT n FROM counted"), 100);
+	db_expect_error(c.target, "428C9", "INSERT INTO t (id, v) VALUES (-1, 'x')");
+	ck_assert_int_eq(
+		db_int(c.target, "SELECT count(*) FROM pg_namespace WHERE nspname = 'offline'"), 0);
+	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_replication_slots"), 0);
+	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM pg_publication"), 0);
+	case_close(&c);
+}
+END_TEST
+
 START_TEST(cancel_leaves_nothing)
 {
 	Case c;
@@ -615,6 +640,7 @@ cutover_suite(void)
 	tcase_add_test(tc, new_table_is_refused);
 	tcase_add_test(tc, idle_sessions_were_ended);
 	tcase_add_test(tc, auto_cutover);
+	tcase_add_test(tc, offline_ends_by_itself);
 	tcase_add_test(tc, cancel_leaves_nothing);
 	suite_add_tcase(suite, tc);
 	return suite;
