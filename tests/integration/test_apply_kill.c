@@ -406,6 +406,8 @@ START_TEST(killed_behind_13)
 	char *out;
 
 	TEST_NEEDS_MAJOR(13);
+	Cluster *of_all = source_cluster;
+
 	source_cluster = cluster_start(&(ClusterOptions){.name = "source", .major = 13});
 	case_open(&c, "old_source", 4, "logged");
 	case_run(&c, "apply_batch_done:2");
@@ -426,6 +428,7 @@ START_TEST(killed_behind_13)
 	compare_databases(c.source, c.target, &(CompareOptions){.own_schema = c.name});
 	case_close(&c);
 	cluster_free(source_cluster);
+	source_cluster = of_all;
 }
 END_TEST
 
