@@ -299,8 +299,9 @@ parse_stream_commit(Parser *p, PgoMessage *out)
 	out->stream_commit.commit_lsn = read_lsn(p);
 	out->stream_commit.end_lsn = read_lsn(p);
 	out->stream_commit.time_us = (int64_t)read_u64(&p->r);
-	if (out->stream_commit.xid == 0 || !lsn_valid(out->stream_commit.commit_lsn))
-		return bad(p, "no transaction or commit position", 0);
+	if (out->stream_commit.xid == 0 || !lsn_valid(out->stream_commit.commit_lsn) ||
+	    lsn_cmp(out->stream_commit.end_lsn, out->stream_commit.commit_lsn) < 0)
+		return bad(p, "no transaction, or commit position missing or behind its end", 0);
 	return true;
 }
 

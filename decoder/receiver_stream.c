@@ -20,9 +20,9 @@ typedef struct {
 	ev_timer timer;
 	short watched; /* poll events that io is started for; 0: not */
 
-	bool in_transaction;
-	bool dropping; /* the open transaction is in the log already (P7) */
-	bool held;     /* the log is full: not reading */
+	bool in_transaction; /* also in a block of a streamed one */
+	bool dropping;       /* the open transaction is in the log already (P7) */
+	bool held;           /* the log is full: not reading */
 	bool reply_wanted;
 	Lsn received;
 	Lsn keepalive_end; /* of the last one outside a transaction */
@@ -43,26 +43,45 @@ typedef struct {
 
 /* ---- what comes in ---- */
 
+/* Whole transactions and blocks of streamed ones come one after the other, and what
+ * ends a streamed one comes between them. */
+static bool
+check_place(const Stream *s, uint8_t kind, Error *err)
+{
+	bool between = kind == PGO_BEGIN || kind == PGO_STREAM_START || kind == PGO_STREAM_COMMIT ||
+	               kind == PGO_STREAM_ABORT;
+
+	if (s->in_transaction && (between || (s->dropping && kind == PGO_STREAM_STOP)))
+		return error_set(err, ERROR_PROTOCOL, "pgoutput message '%c' inside a transaction", kind);
+	return true;
+}
+
+static void
+take_begin(Stream *s, Slice message)
+{
+	ByteReader r = reader_of(slice_of(message.data + 1, message.len - 1));
+	Lsn commit = lsn_make(read_u64(&r));
+
+	s->dropping = message.data[0] == PGO_BEGIN && !r.failed && txlog_has(s->receiver->log, commit);
+	s->in_transaction = true;
+}
+
 /* P7: a transaction that the log has is dropped, but for what it says about
- * relations and types: the server will not say that again. */
+ * relations and types: the server will not say that again. (A streamed one, whose
+ * commit comes last, the log itself drops.) */
 static bool
 take_message(Stream *s, Slice message, Error *err)
 {
-	TxLog *log = s->receiver->log;
 	uint8_t kind = message.len > 0 ? message.data[0] : 0;
 
-	if (kind == PGO_BEGIN) {
-		ByteReader r = reader_of(slice_of(message.data + 1, message.len - 1));
-		Lsn commit = lsn_make(read_u64(&r));
-		if (s->in_transaction)
-			return error_set(err, ERROR_PROTOCOL, "Begin inside a transaction");
-		s->in_transaction = true;
-		s->dropping = !r.failed && txlog_has(log, commit);
-	}
-	bool drop = s->dropping && kind != PGO_RELATION && kind != PGO_TYPE;
-	if (!drop && !txlog_append(log, message, err))
+	if (!check_place(s, kind, err))
 		return false;
-	if (kind == PGO_COMMIT)
+	if (kind == PGO_BEGIN || kind == PGO_STREAM_START)
+		take_begin(s, message);
+	bool drop = s->dropping && kind != PGO_RELATION && kind != PGO_TYPE;
+	if (!drop && !txlog_append(s->receiver->log, message, err))
+		return false;
+	if (kind == PGO_COMMIT || kind == PGO_STREAM_STOP)
 		s->in_transaction = s->dropping = false;
 	return true;
 }
@@ -401,9 +420,6 @@ check_slot_position(Stream *s, Error *err)
 static bool
 start_copy(Stream *s, Error *err)
 {
-	/* Streaming before the commit is not asked for yet; with it, the protocol
-	 * version becomes replication_proto_version(version). */
-	const bool streaming = false;
 	int version = wire_server_version(s->wire);
 	Buffer sql = BUFFER_INIT;
 	TxLogState log;
@@ -413,10 +429,10 @@ start_copy(Stream *s, Error *err)
 		.slot = s->receiver->slot,
 		.publication = s->receiver->publication,
 		.start = lsn_max(log.last_end, s->receiver->start),
-		.proto_version = streaming ? replication_proto_version(version) : 1,
+		.proto_version = replication_proto_version(version),
 		.binary = s->receiver->binary && version >= 140000,
 		.messages = version >= 140000,
-		.streaming = streaming && version >= 140000,
+		.streaming = version >= 140000,
 	};
 	replication_start_command(&start, &sql);
 	bool ok = wire_copy_both_start(s->wire, buffer_cstr(&sql), err);
@@ -491,7 +507,7 @@ receiver_stream(Receiver *receiver, Error *err)
 {
 	Stream s = {.receiver = receiver, .err = err};
 
-	/* What came of a transaction before the connection was lost comes again. */
+	/* What came of transactions before the connection was lost comes again. */
 	if (!txlog_discard_open(receiver->log, err) || !txlog_publish(receiver->log, err))
 		return false;
 	bool ok = stream_connect(&s, err);

@@ -13,8 +13,8 @@
 
 /*
  * The log as an object: opening, positions, the flusher. Writing is in
- * txlog_write.c, segments and recovery in txlog_segment.c, readers in
- * txlog_reader.c.
+ * txlog_write.c, streamed transactions in txlog_stream.c and txlog_side.c, segments
+ * and recovery in txlog_segment.c, readers in txlog_reader.c.
  *
  * Who keeps which invariant
  *  T1 whole transactions or one part of one: txlog_write.c, flush_whole and
@@ -26,6 +26,8 @@
  *  T5 removal: remove_released below
  *  T6 torn tails: txlog_block.c, judge_bad; cut in txlog_segment.c
  *  T7 synced_end: sync_once below
+ *  T8 references: txlog_stream.c, commit_by_reference; remove_sides below; checked in
+ *     txlog_side_reader.c
  *
  * Threads: the writer owns log->writer without a lock; what it has written it
  * publishes under log->lock. The flusher touches writer.fd only between setting
@@ -45,7 +47,7 @@ cond_init_monotonic(pthread_cond_t *cond)
 static void
 log_free(TxLog *log)
 {
-	txlog_writer_free(&log->writer);
+	txlog_writer_free(log);
 	if (log->dir_fd >= 0)
 		close(log->dir_fd);
 	if (log->confirmed_fd >= 0)
@@ -56,6 +58,7 @@ log_free(TxLog *log)
 	pthread_cond_destroy(&log->synced);
 	pthread_mutex_destroy(&log->lock);
 	free(log->segments);
+	free(log->sides);
 	free(log->directory);
 	free(log->identity);
 	free(log);
@@ -84,13 +87,14 @@ log_new(const TxLogOptions *options, TxLogFaults faults)
 	log->segment_bytes = segment_size(options);
 	log->max_bytes = options->max_bytes;
 	log->compress = options->compress;
+	log->inline_max = TXLOG_INLINE_MAX;
 	log->faults = faults;
 	log->dir_fd = -1;
 	log->lock_fd = -1;
 	log->confirmed_fd = -1;
 	log->writer.fd = -1;
-	log->writer.relations = relation_map_new();
-	log->writer.types = map_new(0);
+	log->writer.known = known_new();
+	txlog_streams_init(&log->writer.streams);
 	log->writer.parse = arena_new(0);
 	atomic_init(&log->failed, false);
 	pthread_mutex_init(&log->lock, NULL);
@@ -328,6 +332,37 @@ remove_released(TxLog *log)
 		memmove(log->segments, log->segments + gone, log->segment_count * sizeof(Segment));
 }
 
+/* What the segments referred to that are gone. Outside of the lock, for a large file
+ * takes its time; in this order, so that a crash leaves side files without a reference,
+ * which the next open removes, and never a reference without its file (T8). */
+static void
+remove_sides(TxLog *log)
+{
+	size_t gone = 0;
+	char name[TXLOG_NAME_SIZE];
+
+	while (gone < log->side_count &&
+	       lsn_cmp(log->sides[gone].commit, log->segments[0].previous_commit) <= 0)
+		log->bytes_on_disk -= log->sides[gone++].bytes;
+	if (gone == 0)
+		return;
+	Side *sides = mem_alloc(gone * sizeof(Side));
+	memcpy(sides, log->sides, gone * sizeof(Side));
+	log->side_count -= gone;
+	memmove(log->sides, log->sides + gone, log->side_count * sizeof(Side));
+	pthread_mutex_unlock(&log->lock);
+
+	bool ok = fsync(log->dir_fd) == 0;
+	for (size_t i = 0; ok && i < gone; i++) {
+		txlog_xact_name(sides[i].commit, name);
+		if (unlinkat(log->dir_fd, name, 0) != 0)
+			log_warning("txlog", "cannot remove %s/%s: %s; the next start does", log->directory,
+			            name, strerror(errno));
+	}
+	free(sides);
+	pthread_mutex_lock(&log->lock);
+}
+
 static void
 call_back(TxLog *log)
 {
@@ -362,8 +397,10 @@ txlog_flusher_main(void *arg)
 		}
 		if (sync)
 			sync_once(log);
-		if (release)
+		if (release) {
 			remove_released(log);
+			remove_sides(log);
+		}
 		call_back(log);
 	}
 	pthread_mutex_unlock(&log->lock);

@@ -2,7 +2,9 @@
  * txlog.h: the durable transaction log, pgbaton's spill-to-disk queue.
  *
  * An append-only file in segments below one directory: whole transactions in
- * commit order, pgoutput's own message bytes inside checksummed blocks. One
+ * commit order, pgoutput's own message bytes inside checksummed blocks. What the
+ * source streams before its commit waits in a side file of its own, without what it
+ * rolls back, and enters the log by reference when it commits. One
  * writer (the receiver's thread), any number of readers (threads of their own),
  * one flusher thread that fsyncs in groups. Files are 0600 in a directory 0700;
  * a lock file keeps other processes out.
@@ -15,11 +17,14 @@
  *     dropped on arrival (P7).
  *  T4 Each segment starts with the Relation (and Type) messages in force, so it
  *     can be read on its own; a transaction never spans two segments.
- *  T5 A segment is removed only when every transaction in it was released.
+ *  T5 A segment is removed only when every transaction in it was released, and
+ *     after it the side files that it refers to.
  *  T6 A torn tail (after the last whole transaction of the last segment) is cut
  *     at open; a bad checksum or a gap anywhere else is an error naming file,
  *     offset and LSN.
  *  T7 synced_end never exceeds what fdatasync has returned for.
+ *  T8 A reference in the log means that its side file is whole and durable; one that
+ *     is missing, shorter, longer or damaged is an error naming file, offset and LSN.
  */
 #ifndef PGBATON_DECODER_TXLOG_H
 #define PGBATON_DECODER_TXLOG_H
@@ -64,12 +69,19 @@ bool txlog_has(TxLog *log, Lsn commit_lsn);
  * segments start with (T4). A message outside a transaction (non-transactional
  * 'M') may come between transactions. Buffers; a big transaction is written
  * before it is whole, but no reader sees it (T2).
+ *
+ * Between transactions also what protocol 2 to 4 stream: Stream Start, messages with
+ * their xid, Stop, Abort and Commit. Readers get such a transaction where its commit
+ * stands, as protocol 1 has it. A Stream Commit that the log has (P7) drops what came.
+ * Memory: one block, and a few bytes a sub-transaction, however many are in progress.
+ * A commit waits for the disk as far as that is behind (at most some 16 MiB).
  */
 MUST_CHECK bool txlog_append(TxLog *log, Slice message, Error *err);
 /* Writes what is buffered and whole, makes it visible to the readers and wakes
  * them and the flusher. Called when the socket has nothing more for now. */
 MUST_CHECK bool txlog_publish(TxLog *log, Error *err);
-/* The connection was lost inside a transaction: cuts off what came of it. */
+/* The connection was lost: cuts off what came of an open transaction, and drops the
+ * streamed ones in progress, which the source starts again. */
 MUST_CHECK bool txlog_discard_open(TxLog *log, Error *err);
 
 /*
@@ -109,13 +121,6 @@ void txlog_on_progress(TxLog *log, void (*callback)(void *), void *arg);
 
 typedef struct TxLogReader TxLogReader;
 
-/* Where a message stands; valid while its segment is not released. */
-typedef struct {
-	uint64_t segment;
-	uint64_t block;  /* file offset of the block */
-	uint32_t inside; /* offset in the block's bytes */
-} TxLogPos;
-
 /*
  * Reads from the start of the segment that holds the first transaction with a
  * commit LSN > after (so earlier transactions of that segment come too, with
@@ -124,8 +129,6 @@ typedef struct {
  * transaction was released beyond it), ERROR_STORAGE.
  */
 TxLogReader *txlog_reader_open(TxLog *log, Lsn after, Error *err);
-/* At a position that a reader of this log gave. (The applier replays from memory.) */
-TxLogReader *txlog_reader_open_at(TxLog *log, TxLogPos pos, Error *err);
 void txlog_reader_close(TxLogReader *reader);
 
 typedef enum {
@@ -136,23 +139,20 @@ typedef enum {
 
 /* Waits until deadline_ms (clock.h; 1: do not wait) or stop. Messages come as
  * pgoutput sent them: B, [O R Y I U D T M]*, C; and R, Y, M between transactions
- * (segment starts). A record of a kind that this version does not write (a streamed
- * transaction by reference, reserved) is ERROR_STORAGE. */
+ * (segment starts, and behind what was streamed). */
 TxLogNext txlog_reader_next(TxLogReader *reader, const Stop *stop, int64_t deadline_ms,
                             Slice *message, Error *err);
 /* True: a call would return a message without waiting. */
 bool txlog_reader_ready(TxLogReader *reader);
-/* Where the message last returned stands. */
-TxLogPos txlog_reader_tell(const TxLogReader *reader);
 /* Makes waiting readers return TXLOG_WAIT at once (used to hand over commands). */
 void txlog_wake(TxLog *log);
 
 /* ---- looking inside without opening for writing (pgbaton log) ---- */
 
 /* Read-only, without the lock: a torn tail is reported, not cut. The callback
- * gets each message; false ends the walk. An empty message: the bytes from that
+ * gets each message, with the segment or side file it stands in; false ends the walk. An empty message: the bytes from that
  * offset on are an unfinished write or transaction (a torn tail). */
-typedef bool (*TxLogVisit)(void *arg, const char *segment, uint64_t offset, Slice message);
+typedef bool (*TxLogVisit)(void *arg, const char *file, uint64_t offset, Slice message);
 MUST_CHECK bool txlog_walk(const char *directory, Lsn from, TxLogVisit visit, void *arg,
                            Error *err);
 

@@ -26,8 +26,8 @@ make_room(Buffer *buf, size_t len)
 static BlockRead
 bad_block(const char *name, uint64_t offset, const char *problem, Error *err)
 {
-	error_set(err, ERROR_STORAGE, "transaction log segment %s, offset %" PRIu64 ": %s", name,
-	          offset, problem);
+	error_set(err, ERROR_STORAGE, "transaction log file %s, offset %" PRIu64 ": %s", name, offset,
+	          problem);
 	return BLOCK_READ_BAD;
 }
 
@@ -132,7 +132,7 @@ segment_open(int dir_fd, uint64_t number, int flags, int *fd, SegmentHeader *hea
 	txlog_segment_name(number, name);
 	*fd = openat(dir_fd, name, flags | O_CLOEXEC);
 	if (*fd < 0)
-		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log segment %s: open", name);
+		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log file %s: open", name);
 	ssize_t n = txlog_file_read(*fd, name, 0, head, sizeof(head), err);
 	bool ok = n >= 0 && segment_header_parse(slice_of(head, (size_t)n), header, err);
 	if (ok && header->number != number)
@@ -141,7 +141,7 @@ segment_open(int dir_fd, uint64_t number, int flags, int *fd, SegmentHeader *hea
 		return true;
 	close(*fd);
 	*fd = -1;
-	return error_add_context(err, "transaction log segment %s", name);
+	return error_add_context(err, "transaction log file %s", name);
 }
 
 /* One segment being walked from its first block to its last. */
@@ -209,14 +209,14 @@ judge_bad(Scan *scan, uint64_t offset, bool last, Error *err)
 }
 
 static bool
-visit_messages(Scan *scan, uint64_t offset, SegmentVisit visit, void *arg, bool *go_on, Error *err)
+visit_frames(Scan *scan, uint64_t offset, SegmentVisit visit, void *arg, bool *go_on, Error *err)
 {
 	size_t inside = 0;
-	Slice message;
+	Frame frame;
 	const char *problem;
 
-	while (*go_on && frame_next(scan->block.raw, &inside, &message, &problem))
-		*go_on = visit == NULL || visit(arg, offset, message);
+	while (*go_on && frame_next(scan->block.raw, &inside, &frame, &problem))
+		*go_on = visit == NULL || visit(arg, offset, &frame);
 	if (*go_on && problem != NULL) {
 		bad_block(scan->name, offset, problem, err);
 		return error_add_context(err, "last good commit %s", LSN_STR(scan->out->last_commit));
@@ -241,7 +241,7 @@ scan_blocks(Scan *scan, bool last, SegmentVisit visit, void *arg, Error *err)
 			bad_block(scan->name, at, problem, err);
 			return false;
 		}
-		if (!visit_messages(scan, at, visit, arg, &go_on, err))
+		if (!visit_frames(scan, at, visit, arg, &go_on, err))
 			return false;
 		at += BLOCK_HEADER_SIZE + scan->block.header.stored_len;
 		take_positions(scan, at);

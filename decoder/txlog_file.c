@@ -19,6 +19,18 @@ txlog_segment_name(uint64_t number, char out[TXLOG_NAME_SIZE])
 	snprintf(out, TXLOG_NAME_SIZE, "%016" PRIx64 ".log", number);
 }
 
+void
+txlog_stream_name(uint64_t serial, char out[TXLOG_NAME_SIZE])
+{
+	snprintf(out, TXLOG_NAME_SIZE, "%016" PRIx64 ".stream", serial);
+}
+
+void
+txlog_xact_name(Lsn commit, char out[TXLOG_NAME_SIZE])
+{
+	snprintf(out, TXLOG_NAME_SIZE, "%016" PRIx64 ".xact", commit.v);
+}
+
 static int
 fault(const TxLogFaults *faults, const char *op)
 {
@@ -28,8 +40,8 @@ fault(const TxLogFaults *faults, const char *op)
 static bool
 write_failed(int errnum, const char *name, uint64_t offset, Error *err)
 {
-	error_set_errno(err, ERROR_STORAGE, errnum,
-	                "transaction log segment %s: write at offset %" PRIu64, name, offset);
+	error_set_errno(err, ERROR_STORAGE, errnum, "transaction log file %s: write at offset %" PRIu64,
+	                name, offset);
 	if (errnum == ENOSPC || errnum == EDQUOT)
 		return error_set_hint(err, "make room on the disk of the state directory and start "
 		                           "again; --log-max-bytes limits what the log takes");
@@ -92,7 +104,7 @@ txlog_file_sync(const TxLogFaults *faults, int fd, const char *name, Error *err)
 		failed = errno;
 	if (failed == 0)
 		return true;
-	error_set_errno(err, ERROR_STORAGE, failed, "transaction log %s: fdatasync", name);
+	error_set_errno(err, ERROR_STORAGE, failed, "transaction log file %s: fdatasync", name);
 	return error_set_hint(err, "check the disk of the state directory; nothing that was not "
 	                           "synced has been confirmed to the source");
 }
@@ -107,7 +119,37 @@ txlog_file_truncate(const TxLogFaults *faults, int fd, const char *name, uint64_
 	if (failed == 0)
 		return true;
 	return error_set_errno(err, ERROR_STORAGE, failed,
-	                       "transaction log segment %s: truncate to %" PRIu64, name, size);
+	                       "transaction log file %s: truncate to %" PRIu64, name, size);
+}
+
+static bool
+change_failed(const TxLog *log, const char *what, const char *name, int errnum, Error *err)
+{
+	error_set_errno(err, ERROR_STORAGE, errnum, "%s transaction log file %s/%s", what,
+	                log->directory, name);
+	return error_set_hint(err, "check room and permissions in the state directory");
+}
+
+bool
+txlog_file_make(const TxLog *log, const char *name, int *fd, Error *err)
+{
+	int failed = fault(&log->faults, "create");
+
+	*fd = failed != 0 ? -1
+	                  : openat(log->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	return *fd >= 0 || change_failed(log, "make", name, failed != 0 ? failed : errno, err);
+}
+
+bool
+txlog_file_rename(const TxLog *log, const char *from, const char *to, Error *err)
+{
+	int failed = fault(&log->faults, "rename");
+
+	if (failed == 0 && renameat(log->dir_fd, from, log->dir_fd, to) != 0)
+		failed = errno;
+	if (failed != 0)
+		return change_failed(log, "name", to, failed, err);
+	return fsync(log->dir_fd) == 0 || change_failed(log, "sync the directory of", to, errno, err);
 }
 
 ssize_t
@@ -121,7 +163,7 @@ txlog_file_read(int fd, const char *name, uint64_t offset, void *to, size_t len,
 			continue;
 		if (n < 0) {
 			error_set_errno(err, ERROR_STORAGE, errno,
-			                "transaction log segment %s: read at offset %" PRIu64, name,
+			                "transaction log file %s: read at offset %" PRIu64, name,
 			                offset + done);
 			return -1;
 		}
@@ -138,7 +180,7 @@ txlog_file_size(int fd, const char *name, uint64_t *out, Error *err)
 	struct stat st;
 
 	if (fstat(fd, &st) != 0)
-		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log segment %s: stat", name);
+		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log file %s: stat", name);
 	*out = (uint64_t)st.st_size;
 	return true;
 }
@@ -226,7 +268,8 @@ compare_numbers(const void *a, const void *b)
 }
 
 bool
-txlog_dir_list(int dir_fd, const char *directory, uint64_t **numbers, size_t *count, Error *err)
+txlog_dir_list(int dir_fd, const char *directory, const char *suffix, uint64_t **numbers,
+               size_t *count, Error *err)
 {
 	DIR *dir = dir_stream(dir_fd);
 	uint64_t number;
@@ -237,7 +280,7 @@ txlog_dir_list(int dir_fd, const char *directory, uint64_t **numbers, size_t *co
 	*numbers = mem_alloc(capacity * sizeof(uint64_t));
 	*count = 0;
 	for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-		if (!name_parse(entry->d_name, ".log", &number))
+		if (!name_parse(entry->d_name, suffix, &number))
 			continue;
 		if (*count == capacity)
 			*numbers = mem_realloc(*numbers, (capacity *= 2) * sizeof(uint64_t));
@@ -245,7 +288,14 @@ txlog_dir_list(int dir_fd, const char *directory, uint64_t **numbers, size_t *co
 	}
 	closedir(dir);
 	qsort(*numbers, *count, sizeof(uint64_t), compare_numbers);
+	return true;
+}
 
+bool
+txlog_dir_segments(int dir_fd, const char *directory, uint64_t **numbers, size_t *count, Error *err)
+{
+	if (!txlog_dir_list(dir_fd, directory, ".log", numbers, count, err))
+		return false;
 	for (size_t i = 1; i < *count; i++) {
 		if ((*numbers)[i] == (*numbers)[i - 1] + 1)
 			continue;
@@ -258,20 +308,6 @@ txlog_dir_list(int dir_fd, const char *directory, uint64_t **numbers, size_t *co
 		return false;
 	}
 	return true;
-}
-
-void
-txlog_dir_drop_temporary(int dir_fd)
-{
-	DIR *dir = dir_stream(dir_fd);
-	uint64_t number;
-
-	if (dir == NULL)
-		return; /* a leftover costs some bytes; making its like again truncates it */
-	for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
-		if (name_parse(entry->d_name, ".tmp", &number))
-			unlinkat(dir_fd, entry->d_name, 0);
-	closedir(dir);
 }
 
 bool

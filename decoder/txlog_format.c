@@ -152,8 +152,59 @@ frame_header_put(size_t len, FrameKind kind, uint8_t out[FRAME_HEADER_SIZE])
 	out[4] = (uint8_t)kind;
 }
 
+void
+streamed_ref_put(const StreamedRef *ref, Buffer *out)
+{
+	uint8_t head[FRAME_HEADER_SIZE];
+
+	frame_header_put(STREAMED_REF_SIZE, FRAME_STREAMED, head);
+	buffer_put(out, head, sizeof(head));
+	buffer_put_u32(out, ref->xid);
+	buffer_put_u64(out, ref->seed);
+	buffer_put_u64(out, ref->bytes);
+	buffer_put_u64(out, ref->commit.v);
+	buffer_put_u64(out, ref->end.v);
+	buffer_put_u64(out, (uint64_t)ref->time_us);
+}
+
+static bool
+ref_parse(Slice record, StreamedRef *out)
+{
+	ByteReader r = reader_of(record);
+
+	out->xid = read_u32(&r);
+	out->seed = read_u64(&r);
+	out->bytes = read_u64(&r);
+	out->commit = lsn_make(read_u64(&r));
+	out->end = lsn_make(read_u64(&r));
+	out->time_us = (int64_t)read_u64(&r);
+	return reader_done(&r) && out->xid != 0 && out->bytes > BLOCK_HEADER_SIZE &&
+	       out->bytes <= INT64_MAX && lsn_valid(out->commit) && lsn_cmp(out->end, out->commit) >= 0;
+}
+
+Slice
+streamed_ref_begin(const StreamedRef *ref, uint8_t out[STREAMED_MESSAGE_MAX])
+{
+	out[0] = PGO_BEGIN;
+	store_u64(out + 1, ref->commit.v);
+	store_u64(out + 9, (uint64_t)ref->time_us);
+	store_u32(out + 17, ref->xid);
+	return slice_of(out, 21);
+}
+
+Slice
+streamed_ref_commit(const StreamedRef *ref, uint8_t out[STREAMED_MESSAGE_MAX])
+{
+	out[0] = PGO_COMMIT;
+	out[1] = 0; /* flags */
+	store_u64(out + 2, ref->commit.v);
+	store_u64(out + 10, ref->end.v);
+	store_u64(out + 18, (uint64_t)ref->time_us);
+	return slice_of(out, 26);
+}
+
 bool
-frame_next(Slice raw, size_t *inside, Slice *message, const char **problem)
+frame_next(Slice raw, size_t *inside, Frame *frame, const char **problem)
 {
 	*problem = NULL;
 	if (*inside == raw.len)
@@ -163,12 +214,13 @@ frame_next(Slice raw, size_t *inside, Slice *message, const char **problem)
 	read_bytes(&r, *inside);
 	uint32_t len = read_u32(&r);
 	uint8_t kind = read_u8(&r);
-	*message = read_bytes(&r, len);
+	frame->kind = (FrameKind)kind;
+	frame->message = read_bytes(&r, len);
 	if (r.failed || len == 0)
 		*problem = "a message is longer than its block";
-	else if (kind == FRAME_STREAMED)
-		*problem = "it refers to a streamed transaction, which this version cannot read";
-	else if (kind != FRAME_MESSAGE)
+	else if (kind == FRAME_STREAMED && !ref_parse(frame->message, &frame->streamed))
+		*problem = "a reference to a streamed transaction is malformed";
+	else if (kind != FRAME_MESSAGE && kind != FRAME_STREAMED)
 		*problem = "it has a record of an unknown kind";
 	if (*problem != NULL)
 		return false;

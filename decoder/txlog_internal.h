@@ -16,6 +16,7 @@
  *                            checksum is seeded with the segment's number, so
  *                            bytes in the wrong place are never taken for one.
  *  Message in a block        u32 length, u8 FrameKind, bytes
+ *  Side files                txlog_side.h
  */
 #ifndef PGBATON_DECODER_TXLOG_INTERNAL_H
 #define PGBATON_DECODER_TXLOG_INTERNAL_H
@@ -26,9 +27,9 @@
 
 #include "common/arena.h"
 #include "common/bytes.h"
-#include "common/map.h"
-#include "decoder/relation.h"
+#include "decoder/pgoutput.h"
 #include "decoder/txlog.h"
+#include "decoder/txlog_side.h"
 
 #define TXLOG_BLOCK_TARGET ((size_t)256 * 1024)
 /* A message above the target is a block of its own, and stored as it is above
@@ -37,10 +38,13 @@
 /* PostgreSQL's messages stay below 1 GiB; a field is at most 1 GiB. */
 #define TXLOG_MESSAGE_MAX ((size_t)1536 * 1024 * 1024)
 #define TXLOG_SEGMENT_BYTES ((uint64_t)64 * 1024 * 1024)
+/* A streamed transaction of up to so many bytes is copied into the log at its commit:
+ * that costs less than making a file durable. */
+#define TXLOG_INLINE_MAX ((uint64_t)1024 * 1024)
 
 /* ---- faults: tests make the N-th file operation fail ---- */
 
-/* op: "write", "sync", "truncate", "create". Returns an errno, or 0 for none.
+/* op: "write", "sync", "truncate", "create", "rename". Returns an errno, or 0 for none.
  * A failing write first writes half of its bytes. */
 typedef struct {
 	int (*fail)(void *arg, const char *op);
@@ -53,23 +57,30 @@ TxLog *txlog_open_with_faults(const TxLogOptions *options, TxLogFaults faults, E
 
 #define TXLOG_NAME_SIZE 24
 void txlog_segment_name(uint64_t number, char out[TXLOG_NAME_SIZE]);
+void txlog_stream_name(uint64_t serial, char out[TXLOG_NAME_SIZE]);
+void txlog_xact_name(Lsn commit, char out[TXLOG_NAME_SIZE]);
 
 MUST_CHECK bool txlog_file_write(const TxLogFaults *faults, int fd, const char *name,
                                  uint64_t offset, const Slice *pieces, int count, Error *err);
 MUST_CHECK bool txlog_file_sync(const TxLogFaults *faults, int fd, const char *name, Error *err);
 MUST_CHECK bool txlog_file_truncate(const TxLogFaults *faults, int fd, const char *name,
                                     uint64_t size, Error *err);
+/* A new, empty file (0600), whatever was there by that name. */
+MUST_CHECK bool txlog_file_make(const TxLog *log, const char *name, int *fd, Error *err);
+/* From one name in the log's directory to another, durably. */
+MUST_CHECK bool txlog_file_rename(const TxLog *log, const char *from, const char *to, Error *err);
 /* Less than len only at the end of the file. -1 with err. */
 ssize_t txlog_file_read(int fd, const char *name, uint64_t offset, void *to, size_t len,
                         Error *err);
 MUST_CHECK bool txlog_file_size(int fd, const char *name, uint64_t *out, Error *err);
 /* Makes and locks; *dir_fd and *lock_fd are the caller's to close. */
 MUST_CHECK bool txlog_dir_open(const char *directory, int *dir_fd, int *lock_fd, Error *err);
-/* The numbers of all segments, ascending and without holes (else ERROR_STORAGE).
- * *numbers: free(). */
-MUST_CHECK bool txlog_dir_list(int dir_fd, const char *directory, uint64_t **numbers, size_t *count,
-                               Error *err);
-void txlog_dir_drop_temporary(int dir_fd);
+/* The numbers of all files "%016x" + suffix, ascending. *numbers: free(). */
+MUST_CHECK bool txlog_dir_list(int dir_fd, const char *directory, const char *suffix,
+                               uint64_t **numbers, size_t *count, Error *err);
+/* The same of the segments, which have no holes (else ERROR_STORAGE). */
+MUST_CHECK bool txlog_dir_segments(int dir_fd, const char *directory, uint64_t **numbers,
+                                   size_t *count, Error *err);
 /* The file of txlog_note_confirmed; *lsn is 0 when it was never written. */
 MUST_CHECK bool txlog_confirmed_open(int dir_fd, int *fd, Lsn *lsn, Error *err);
 MUST_CHECK bool txlog_confirmed_write(const TxLogFaults *faults, int fd, Lsn lsn, Error *err);
@@ -121,16 +132,38 @@ bool block_checksum_ok(const uint8_t header[BLOCK_HEADER_SIZE], uint64_t segment
 
 typedef enum {
 	FRAME_MESSAGE = 0, /* a pgoutput message as it came */
-	/* A streamed transaction by reference: xid, side file, byte length, commit
-	 * LSN, end LSN, time. Reserved; readers of this version refuse it. */
-	FRAME_STREAMED = 1
+	FRAME_STREAMED = 1 /* a streamed transaction by reference: StreamedRef */
 } FrameKind;
+
+/* A committed transaction in a side file (txlog_side.h). */
+typedef struct {
+	uint32_t xid; /* top-level */
+	uint64_t seed;
+	uint64_t bytes; /* length of the file, which is nothing but whole blocks */
+	Lsn commit;
+	Lsn end;
+	int64_t time_us;
+} StreamedRef;
+
+#define STREAMED_REF_SIZE 44
+
+typedef struct {
+	FrameKind kind;
+	Slice message;        /* FRAME_MESSAGE */
+	StreamedRef streamed; /* FRAME_STREAMED */
+} Frame;
 
 #define FRAME_HEADER_SIZE 5
 void frame_header_put(size_t len, FrameKind kind, uint8_t out[FRAME_HEADER_SIZE]);
-/* The message at *inside, which moves behind it. False: NULL *problem at the
- * block's end, else what is wrong. */
-bool frame_next(Slice raw, size_t *inside, Slice *message, const char **problem);
+/* The record and its frame. */
+void streamed_ref_put(const StreamedRef *ref, Buffer *out);
+#define STREAMED_MESSAGE_MAX 26
+/* The Begin and the Commit that protocol 1 would have sent. */
+Slice streamed_ref_begin(const StreamedRef *ref, uint8_t out[STREAMED_MESSAGE_MAX]);
+Slice streamed_ref_commit(const StreamedRef *ref, uint8_t out[STREAMED_MESSAGE_MAX]);
+/* The frame at *inside, which moves behind it. False: NULL *problem at the block's
+ * end, else what is wrong. */
+bool frame_next(Slice raw, size_t *inside, Frame *frame, const char **problem);
 
 /* ---- txlog_block.c: reading blocks from a file ---- */
 
@@ -168,14 +201,46 @@ typedef struct {
 	int64_t last_time_us;
 } SegmentScan;
 
-/* offset: of the message's block. False ends the scan (without an error). */
-typedef bool (*SegmentVisit)(void *arg, uint64_t offset, Slice message);
+/* offset: of the frame's block. False ends the scan (without an error). */
+typedef bool (*SegmentVisit)(void *arg, uint64_t offset, const Frame *frame);
 /* All blocks of a segment, checked, also against each other (T1, T3). In the
  * last segment a torn tail is no error (T6). */
 MUST_CHECK bool segment_scan(int fd, const SegmentHeader *header, uint64_t size, bool last,
                              SegmentVisit visit, void *arg, SegmentScan *out, Error *err);
 
+/* ---- txlog_side_reader.c: a committed side file, by its reference ---- */
+
+/* Zero is closed. */
+typedef struct {
+	bool open;
+	int fd;
+	StreamedRef ref;
+	char name[TXLOG_NAME_SIZE];
+	bool begun;
+	uint64_t offset;   /* of the next block */
+	uint64_t block_at; /* of the one in memory */
+	size_t inside;
+	Block block;
+	uint8_t made[STREAMED_MESSAGE_MAX]; /* the Begin or Commit last returned */
+} SideReader;
+
+/* T8: it is there and as long as the reference says; else ERROR_STORAGE. */
+MUST_CHECK bool side_check(int dir_fd, const StreamedRef *ref, Error *err);
+MUST_CHECK bool side_reader_open(SideReader *reader, int dir_fd, const StreamedRef *ref,
+                                 Error *err);
+/* Begin, its messages, Commit: valid until the next call. It is closed once it has
+ * given the Commit. An error stays. */
+MUST_CHECK bool side_reader_next(SideReader *reader, Slice *message, Error *err);
+/* Also of a closed one: its memory. */
+void side_reader_free(SideReader *reader);
+
 /* ---- the log itself ---- */
+
+/* A committed side file. */
+typedef struct {
+	Lsn commit;
+	uint64_t bytes;
+} Side;
 
 typedef struct {
 	uint64_t number;
@@ -204,12 +269,13 @@ typedef struct {
 	uint64_t open_at; /* where its first part stands */
 	Lsn open_lsn;
 	Progress appended; /* as of block[0, whole) */
-	RelationMap *relations;
-	Map *types; /* oid -> TypeMessage */
+	Known *known;
 	Arena *parse;
 	int fd;
 	uint64_t number;
 	uint64_t size;
+	uint64_t referenced; /* bytes of the side files that this segment refers to */
+	Streams streams;
 } Writer;
 
 struct TxLog {
@@ -217,6 +283,7 @@ struct TxLog {
 	char *identity;
 	uint64_t segment_bytes;
 	uint64_t max_bytes;
+	uint64_t inline_max; /* TXLOG_INLINE_MAX; tests change it */
 	bool compress;
 	TxLogFaults faults;
 	int dir_fd;
@@ -231,6 +298,9 @@ struct TxLog {
 	Segment *segments;      /* the last one is being written */
 	size_t segment_count;
 	size_t segment_capacity;
+	Side *sides; /* ascending by commit */
+	size_t side_count;
+	size_t side_capacity;
 	uint64_t visible; /* end of the last whole transaction in it (T2) */
 	Progress published;
 	uint64_t bytes_on_disk;
@@ -268,16 +338,33 @@ void *txlog_flusher_main(void *arg);
 MUST_CHECK bool txlog_segment_create(TxLog *log, uint64_t number, Error *err);
 MUST_CHECK bool txlog_recover(TxLog *log, Error *err);
 
+/* Lock held: one more committed side file. */
+void txlog_push_side(TxLog *log, Side side);
+
 /* ---- txlog_write.c ---- */
 
-MUST_CHECK bool txlog_remember(Writer *writer, Slice message, Error *err);
-/* The raw bytes as one block at the end of the writer's segment; publishes
- * unless it leaves a transaction unfinished (T2). Fails the log. */
+/* Where a block goes. */
+typedef struct {
+	int fd;
+	const char *name;
+	uint64_t seed; /* of the checksum */
+} BlockPlace;
+
+/* The raw bytes as one block at header->offset, packed where the log packs. Sets the
+ * header's lengths and LZ4 flag. */
+MUST_CHECK bool txlog_put_block(TxLog *log, BlockPlace place, BlockHeader *header,
+                                const Slice *pieces, int count, Error *err);
+/* The same at the end of the writer's segment; publishes unless it leaves a
+ * transaction unfinished (T2). Fails the log. */
 MUST_CHECK bool txlog_write_block(TxLog *log, unsigned flags, const Slice *pieces, int count,
                                   Error *err);
-/* Frames of all Relation and Type messages in force. */
-void txlog_put_preamble(Writer *writer, Buffer *out);
-void txlog_writer_free(Writer *writer);
+/* Frames as they are: of the open transaction, or between two. */
+MUST_CHECK bool txlog_append_frames(TxLog *log, Slice frames, Error *err);
+/* A whole transaction by reference. Its side file is durable (T8). */
+MUST_CHECK bool txlog_append_reference(TxLog *log, const StreamedRef *ref, Error *err);
+/* More or less bytes on disk than before, in side files. */
+void txlog_count_bytes(TxLog *log, int64_t more);
+void txlog_writer_free(TxLog *log);
 
 /* ---- txlog_reader.c ---- */
 

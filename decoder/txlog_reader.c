@@ -11,7 +11,8 @@
 #include "decoder/txlog_internal.h"
 
 /*
- * A reader holds one segment open and one block in memory. It takes the log's
+ * A reader holds one segment open and one block in memory, and the same of a side
+ * file while it is in a streamed transaction (txlog_side_reader.c). It takes the log's
  * lock only when it has come to the end of what it knows to be readable, so a
  * reader that is behind meets the writer once a block at most.
  *
@@ -33,9 +34,9 @@ struct TxLogReader {
 	uint64_t limit;  /* what is known to be readable of this segment (T2) */
 	Block block;
 	uint64_t block_at;
-	size_t inside; /* of the next message */
-	size_t told;   /* of the message last returned */
+	size_t inside; /* of the next frame */
 	Lsn last_good; /* last whole transaction before the block being read */
+	SideReader side;
 };
 
 void
@@ -113,6 +114,7 @@ txlog_reader_close(TxLogReader *reader)
 	close(reader->event);
 	close(reader->fd);
 	block_free(&reader->block);
+	side_reader_free(&reader->side);
 	free(reader);
 }
 
@@ -221,8 +223,31 @@ static bool
 reader_bad_record(const TxLogReader *reader, const char *problem, Error *err)
 {
 	return error_set(err, ERROR_STORAGE,
-	                 "transaction log segment %s, offset %" PRIu64 ": %s (last good commit %s)",
+	                 "transaction log file %s, offset %" PRIu64 ": %s (last good commit %s)",
 	                 reader->name, reader->block_at, problem, LSN_STR(reader->last_good));
+}
+
+/* What is in memory: a message, or *none. */
+static bool
+reader_take(TxLogReader *reader, Slice *message, bool *none, Error *err)
+{
+	size_t at = reader->inside;
+	const char *problem;
+	Frame frame;
+
+	*none = false;
+	if (reader->side.open)
+		return side_reader_next(&reader->side, message, err);
+	*none = !frame_next(reader->block.raw, &reader->inside, &frame, &problem);
+	if (*none)
+		return problem == NULL || reader_bad_record(reader, problem, err);
+	*message = frame.message;
+	if (frame.kind == FRAME_MESSAGE)
+		return true;
+	if (side_reader_open(&reader->side, reader->log->dir_fd, &frame.streamed, err))
+		return side_reader_next(&reader->side, message, err);
+	reader->inside = at;
+	return false;
 }
 
 TxLogNext
@@ -230,15 +255,12 @@ txlog_reader_next(TxLogReader *reader, const Stop *stop, int64_t deadline_ms, Sl
                   Error *err)
 {
 	for (bool last_try = false;;) {
-		const char *problem;
+		bool none;
 
-		reader->told = reader->inside;
-		if (frame_next(reader->block.raw, &reader->inside, message, &problem))
-			return TXLOG_MESSAGE;
-		if (problem != NULL) {
-			reader_bad_record(reader, problem, err);
+		if (!reader_take(reader, message, &none, err))
 			return TXLOG_ERROR;
-		}
+		if (!none)
+			return TXLOG_MESSAGE;
 		switch (reader_find_more(reader, true, err)) {
 		case TROUBLE:
 			return TXLOG_ERROR;
@@ -262,36 +284,6 @@ txlog_reader_ready(TxLogReader *reader)
 	Error err = ERROR_INIT;
 
 	/* Trouble counts: the next call tells it without waiting. */
-	return reader->inside < reader->block.raw.len ||
+	return reader->side.open || reader->inside < reader->block.raw.len ||
 	       reader_find_more(reader, false, &err) != NO_MORE;
-}
-
-TxLogPos
-txlog_reader_tell(const TxLogReader *reader)
-{
-	return (TxLogPos){reader->number, reader->block_at, (uint32_t)reader->told};
-}
-
-TxLogReader *
-txlog_reader_open_at(TxLog *log, TxLogPos pos, Error *err)
-{
-	TxLogReader *reader = reader_new(log, pos.segment, err);
-
-	if (reader == NULL)
-		return NULL;
-	bool ok = reader_find_more(reader, false, err) == MORE && reader->number == pos.segment &&
-	          reader->limit > pos.block;
-	if (ok) {
-		reader->offset = pos.block;
-		ok = reader_read_block(reader, err);
-		reader->inside = pos.inside;
-		ok = ok && pos.inside < reader->block.raw.len;
-	}
-	if (ok)
-		return reader;
-	if (err != NULL && err->class == ERROR_NONE)
-		error_set(err, ERROR_BUG, "no transaction at offset %" PRIu64 " of segment %s", pos.block,
-		          reader->name);
-	txlog_reader_close(reader);
-	return NULL;
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -20,12 +21,14 @@ push_segment(TxLog *log, Segment segment)
 	log->bytes_on_disk += segment.size;
 }
 
-static bool
-create_failed(const TxLog *log, const char *what, const char *name, int errnum, Error *err)
+void
+txlog_push_side(TxLog *log, Side side)
 {
-	error_set_errno(err, ERROR_STORAGE, errnum, "%s transaction log segment %s/%s", what,
-	                log->directory, name);
-	return error_set_hint(err, "check room and permissions in the state directory");
+	if (log->side_count == log->side_capacity) {
+		log->side_capacity = log->side_capacity != 0 ? log->side_capacity * 2 : 16;
+		log->sides = mem_realloc(log->sides, log->side_capacity * sizeof(Side));
+	}
+	log->sides[log->side_count++] = side;
 }
 
 /* Header into a file of another name, synced, renamed, directory synced: a
@@ -39,24 +42,15 @@ make_file(TxLog *log, const SegmentHeader *header, const Buffer *bytes, int *fd,
 
 	txlog_segment_name(header->number, name);
 	snprintf(temporary, sizeof(temporary), "%016" PRIx64 ".tmp", header->number);
-	int planted = log->faults.fail != NULL ? log->faults.fail(log->faults.arg, "create") : 0;
-	*fd = planted != 0
-	          ? -1
-	          : openat(log->dir_fd, temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (*fd < 0)
-		return create_failed(log, "make", name, planted != 0 ? planted : errno, err);
-
-	bool ok = txlog_file_write(&log->faults, *fd, temporary, 0, &piece, 1, err) &&
-	          txlog_file_sync(&log->faults, *fd, temporary, err);
-	if (ok && renameat(log->dir_fd, temporary, log->dir_fd, name) != 0)
-		ok = create_failed(log, "name", name, errno, err);
-	if (ok && fsync(log->dir_fd) != 0)
-		ok = create_failed(log, "sync the directory of", name, errno, err);
-	if (!ok) {
-		close(*fd);
-		*fd = -1;
-	}
-	return ok;
+	if (!txlog_file_make(log, temporary, fd, err))
+		return false;
+	if (txlog_file_write(&log->faults, *fd, temporary, 0, &piece, 1, err) &&
+	    txlog_file_sync(&log->faults, *fd, temporary, err) &&
+	    txlog_file_rename(log, temporary, name, err))
+		return true;
+	close(*fd);
+	*fd = -1;
+	return false;
 }
 
 /* The writer's old file goes once the flusher has let go of it. All before
@@ -74,6 +68,7 @@ switch_to(TxLog *log, int fd, const SegmentHeader *header)
 	w->fd = fd;
 	w->number = header->number;
 	w->size = header->size;
+	w->referenced = 0;
 	push_segment(log, (Segment){
 						  .number = header->number,
 						  .size = header->size,
@@ -107,7 +102,7 @@ txlog_segment_create(TxLog *log, uint64_t number, Error *err)
 	buffer_reset(&bytes);
 	if (ok) {
 		switch_to(log, fd, &header);
-		txlog_put_preamble(w, &bytes);
+		known_put_all(w->known, &bytes);
 		Slice preamble = buffer_slice(&bytes);
 		ok = preamble.len == 0 || txlog_write_block(log, BLOCK_PREAMBLE, &preamble, 1, err);
 	}
@@ -118,18 +113,22 @@ txlog_segment_create(TxLog *log, uint64_t number, Error *err)
 /* ---- open ---- */
 
 typedef struct {
-	Writer *writer;
+	TxLog *log;
 	Error *err;
 	bool ok;
-} Remember;
+} Recovery;
 
+/* A transaction in a side file says nothing here: what it changed about relations the
+ * log says again behind the reference. */
 static bool
-remember_visit(void *arg, uint64_t offset UNUSED, Slice message)
+recover_frame(void *arg, uint64_t offset UNUSED, const Frame *frame)
 {
-	Remember *to = arg;
+	Recovery *to = arg;
 
-	if (message.data[0] == PGO_RELATION || message.data[0] == PGO_TYPE)
-		to->ok = txlog_remember(to->writer, message, to->err);
+	if (frame->kind == FRAME_STREAMED)
+		to->ok = side_check(to->log->dir_fd, &frame->streamed, to->err);
+	else if (frame->message.data[0] == PGO_RELATION || frame->message.data[0] == PGO_TYPE)
+		known_set(to->log->writer.known, frame->message);
 	return to->ok;
 }
 
@@ -152,15 +151,15 @@ recover_last(TxLog *log, int fd, const SegmentHeader *header, uint64_t size, Err
 	Writer *w = &log->writer;
 	char name[TXLOG_NAME_SIZE];
 	SegmentScan scan;
-	Remember to = {w, err, true};
+	Recovery to = {log, err, true};
 
 	w->fd = fd;
 	w->number = header->number;
 	txlog_segment_name(header->number, name);
-	if (!segment_scan(fd, header, size, true, remember_visit, &to, &scan, err))
+	if (!segment_scan(fd, header, size, true, recover_frame, &to, &scan, err))
 		return false;
 	if (!to.ok)
-		return error_add_context(err, "transaction log segment %s", name);
+		return error_add_context(err, "transaction log file %s", name);
 	if (!cut_tail(log, name, size, &scan, err) || !txlog_file_sync(&log->faults, fd, name, err))
 		return false;
 	w->size = scan.whole_end;
@@ -213,6 +212,73 @@ recover_segment(TxLog *log, uint64_t number, bool last, Error *err)
 	return ok;
 }
 
+static void
+drop_file(const TxLog *log, const char *name)
+{
+	if (unlinkat(log->dir_fd, name, 0) != 0)
+		log_warning("txlog", "cannot remove %s/%s: %s", log->directory, name, strerror(errno));
+}
+
+/* What a crash left half made: segments, and transactions in progress, which the
+ * source sends again. */
+static bool
+drop_unfinished(TxLog *log, const char *suffix, const char *what, Error *err)
+{
+	uint64_t *numbers;
+	size_t count;
+	char name[TXLOG_NAME_SIZE];
+
+	if (!txlog_dir_list(log->dir_fd, log->directory, suffix, &numbers, &count, err))
+		return false;
+	if (count > 0)
+		log_info("txlog", "%s: removing %zu %s that were left unfinished", log->directory, count,
+		         what);
+	for (size_t i = 0; i < count; i++) {
+		snprintf(name, sizeof(name), "%016" PRIx64 "%s", numbers[i], suffix);
+		drop_file(log, name);
+	}
+	free(numbers);
+	return true;
+}
+
+static bool
+recover_side(TxLog *log, Lsn commit, Error *err)
+{
+	char name[TXLOG_NAME_SIZE];
+	struct stat st;
+
+	txlog_xact_name(commit, name);
+	/* Its reference never came into the log, or went with its segment. */
+	if (lsn_cmp(commit, log->writer.appended.commit) > 0 ||
+	    lsn_cmp(commit, log->segments[0].previous_commit) <= 0) {
+		log_info("txlog", "%s/%s: removed, nothing refers to it", log->directory, name);
+		drop_file(log, name);
+		return true;
+	}
+	if (fstatat(log->dir_fd, name, &st, 0) != 0)
+		return error_set_errno(err, ERROR_STORAGE, errno, "transaction log file %s: stat", name);
+	txlog_push_side(log, (Side){commit, (uint64_t)st.st_size});
+	log->bytes_on_disk += (uint64_t)st.st_size;
+	if (lsn_cmp(commit, log->segments[log->segment_count - 1].previous_commit) > 0)
+		log->writer.referenced += (uint64_t)st.st_size;
+	return true;
+}
+
+static bool
+recover_sides(TxLog *log, Error *err)
+{
+	uint64_t *commits;
+	size_t count;
+	bool ok = true;
+
+	if (!txlog_dir_list(log->dir_fd, log->directory, ".xact", &commits, &count, err))
+		return false;
+	for (size_t i = 0; ok && i < count; i++)
+		ok = recover_side(log, lsn_make(commits[i]), err);
+	free(commits);
+	return ok;
+}
+
 bool
 txlog_recover(TxLog *log, Error *err)
 {
@@ -220,13 +286,14 @@ txlog_recover(TxLog *log, Error *err)
 	size_t count;
 	bool ok = true;
 
-	txlog_dir_drop_temporary(log->dir_fd);
-	if (!txlog_dir_list(log->dir_fd, log->directory, &numbers, &count, err))
+	if (!drop_unfinished(log, ".tmp", "segments", err) ||
+	    !drop_unfinished(log, ".stream", "streamed transactions", err) ||
+	    !txlog_dir_segments(log->dir_fd, log->directory, &numbers, &count, err))
 		return false;
 	for (size_t i = 0; ok && i < count; i++)
 		ok = recover_segment(log, numbers[i], i + 1 == count, err);
 	free(numbers);
 	if (ok && count == 0)
 		ok = txlog_segment_create(log, 1, err);
-	return ok;
+	return ok && recover_sides(log, err);
 }

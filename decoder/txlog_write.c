@@ -18,12 +18,6 @@
  * open rest by flush_part alone, when nothing whole stands before it.
  */
 
-typedef struct {
-	uint32_t oid;
-	size_t len;
-	uint8_t message[];
-} TypeMessage;
-
 static bool
 parse(Writer *w, Slice message, PgoMessage *out, Error *err)
 {
@@ -33,33 +27,14 @@ parse(Writer *w, Slice message, PgoMessage *out, Error *err)
 	return pgoutput_parse(&context, message, w->parse, out, err);
 }
 
-static void
-remember_type(Writer *w, uint32_t oid, Slice message)
-{
-	TypeMessage *type = mem_alloc(sizeof(*type) + message.len);
-
-	type->oid = oid;
-	type->len = message.len;
-	memcpy(type->message, message.data, message.len);
-	TypeMessage *old = map_get(w->types, slice_of(&oid, sizeof(oid)));
-	map_remove(w->types, slice_of(&oid, sizeof(oid)));
-	free(old);
-	map_put(w->types, slice_of(&type->oid, sizeof(type->oid)), type);
-}
-
-bool
-txlog_remember(Writer *w, Slice message, Error *err)
+static bool
+remember(Writer *w, Slice message, Error *err)
 {
 	PgoMessage parsed;
 
 	if (!parse(w, message, &parsed, err))
 		return false;
-	if (parsed.kind == PGO_RELATION) {
-		relation_map_put(w->relations, &parsed.relation, message);
-		relation_map_trim(w->relations);
-	} else {
-		remember_type(w, parsed.type.oid, message);
-	}
+	known_set(w->known, message);
 	return true;
 }
 
@@ -73,28 +48,12 @@ put_frame(Buffer *out, Slice message)
 }
 
 void
-txlog_put_preamble(Writer *w, Buffer *out)
+txlog_writer_free(TxLog *log)
 {
-	void *value;
-	Relation *relation;
+	Writer *w = &log->writer;
 
-	for (size_t i = 0; map_each(w->types, &i, NULL, &value);) {
-		const TypeMessage *type = value;
-		put_frame(out, slice_of(type->message, type->len));
-	}
-	for (size_t i = 0; (relation = relation_map_each(w->relations, &i)) != NULL;)
-		put_frame(out, relation->message);
-}
-
-void
-txlog_writer_free(Writer *w)
-{
-	void *value;
-
-	for (size_t i = 0; map_each(w->types, &i, NULL, &value);)
-		free(value);
-	map_free(w->types);
-	relation_map_free(w->relations);
+	txlog_streams_free(log);
+	known_free(w->known);
 	arena_free(w->parse);
 	buffer_free(&w->block);
 	buffer_free(&w->packed);
@@ -134,42 +93,51 @@ publish_locked(TxLog *log)
 }
 
 bool
-txlog_write_block(TxLog *log, unsigned flags, const Slice *pieces, int count, Error *err)
+txlog_put_block(TxLog *log, BlockPlace place, BlockHeader *header, const Slice *pieces, int count,
+                Error *err)
 {
-	Writer *w = &log->writer;
 	uint8_t head[BLOCK_HEADER_SIZE];
-	char name[TXLOG_NAME_SIZE];
 	Slice all[4];
 	size_t raw = 0;
 
 	CHECK(count >= 1 && count < 4);
 	for (int i = 0; i < count; i++)
 		raw += pieces[i].len;
+	header->raw_len = header->stored_len = (uint32_t)raw;
 	Slice packed = SLICE_EMPTY;
 	if (pack(log, pieces, count)) {
-		flags |= BLOCK_LZ4;
-		packed = buffer_slice(&w->packed);
+		packed = buffer_slice(&log->writer.packed);
 		pieces = &packed;
+		header->flags |= BLOCK_LZ4;
+		header->stored_len = (uint32_t)packed.len;
 	}
+	block_header_put(header, place.seed, pieces, count, head);
+	all[0] = slice_of(head, sizeof(head));
+	for (int i = 0; i < count; i++)
+		all[i + 1] = pieces[i];
+	return txlog_file_write(&log->faults, place.fd, place.name, header->offset, all, count + 1,
+	                        err);
+}
+
+bool
+txlog_write_block(TxLog *log, unsigned flags, const Slice *pieces, int count, Error *err)
+{
+	Writer *w = &log->writer;
+	char name[TXLOG_NAME_SIZE];
 	BlockHeader header = {
 		.flags = flags,
-		.stored_len = (uint32_t)((flags & BLOCK_LZ4) != 0 ? packed.len : raw),
-		.raw_len = (uint32_t)raw,
 		.offset = w->size,
 		.first_commit = (flags & BLOCK_PART) != 0 ? w->open_lsn : w->block_first,
 		.last_commit = w->appended.commit,
 		.last_end = w->appended.end,
 		.last_time_us = w->appended.time_us,
 	};
-	block_header_put(&header, w->number, pieces, count, head);
-	all[0] = slice_of(head, sizeof(head));
-	for (int i = 0; i < count; i++)
-		all[i + 1] = pieces[i];
+
 	txlog_segment_name(w->number, name);
-	if (!txlog_file_write(&log->faults, w->fd, name, w->size, all, count + 1, err))
+	if (!txlog_put_block(log, (BlockPlace){w->fd, name, w->number}, &header, pieces, count, err))
 		return txlog_fail(log, err);
 
-	uint64_t written = sizeof(head) + header.stored_len;
+	uint64_t written = BLOCK_HEADER_SIZE + header.stored_len;
 	pthread_mutex_lock(&log->lock);
 	w->size += written;
 	log->segments[log->segment_count - 1].size = w->size;
@@ -178,6 +146,14 @@ txlog_write_block(TxLog *log, unsigned flags, const Slice *pieces, int count, Er
 		publish_locked(log);
 	pthread_mutex_unlock(&log->lock);
 	return true;
+}
+
+void
+txlog_count_bytes(TxLog *log, int64_t more)
+{
+	pthread_mutex_lock(&log->lock);
+	log->bytes_on_disk += (uint64_t)more;
+	pthread_mutex_unlock(&log->lock);
 }
 
 static bool
@@ -242,14 +218,12 @@ append_large(TxLog *log, Slice message, Error *err)
 	return txlog_write_block(log, 0, pieces, 2, err);
 }
 
+/* Something was put into the block. */
 static bool
-append_bytes(TxLog *log, Slice message, Error *err)
+flush_if_large(TxLog *log, Error *err)
 {
 	Writer *w = &log->writer;
 
-	if (message.len > TXLOG_BLOCK_TARGET && (!log->compress || message.len > TXLOG_COMPRESS_MAX))
-		return append_large(log, message, err);
-	put_frame(&w->block, message);
 	if (!w->open)
 		w->whole = w->block.len;
 	if (w->block.len < TXLOG_BLOCK_TARGET)
@@ -257,6 +231,22 @@ append_bytes(TxLog *log, Slice message, Error *err)
 	if (!flush_whole(log, err))
 		return false;
 	return w->block.len < TXLOG_BLOCK_TARGET || flush_part(log, 0, err);
+}
+
+static bool
+append_bytes(TxLog *log, Slice message, Error *err)
+{
+	if (message.len > TXLOG_BLOCK_TARGET && (!log->compress || message.len > TXLOG_COMPRESS_MAX))
+		return append_large(log, message, err);
+	put_frame(&log->writer.block, message);
+	return flush_if_large(log, err);
+}
+
+bool
+txlog_append_frames(TxLog *log, Slice frames, Error *err)
+{
+	buffer_put_slice(&log->writer.block, frames);
+	return flush_if_large(log, err);
 }
 
 /* T4: a new segment, with no transaction open. The old one is synced first:
@@ -277,10 +267,13 @@ roll(TxLog *log, Error *err)
 	return true;
 }
 
+/* What the segment refers to counts: it is removed together with it. */
 static bool
 roll_if_large(TxLog *log, Error *err)
 {
-	if (log->writer.size + log->writer.block.len < log->segment_bytes)
+	const Writer *w = &log->writer;
+
+	if (w->size + w->block.len + w->referenced < log->segment_bytes)
 		return true;
 	return roll(log, err);
 }
@@ -308,6 +301,16 @@ append_begin(TxLog *log, Slice message, Error *err)
 	return append_bytes(log, message, err);
 }
 
+/* The transaction that block ends with is whole. */
+static void
+count_commit(Writer *w, Lsn commit, Lsn end, int64_t time_us)
+{
+	w->appended.commit = commit;
+	w->appended.end = end;
+	w->appended.time_us = time_us;
+	w->appended.transactions++;
+}
+
 static bool
 append_commit(TxLog *log, Slice message, Error *err)
 {
@@ -322,17 +325,32 @@ append_commit(TxLog *log, Slice message, Error *err)
 		                 w->open ? LSN_STR(w->open_lsn) : "(none)");
 	put_frame(&w->block, message);
 	w->open = false;
-	w->appended.commit = commit.commit.commit_lsn;
-	w->appended.end = commit.commit.end_lsn;
-	w->appended.time_us = commit.commit.time_us;
-	w->appended.transactions++;
+	count_commit(w, commit.commit.commit_lsn, commit.commit.end_lsn, commit.commit.time_us);
 	if (w->open_in_file)
 		return flush_part(log, BLOCK_LAST, err);
-
-	w->whole = w->block.len;
 	if (!lsn_valid(w->block_first))
 		w->block_first = commit.commit.commit_lsn;
-	return w->block.len < TXLOG_BLOCK_TARGET || flush_whole(log, err);
+	return flush_if_large(log, err);
+}
+
+bool
+txlog_append_reference(TxLog *log, const StreamedRef *ref, Error *err)
+{
+	Writer *w = &log->writer;
+
+	CHECK(!w->open && !txlog_has(log, ref->commit));
+	if (!roll_if_large(log, err))
+		return false;
+	w->referenced += ref->bytes;
+	pthread_mutex_lock(&log->lock);
+	txlog_push_side(log, (Side){ref->commit, ref->bytes});
+	pthread_mutex_unlock(&log->lock);
+
+	streamed_ref_put(ref, &w->block);
+	count_commit(w, ref->commit, ref->end, ref->time_us);
+	if (!lsn_valid(w->block_first))
+		w->block_first = ref->commit;
+	return flush_if_large(log, err);
 }
 
 bool
@@ -345,6 +363,8 @@ txlog_append(TxLog *log, Slice message, Error *err)
 	if (message.len == 0 || message.len > TXLOG_MESSAGE_MAX)
 		return error_set(err, ERROR_PROTOCOL, "a pgoutput message of %zu bytes", message.len);
 
+	if (w->streams.in_block)
+		return txlog_stream_append(log, message, err);
 	switch (message.data[0]) {
 	case PGO_BEGIN:
 		return append_begin(log, message, err);
@@ -352,7 +372,7 @@ txlog_append(TxLog *log, Slice message, Error *err)
 		return append_commit(log, message, err);
 	case PGO_RELATION:
 	case PGO_TYPE:
-		return txlog_remember(w, message, err) && append_bytes(log, message, err);
+		return remember(w, message, err) && append_bytes(log, message, err);
 	case PGO_MESSAGE:
 		return (w->open || roll_if_large(log, err)) && append_bytes(log, message, err);
 	case PGO_ORIGIN:
@@ -362,6 +382,13 @@ txlog_append(TxLog *log, Slice message, Error *err)
 	case PGO_TRUNCATE:
 		if (w->open)
 			return append_bytes(log, message, err);
+		break;
+	case PGO_STREAM_START:
+	case PGO_STREAM_STOP:
+	case PGO_STREAM_COMMIT:
+	case PGO_STREAM_ABORT:
+		if (!w->open)
+			return txlog_stream_append(log, message, err);
 		break;
 	default:
 		break;
@@ -383,7 +410,7 @@ worth_rolling(TxLog *log)
 	bool all_released = lsn_cmp(segment->last_commit, segment->previous_commit) > 0 &&
 	                    lsn_cmp(segment->last_commit, log->released) <= 0;
 	pthread_mutex_unlock(&log->lock);
-	return all_released && !w->open && w->size > log->segment_bytes / 4;
+	return all_released && !w->open && w->size + w->referenced > log->segment_bytes / 4;
 }
 
 bool
@@ -409,7 +436,7 @@ txlog_discard_open(TxLog *log, Error *err)
 	Writer *w = &log->writer;
 	char name[TXLOG_NAME_SIZE];
 
-	if (!txlog_usable(log, err))
+	if (!txlog_usable(log, err) || !txlog_streams_discard(log, err))
 		return false;
 	if (!w->open)
 		return true;

@@ -13,11 +13,11 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static bool
-count_message(void *arg, uint64_t offset, Slice message)
+count_message(void *arg, uint64_t offset, const Frame *frame)
 {
 	uint64_t *sum = arg;
-	for (size_t i = 0; i < message.len; i++)
-		*sum += message.data[i]; /* every byte is there to be read */
+	for (size_t i = 0; i < frame->message.len; i++)
+		*sum += frame->message.data[i]; /* every byte is there to be read */
 	*sum += offset;
 	return true;
 }

@@ -86,11 +86,12 @@ message_insert(Buffer *out, uint32_t xid, uint32_t oid, const char *id, const ch
 }
 
 void
-message_insert_filler(Buffer *out, uint32_t oid, uint32_t id, size_t note_bytes, uint8_t fill)
+message_insert_filler(Buffer *out, uint32_t xid, uint32_t oid, uint32_t id, size_t note_bytes,
+                      uint8_t fill)
 {
 	char text[16];
 	snprintf(text, sizeof(text), "%u", id);
-	put_insert_head(out, 0, oid, text);
+	put_insert_head(out, xid, oid, text);
 	buffer_put_u8(out, 't');
 	buffer_put_u32(out, (uint32_t)note_bytes);
 	memset(buffer_reserve(out, note_bytes), fill, note_bytes);
@@ -106,4 +107,37 @@ message_logical(Buffer *out, bool transactional, uint64_t lsn, const char *text)
 	buffer_put_cstr(out, "prefix");
 	buffer_put_u32(out, (uint32_t)strlen(text));
 	buffer_put_text(out, text);
+}
+
+void
+message_stream_start(Buffer *out, uint32_t xid, bool first)
+{
+	buffer_put_u8(out, 'S');
+	buffer_put_u32(out, xid);
+	buffer_put_u8(out, first ? 1 : 0);
+}
+
+void
+message_stream_stop(Buffer *out)
+{
+	buffer_put_u8(out, 'E');
+}
+
+void
+message_stream_commit(Buffer *out, uint32_t xid, uint64_t commit_lsn, uint64_t end_lsn)
+{
+	buffer_put_u8(out, 'c');
+	buffer_put_u32(out, xid);
+	buffer_put_u8(out, 0);
+	buffer_put_u64(out, commit_lsn);
+	buffer_put_u64(out, end_lsn);
+	buffer_put_u64(out, 800000000000000 + commit_lsn);
+}
+
+void
+message_stream_abort(Buffer *out, uint32_t xid, uint32_t subxid)
+{
+	buffer_put_u8(out, 'A');
+	buffer_put_u32(out, xid);
+	buffer_put_u32(out, subxid);
 }

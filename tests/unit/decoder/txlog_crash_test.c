@@ -298,30 +298,6 @@ START_TEST(a_walk_over_segments_starts_late)
 }
 END_TEST
 
-/* The record kind kept for streamed transactions is refused, not skipped. */
-START_TEST(a_streamed_transaction_by_reference_is_refused)
-{
-	uint64_t ends[LAST + 1];
-	char *path = make_log(ends, false);
-	uint8_t bytes[FRAME_HEADER_SIZE + 3] = {0};
-	uint8_t head[BLOCK_HEADER_SIZE];
-	frame_header_put(3, FRAME_STREAMED, bytes);
-	Slice piece = slice_of(bytes, sizeof(bytes));
-	BlockHeader header = {.stored_len = sizeof(bytes),
-	                      .raw_len = sizeof(bytes),
-	                      .offset = ends[LAST],
-	                      .last_commit = {FIXTURE_COMMIT(LAST + 1)}};
-	block_header_put(&header, 1, &piece, 1, head);
-	int fd = open(path, O_RDWR);
-	ck_assert_int_eq(pwrite(fd, head, sizeof(head), (off_t)ends[LAST]), sizeof(head));
-	ck_assert_int_eq(pwrite(fd, bytes, sizeof(bytes), (off_t)(ends[LAST] + sizeof(head))),
-	                 sizeof(bytes));
-	close(fd);
-	fixture_open_fails(directory, ERROR_STORAGE, "streamed transaction");
-	free(path);
-}
-END_TEST
-
 static Suite *
 make(void)
 {
@@ -342,7 +318,6 @@ make(void)
 	tcase_add_test(tcase, a_half_made_segment_is_forgotten);
 	tcase_add_test(tcase, a_walk_reports_the_torn_tail_and_cuts_nothing);
 	tcase_add_test(tcase, a_walk_over_segments_starts_late);
-	tcase_add_test(tcase, a_streamed_transaction_by_reference_is_refused);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -137,7 +137,7 @@ fixture_rows(TxLog *log, uint32_t n, uint32_t rows, size_t row_bytes)
 	Buffer buf = BUFFER_INIT;
 	for (uint32_t i = 0; i < rows; i++) {
 		buffer_reset(&buf);
-		message_insert_filler(&buf, 77, n * 1000 + i, row_bytes, (uint8_t)('a' + n % 26));
+		message_insert_filler(&buf, 0, 77, n * 1000 + i, row_bytes, (uint8_t)('a' + n % 26));
 		fixture_append(log, &buf);
 	}
 	buffer_free(&buf);
