@@ -16,6 +16,13 @@ static const struct {
 };
 enum { PAIRS = sizeof(pairs) / sizeof(pairs[0]) };
 
+/* So that what is not quite small is streamed before its commit, beside the copy, too. */
+static const char *
+stream_early(int major)
+{
+	return major >= 14 ? "logical_decoding_work_mem = '64kB'\n" : NULL;
+}
+
 START_TEST(moves_under_load)
 {
 	Move m;
@@ -24,6 +31,7 @@ START_TEST(moves_under_load)
 	TEST_NEEDS_MAJOR(pairs[_i].target);
 	move_open(&m, &(MoveOptions){.source_major = pairs[_i].source,
 	                             .target_major = pairs[_i].target,
+	                             .source_conf = stream_early(pairs[_i].source),
 	                             .types = true});
 	workload_wait_commits(m.writer, 20, 30);
 	move_run(&m);

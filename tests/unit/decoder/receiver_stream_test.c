@@ -510,7 +510,7 @@ START_TEST(a_stream_in_progress_does_not_hold_back_what_is_confirmed)
 	db_exec(others[0], "BEGIN");
 	write_big(others[0], "t", "big");
 	wait_streaming();
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 2; i++) {
 		write_small();
 		wait_all();
 		db_exec(db, "INSERT INTO elsewhere SELECT repeat('x', 100) FROM generate_series(1, 100)");
