@@ -180,6 +180,10 @@ check: unit integration ## unit and integration tests
 bench-apply: all ## a backlog drained beside a subscription of PostgreSQL's own
 	bash bench/apply.sh
 
+.PHONY: bench-large
+bench-large: all ## a transaction of a million rows, beside a subscription of PostgreSQL's own
+	bash bench/large.sh
+
 ifneq ($(wildcard tests/integration/test_torture.c),)
 .PHONY: torture
 torture: $(BUILD)/integration/test_torture test-binary ## kill -9 at random moments, KILLS=1000
