@@ -1,7 +1,8 @@
 /*
  * Any bytes as a segment file, scanned as recovery does, as the last segment
- * and as an earlier one. The header and the blocks' checksums are made right
- * first where the input asks for it, so that the fuzzer gets behind them.
+ * and as an earlier one, or as a side file, read by its reference. The header and
+ * the blocks' checksums are made right first where the input asks for it, so that
+ * the fuzzer gets behind them.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -58,6 +59,31 @@ scan(const Buffer *file, const SegmentHeader *header, bool last)
 	close(fd);
 }
 
+static void
+read_side_file(const uint8_t *data, size_t size, bool mend)
+{
+	SideReader reader = {.open = true, .ref = {.xid = 1, .seed = 7, .bytes = size}};
+	Buffer file = BUFFER_INIT;
+	Error err = ERROR_INIT;
+	Slice message;
+	uint64_t sum = 0;
+
+	buffer_put(&file, data, size);
+	if (mend)
+		mend_checksums(&file, 0, reader.ref.seed);
+	reader.fd = memfd_create("side", MFD_CLOEXEC);
+	if (reader.fd < 0 || (size > 0 && write(reader.fd, file.data, size) != (ssize_t)size))
+		abort();
+	while (reader.open && side_reader_next(&reader, &message, &err))
+		count_message(&sum, 0, &(Frame){.message = message});
+	if (reader.open && err.class != ERROR_STORAGE)
+		abort();
+	if (!reader.open && reader.offset != size)
+		abort(); /* it ends with its last byte, or not at all */
+	side_reader_free(&reader);
+	buffer_free(&file);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -67,6 +93,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size == 0)
 		return 0;
+	if ((data[0] & 4) != 0) {
+		read_side_file(data + 1, size - 1, (data[0] & 2) != 0);
+		return 0;
+	}
 	if ((data[0] & 1) != 0) {
 		segment_header_put(&header, &file);
 		header.size = file.len;
