@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "common/map.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
@@ -456,16 +457,30 @@ ledger_step_sql(const Ledger *ledger, const char *step, Buffer *sql)
 
 /* ---- progress ---- */
 
-bool
-ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start, Progress *progress, Error *err)
+/* A session whose client is gone, or whose network is, can hold a lane's row for hours. Only
+ * what has written to the progress is ended: the outcome of nothing else concerns us. Another
+ * user's sessions may not be ended by us: those are waited for. */
+static void
+end_old_lanes(Sql *target, const Ledger *ledger)
 {
-	/* The primary key makes two processes that both try harmless. */
-	if (!sql_execf(target, err,
-	               "INSERT INTO %s.progress (lane, commit_lsn, position)"
-	               " SELECT lane, '%s', %" PRId64 " FROM pg_catalog.generate_series(0, %d) lane"
-	               " ON CONFLICT (lane) DO NOTHING",
-	               ledger->schema, LSN_STR(start), LEDGER_WHOLE, ledger->lanes - 1))
-		return false;
+	Error local = ERROR_INIT;
+
+	if (!sql_execf(
+			target, &local,
+			"SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a"
+			" JOIN pg_catalog.pg_locks l ON l.pid = a.pid"
+			" WHERE l.relation = '%s.progress'::pg_catalog.regclass AND l.database ="
+			" (SELECT oid FROM pg_catalog.pg_database"
+			" WHERE datname = pg_catalog.current_database())"
+			" AND l.mode = 'RowExclusiveLock' AND a.pid <> pg_catalog.pg_backend_pid()"
+			" AND a.application_name LIKE 'pgbaton apply %%'",
+			ledger->schema))
+		log_failure(LOG_WARNING, "ledger", &local);
+}
+
+static bool
+read_progress(Sql *target, const Ledger *ledger, Progress *progress, Error *err)
+{
 	PGresult *result = sql_queryf(
 		target, err, "SELECT lane, commit_lsn, position FROM %s.progress ORDER BY lane",
 		ledger->schema);
@@ -483,45 +498,86 @@ ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start, Progress *pro
 	return ok;
 }
 
-/* All rows equal before (P4), so the new ones start where the old ones are. */
+/* The lock conflicts with that of a lane which has written its row and not yet ended. The
+ * primary key makes two processes that both try harmless. */
 bool
-ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err)
+ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start, Progress *progress, Error *err)
+{
+	end_old_lanes(target, ledger);
+	bool ok = sql_execf(target, err,
+	                    "BEGIN; LOCK TABLE %s.progress IN SHARE ROW EXCLUSIVE MODE;"
+	                    "INSERT INTO %s.progress (lane, commit_lsn, position)"
+	                    " SELECT lane, '%s', %" PRId64
+	                    " FROM pg_catalog.generate_series(0, %d) lane"
+	                    " ON CONFLICT (lane) DO NOTHING",
+	                    ledger->schema, ledger->schema, LSN_STR(start), LEDGER_WHOLE,
+	                    ledger->lanes - 1) &&
+	          read_progress(target, ledger, progress, err);
+
+	if (!ok)
+		(void)!sql_exec(target, NULL, "ROLLBACK");
+	return ok && sql_exec(target, err, "COMMIT");
+}
+
+/* The rows of lanes that did not come to the same point say who has done what: P4. */
+static bool
+set_lanes_locked(Sql *target, const Ledger *ledger, int lanes, Error *err)
 {
 	char differing[16];
 	char *level = mem_printf("SELECT count(DISTINCT (commit_lsn, position)) FROM %s.progress",
 	                         ledger->schema);
-	bool ok = lanes > 0 && sql_value(target, err, differing, sizeof(differing), level);
+	bool ok = sql_execf(target, err, "BEGIN; LOCK TABLE %s.progress", ledger->schema) &&
+	          sql_value(target, err, differing, sizeof(differing), level);
 
 	free(level);
-	if (lanes <= 0)
-		return error_set(err, ERROR_BUG, "%d lanes", lanes);
 	if (!ok)
 		return false;
 	if (atoi(differing) > 1)
 		return error_set(err, ERROR_BUG, "the number of lanes changes while they are not level");
-	ok = sql_execf(target, err,
-	               "BEGIN; LOCK TABLE %s.progress;"
-	               "INSERT INTO %s.progress (lane, commit_lsn, position)"
-	               " SELECT lane, p.commit_lsn, p.position FROM (SELECT commit_lsn, position"
-	               " FROM %s.progress LIMIT 1) p, pg_catalog.generate_series(0, %d) lane"
-	               " ON CONFLICT (lane) DO NOTHING;"
-	               "DELETE FROM %s.progress WHERE lane >= %d;"
-	               "UPDATE %s.migration SET lanes = %d, changed = now(); COMMIT",
-	               ledger->schema, ledger->schema, ledger->schema, lanes - 1, ledger->schema, lanes,
-	               ledger->schema, lanes);
-	if (ok)
-		ledger->lanes = lanes;
-	else
-		(void)!sql_exec(target, NULL, "ROLLBACK");
-	return ok;
+	return sql_execf(target, err,
+	                 "INSERT INTO %s.progress (lane, commit_lsn, position)"
+	                 " SELECT lane, p.commit_lsn, p.position FROM (SELECT commit_lsn, position"
+	                 " FROM %s.progress LIMIT 1) p, pg_catalog.generate_series(0, %d) lane"
+	                 " ON CONFLICT (lane) DO NOTHING;"
+	                 "DELETE FROM %s.progress WHERE lane >= %d;"
+	                 "UPDATE %s.migration SET lanes = %d, changed = now(); COMMIT",
+	                 ledger->schema, ledger->schema, lanes - 1, ledger->schema, lanes,
+	                 ledger->schema, lanes);
 }
 
+bool
+ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err)
+{
+	if (lanes <= 0)
+		return error_set(err, ERROR_BUG, "%d lanes", lanes);
+	if (!set_lanes_locked(target, ledger, lanes, err)) {
+		(void)!sql_exec(target, NULL, "ROLLBACK");
+		return false;
+	}
+	ledger->lanes = lanes;
+	return true;
+}
+
+/*
+ * Compares with the row as it is when its lock is had, after whoever held it before. An error
+ * and not a row count, since it must also stop what is queued behind it. Who writes all rows
+ * does so whatever their number is by now; a share of one lane has a meaning only for the
+ * number of lanes that it was routed for (P4).
+ */
 void
-ledger_progress_sql(const Ledger *ledger, int first, int count, Progress progress, Buffer *sql)
+ledger_progress_sql(const Ledger *ledger, int first, int count, Progress from, Progress to,
+                    Buffer *sql)
 {
 	buffer_printf(sql,
 	              "UPDATE %s.progress SET commit_lsn = '%s', position = %" PRId64
-	              " WHERE lane >= %d AND lane < %d;",
-	              ledger->schema, LSN_STR(progress.commit_lsn), progress.position, first,
-	              first + count);
+	              " / (commit_lsn = '%s' AND position = %" PRId64,
+	              ledger->schema, LSN_STR(to.commit_lsn), to.position, LSN_STR(from.commit_lsn),
+	              from.position);
+	if (count == ledger->lanes)
+		buffer_put_text(sql, ")::pg_catalog.int4;");
+	else
+		buffer_printf(sql,
+		              " AND (SELECT pg_catalog.count(*) FROM %s.progress) = %d)::pg_catalog.int4"
+		              " WHERE lane >= %d AND lane < %d;",
+		              ledger->schema, ledger->lanes, first, first + count);
 }

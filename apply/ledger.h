@@ -123,13 +123,17 @@ typedef struct {
 
 #define LEDGER_WHOLE INT64_MAX
 
-/* progress[lanes]; missing rows are created at (start, LEDGER_WHOLE). */
+/* progress[lanes]; missing rows are created at (start, LEDGER_WHOLE). Lanes of an earlier
+ * process or connection may still be inside a COMMIT: their sessions are ended where that is
+ * allowed, and waited for, so that what is read is what all of them came to. */
 MUST_CHECK bool ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start,
                                      Progress *progress, Error *err);
 /* P4: only when all lanes are level. */
 MUST_CHECK bool ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err);
-/* UPDATE progress for lanes [first, first + count). Text SQL. */
-void ledger_progress_sql(const Ledger *ledger, int first, int count, Progress progress,
+/* UPDATE progress for lanes [first, first + count). Text SQL. Where a row is not at `from` any
+ * more the statement fails with LEDGER_MOVED: somebody else has applied what follows it. */
+void ledger_progress_sql(const Ledger *ledger, int first, int count, Progress from, Progress to,
                          Buffer *sql);
+#define LEDGER_MOVED "22012" /* division_by_zero */
 
 #endif

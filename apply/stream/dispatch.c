@@ -20,6 +20,7 @@ task_of(Applier *applier, int lane, TaskKind kind)
 		.begin = true,
 		.commit = true,
 		.ledger = &applier->ledger,
+		.from = applier->progress,
 		.progress = applier->flying != NULL ? applier->flying->end : applier->progress,
 		.writes = writes,
 	};

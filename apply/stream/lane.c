@@ -118,22 +118,33 @@ begin(Lane *lane, Error *err)
 	       (!lane->task->limited || pipe_text(lane->pipe, err, "SET LOCAL lock_timeout = '50ms'"));
 }
 
+/* A COMMIT whose answer was lost came through after all, or another process works. */
+static const char moved[] = "the progress on the target was moved by another session";
+
+/*
+ * Before the rows, so that the lock of the progress row is what two appliers of one migration
+ * meet at first: whoever comes second learns it before it has seen the other's rows. A
+ * transaction of many batches takes the lock at its begin and moves the row at its end.
+ */
 static bool
 write_progress(Lane *lane, Error *err)
 {
 	const Task *task = lane->task;
+	Progress to = task->commit ? task->progress : task->from;
 	Buffer sql = BUFFER_INIT;
 	bool all = true;
 	bool ok = true;
 
+	if (!task->begin && !task->commit)
+		return true;
 	for (int i = 0; i < task->ledger->lanes; i++)
 		all = all && task->writes[i];
 	for (int i = 0; ok && i < task->ledger->lanes; i++) {
 		if (!task->writes[i])
 			continue;
 		buffer_reset(&sql);
-		ledger_progress_sql(task->ledger, i, all ? task->ledger->lanes : 1, task->progress, &sql);
-		ok = pipe_text(lane->pipe, err, buffer_cstr(&sql));
+		ledger_progress_sql(task->ledger, i, all ? task->ledger->lanes : 1, task->from, to, &sql);
+		ok = pipe_guard(lane->pipe, err, buffer_cstr(&sql), LEDGER_MOVED, moved);
 		if (all)
 			break;
 	}
@@ -149,7 +160,7 @@ work(Lane *lane, Error *err)
 	const void *failed;
 	PipeEnd end = PIPE_OK;
 
-	if (!begin(lane, err))
+	if (!begin(lane, err) || !write_progress(lane, err))
 		return false;
 	FAULT_POINT("apply_execute");
 	if (task->kind == TASK_SHARE)
@@ -162,8 +173,7 @@ work(Lane *lane, Error *err)
 		return false;
 	if (end != PIPE_OK)
 		return false;
-	if (task->commit ? !write_progress(lane, err)
-	                 : !task->begin && !pipe_text(lane->pipe, err, "RELEASE SAVEPOINT batch"))
+	if (!task->commit && !task->begin && !pipe_text(lane->pipe, err, "RELEASE SAVEPOINT batch"))
 		return false;
 	return pipe_finish(lane->pipe, &failed, err) == PIPE_OK;
 }

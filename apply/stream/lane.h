@@ -41,6 +41,7 @@ typedef struct {
 	bool commit;  /* with the progress rows; else the transaction stays open */
 	bool limited; /* with a lock_timeout: other lanes may be in the way */
 	const Ledger *ledger;
+	Progress from; /* where the rows it writes stand now: else somebody else applies, too */
 	Progress progress;
 	const bool *writes; /* [ledger->lanes]: whose progress rows (P1) */
 } Task;

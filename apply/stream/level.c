@@ -46,8 +46,8 @@ read_range(const FeedOptions *options, Progress from, Progress to, int lanes, Fe
 }
 
 static RunOutcome
-run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number, Progress to,
-          TaskKind kind, Error *err)
+run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number, Progress from,
+          Progress to, TaskKind kind, Error *err)
 {
 	bool *writes = mem_zalloc(sizeof(bool) * (size_t)ledger->lanes);
 	Lsn wal;
@@ -61,6 +61,7 @@ run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int nu
 		.begin = true,
 		.commit = true,
 		.ledger = ledger,
+		.from = from,
 		.progress = to,
 		.writes = writes,
 	};
@@ -86,14 +87,14 @@ run_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int nu
  * was is named.
  */
 static bool
-take_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number, Progress to,
-           Error *err)
+take_share(Lane *lane, Run *run, const Ledger *ledger, const Batch *batch, int number,
+           Progress from, Progress to, Error *err)
 {
-	RunOutcome outcome = run_share(lane, run, ledger, batch, number, to, TASK_SHARE, err);
+	RunOutcome outcome = run_share(lane, run, ledger, batch, number, from, to, TASK_SHARE, err);
 
 	if (outcome == RUN_CONFLICT) {
 		error_clear(err);
-		outcome = run_share(lane, run, ledger, batch, number, to, TASK_ROWS, err);
+		outcome = run_share(lane, run, ledger, batch, number, from, to, TASK_ROWS, err);
 	}
 	return outcome == RUN_OK;
 }
@@ -104,7 +105,7 @@ level_one(Lane *lane, Run *run, const Ledger *ledger, const FeedOptions *options
 {
 	Feed *feed = NULL;
 	Batch *batch = read_range(options, from, to, ledger->lanes, &feed, err);
-	bool ok = batch != NULL && take_share(lane, run, ledger, batch, number, to, err);
+	bool ok = batch != NULL && take_share(lane, run, ledger, batch, number, from, to, err);
 
 	batch_free(batch);
 	feed_close(feed);

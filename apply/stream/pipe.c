@@ -12,6 +12,8 @@ typedef struct {
 	const void *tag;
 	PipeResult result;
 	void *arg;
+	const char *sqlstate; /* pipe_guard's */
+	const char *stale;
 } Expect;
 
 struct Pipe {
@@ -73,15 +75,28 @@ expect(Pipe *pipe, Expect what)
 	pipe->expects[pipe->count++] = what;
 }
 
-bool
-pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result, void *arg)
+static bool
+send_text(Pipe *pipe, const char *text, Expect what, Error *err)
 {
 	if (!enter(pipe, err))
 		return false;
 	if (!PQsendQueryParams(sql_pgconn(pipe->sql), text, 0, NULL, NULL, NULL, NULL, 0))
 		return sql_error_of(pipe->sql, NULL, err);
-	expect(pipe, (Expect){PIPE_ANY_COUNT, NULL, result, arg});
+	what.rows = PIPE_ANY_COUNT;
+	expect(pipe, what);
 	return true;
+}
+
+bool
+pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result, void *arg)
+{
+	return send_text(pipe, text, (Expect){.result = result, .arg = arg}, err);
+}
+
+bool
+pipe_guard(Pipe *pipe, Error *err, const char *text, const char *sqlstate, const char *stale)
+{
+	return send_text(pipe, text, (Expect){.sqlstate = sqlstate, .stale = stale}, err);
 }
 
 bool
@@ -119,7 +134,7 @@ prepare(Pipe *pipe, const Shape *shape, const char *name, const char *evicted, c
 	buffer_free(&sql);
 	if (!ok)
 		return sql_error_of(pipe->sql, NULL, err);
-	expect(pipe, (Expect){PIPE_ANY_COUNT, tag, NULL, NULL});
+	expect(pipe, (Expect){.rows = PIPE_ANY_COUNT, .tag = tag});
 	return true;
 }
 
@@ -153,7 +168,7 @@ pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values, const int 
 	if (!PQsendQueryPrepared(sql_pgconn(pipe->sql), name, parameter_count(shape), values, lengths,
 	                         pipe->formats, 0))
 		return sql_error_of(pipe->sql, NULL, err);
-	expect(pipe, (Expect){expect_rows, tag, result, arg});
+	expect(pipe, (Expect){.rows = expect_rows, .tag = tag, .result = result, .arg = arg});
 	return true;
 }
 
@@ -184,6 +199,9 @@ judge(Pipe *pipe, const Expect *expected, const PGresult *result, Error *err)
 
 	if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
 		sql_error_of(pipe->sql, result, err);
+		if (expected->sqlstate != NULL && err != NULL &&
+		    error_has_sqlstate(err, expected->sqlstate))
+			error_set(err, ERROR_NETWORK, "%s", expected->stale);
 		return PIPE_ERROR;
 	}
 	if (expected->result != NULL)
@@ -283,7 +301,7 @@ end_copy(Pipe *pipe, int64_t expect_rows, Error *err)
 		if (result == NULL)
 			return ok;
 		if (ok) {
-			Expect expected = {expect_rows, NULL, NULL, NULL};
+			Expect expected = {.rows = expect_rows};
 			ok = judge(pipe, &expected, result, err) == PIPE_OK;
 		}
 		PQclear(result);

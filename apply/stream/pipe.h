@@ -25,6 +25,10 @@ typedef void (*PipeResult)(void *arg, const PGresult *result);
 
 MUST_CHECK bool pipe_text(Pipe *pipe, Error *err, const char *text);
 MUST_CHECK bool pipe_textf(Pipe *pipe, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Text that fails with this SQLSTATE when what we know of the target is old: *err is then
+ * ERROR_NETWORK and says `stale`, so that all of it is read again. Both live on. */
+MUST_CHECK bool pipe_guard(Pipe *pipe, Error *err, const char *text, const char *sqlstate,
+                           const char *stale);
 /* Text with a result. */
 MUST_CHECK bool pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result, void *arg);
 /* Prepared when the session has it not yet. All parameters binary; values[i] NULL: NULL.

@@ -283,14 +283,15 @@ END_TEST
 
 /*
  * Between two lanes' commits: one lane's COMMIT is kept waiting by a trigger on its progress
- * row, its neighbours commit, and pgbaton is killed. The waiting one is then rolled back
+ * row (without the lock_timeout that the lane has), its neighbours commit, and pgbaton is killed. The waiting one is then rolled back
  * (levelling must do its share, and only that), or goes through after all.
  */
 static void
 hold_commit_of(Case *c, int lane)
 {
 	db_exec(c->target,
-	        "CREATE FUNCTION public.wait_here() RETURNS trigger LANGUAGE plpgsql AS"
+	        "CREATE FUNCTION public.wait_here() RETURNS trigger LANGUAGE plpgsql"
+	        " SET lock_timeout = 0 AS"
 	        " $$BEGIN IF current_setting('application_name') LIKE '%% apply %d' THEN"
 	        " PERFORM pg_advisory_xact_lock(4711); END IF; RETURN NULL; END$$;"
 	        "CREATE CONSTRAINT TRIGGER wait_here AFTER UPDATE ON %s.progress"
@@ -300,13 +301,22 @@ hold_commit_of(Case *c, int lane)
 	        lane, c->name, c->name);
 }
 
+static const char commit_waits[] = "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory'"
+								   " AND objid = 4711 AND NOT granted";
+
+static void
+stop_holding(Case *c)
+{
+	db_exec(c->target,
+	        "SELECT pg_advisory_unlock_all(); DROP TRIGGER wait_here ON %s.progress;"
+	        "DROP FUNCTION public.wait_here()",
+	        c->name);
+}
+
 static void
 let_commit_go(Case *c, bool through)
 {
-	static const char waits[] = "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory'"
-								" AND objid = 4711 AND NOT granted";
-
-	db_wait_until(c->target, waits, 30);
+	db_wait_until(c->target, commit_waits, 30);
 	if (!through)
 		db_exec(c->target, "SELECT pg_terminate_backend(pid) FROM pg_locks"
 		                   " WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted");
@@ -316,10 +326,7 @@ let_commit_go(Case *c, bool through)
 	              "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname ="
 	              " current_database() AND application_name LIKE 'pgbaton apply%'",
 	              30);
-	db_exec(c->target,
-	        "SELECT pg_advisory_unlock_all(); DROP TRIGGER wait_here ON %s.progress;"
-	        "DROP FUNCTION public.wait_here()",
-	        c->name);
+	stop_holding(c);
 }
 
 START_TEST(killed_between_commits)
@@ -356,6 +363,39 @@ START_TEST(killed_between_commits)
 		case_equal(&c);
 	}
 	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM %s.progress", c.name), 2);
+	case_close(&c);
+}
+END_TEST
+
+/*
+ * The next start comes while a COMMIT of the one before is still under way on the target: its
+ * outcome must be known before the progress is believed, or what it brings is done twice.
+ */
+START_TEST(commit_outlives_its_sender)
+{
+	Case c;
+
+	case_open(&c, "outlives", 4, "logged");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	for (int lane = 0; lane < 4; lane++) {
+		make_backlog(&c);
+		hold_commit_of(&c, lane);
+		case_run(&c, "apply_committed:3");
+		case_wait_killed(&c, "apply_committed:3");
+		db_wait_until(c.target, commit_waits, 30);
+		case_run(&c, NULL);
+		/* The old session has been ended, or somebody waits for what it does. */
+		db_wait_until(c.target,
+		              "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'"
+		              " AND objid = 4711 AND NOT granted) OR EXISTS (SELECT FROM pg_stat_activity"
+		              " a, pg_locks l WHERE l.locktype = 'advisory' AND l.objid = 4711 AND NOT"
+		              " l.granted AND l.pid = ANY (pg_blocking_pids(a.pid)))",
+		              30);
+		stop_holding(&c);
+		pgbaton_wait_state(c.p, "following", 60);
+		case_equal(&c);
+	}
 	case_close(&c);
 }
 END_TEST
@@ -543,6 +583,7 @@ make(void)
 	tcase_set_timeout(tcase, 180);
 	tcase_add_loop_test(tcase, killed_in_apply_of_lanes, 0, 2);
 	tcase_add_test(tcase, killed_between_commits);
+	tcase_add_test(tcase, commit_outlives_its_sender);
 	tcase_add_loop_test(tcase, killed_at_start, 0, 2);
 	tcase_add_test(tcase, killed_behind_13);
 	suite_add_tcase(suite, tcase);

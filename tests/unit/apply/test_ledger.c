@@ -150,7 +150,8 @@ START_TEST(progress_and_lanes)
 	ck_assert_uint_eq(progress[1].commit_lsn.v, 100);
 	ck_assert_int_eq(progress[1].position, LEDGER_WHOLE);
 
-	ledger_progress_sql(&ledger, 1, 1, (Progress){lsn_make(200), 7}, &sql);
+	Progress start = progress[1];
+	ledger_progress_sql(&ledger, 1, 1, start, (Progress){lsn_make(200), 7}, &sql);
 	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
 	/* A second start does not set them back. */
 	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(100), progress, &err));
@@ -163,7 +164,23 @@ START_TEST(progress_and_lanes)
 	ck_assert(!ledger_set_lanes(target, &ledger, 4, &err));
 	ck_assert_int_eq(ledger.lanes, 2);
 	buffer_reset(&sql);
-	ledger_progress_sql(&ledger, 0, 2, (Progress){lsn_make(300), LEDGER_WHOLE}, &sql);
+	/* A share that was routed for another number of lanes. */
+	Ledger other = ledger;
+	other.lanes = 3;
+	buffer_reset(&sql);
+	ledger_progress_sql(&other, 1, 1, (Progress){lsn_make(200), 7},
+	                    (Progress){lsn_make(300), LEDGER_WHOLE}, &sql);
+	ck_assert(!sql_exec(target, &err, buffer_cstr(&sql)));
+	ck_assert_str_eq(err.sqlstate, LEDGER_MOVED);
+	buffer_reset(&sql);
+	/* One of the two is not there: neither moves. */
+	ledger_progress_sql(&ledger, 0, 2, start, (Progress){lsn_make(300), LEDGER_WHOLE}, &sql);
+	ck_assert(!sql_exec(target, &err, buffer_cstr(&sql)));
+	ck_assert_str_eq(err.sqlstate, LEDGER_MOVED);
+	buffer_reset(&sql);
+	ledger_progress_sql(&ledger, 0, 1, start, (Progress){lsn_make(200), 7}, &sql);
+	ledger_progress_sql(&ledger, 0, 2, (Progress){lsn_make(200), 7},
+	                    (Progress){lsn_make(300), LEDGER_WHOLE}, &sql);
 	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
 	ASSERT_OK(ledger_set_lanes(target, &ledger, 4, &err));
 	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(1), progress, &err));

@@ -378,6 +378,30 @@ START_TEST(stop_and_start)
 }
 END_TEST
 
+/* Two appliers of one migration, as when a process that has lost its lock on the target has not
+ * noticed it yet: whichever commits first has done it, and the other one finds that out. */
+START_TEST(two_at_once)
+{
+	Rig rig;
+	Writer writers[WRITERS];
+
+	rig_open(&rig, cluster, written_tables, variants[_i]);
+	rig_start(&rig);
+	rig_sync(&rig); /* the number of lanes is what it will be */
+	Applier *first = rig.applier;
+	rig_start_applier(&rig, variants[_i].lanes);
+	for (unsigned round = 0; round < 3; round++) {
+		writers_start(writers, (unsigned)_i * 100 + round);
+		writers_join(writers);
+		rig_compare(&rig);
+	}
+	applier_stop(first);
+	db_exec(rig.source, "INSERT INTO n SELECT 1 FROM generate_series(1, 300)");
+	rig_compare(&rig);
+	rig_close(&rig);
+}
+END_TEST
+
 /* What is confirmed as durable reaches what was applied, without more work coming. */
 START_TEST(durable_when_idle)
 {
@@ -425,6 +449,7 @@ make(void)
 	tcase_set_timeout(tcase, 300);
 	tcase_add_loop_test(tcase, lost_sessions, 0, VARIANTS);
 	tcase_add_loop_test(tcase, stop_and_start, 0, VARIANTS);
+	tcase_add_loop_test(tcase, two_at_once, 0, VARIANTS);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
