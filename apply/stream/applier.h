@@ -6,8 +6,8 @@
  * data"; rules P1-P7, C2). Starts from the ledger's progress rows, levelling the lanes
  * first. A connection lost is retried with jittered back-off: the progress rows say what
  * had been committed (unknown outcomes included). A data error or divergence stops it
- * (state APPLIER_FAILED, table, key, LSN, xid named) with nothing applied past it;
- * applier_resume tries again from the progress rows.
+ * (state APPLIER_FAILED, table, key, LSN, xid named; that table is TABLE_ERRORED with its
+ * error) with nothing applied past it; applier_resume tries again from the progress rows.
  */
 #ifndef PGBATON_APPLY_STREAM_APPLIER_H
 #define PGBATON_APPLY_STREAM_APPLIER_H

@@ -59,6 +59,7 @@ struct Applier {
 	Lsn opened_wal;    /* target's position when the sessions were opened */
 	Lsn passed_end;    /* of the old transaction read last */
 	Lsn applied_end;   /* as in the state, without its lock */
+	Table *errored;    /* shown as such; NULL: none */
 };
 
 /* Runs until stop or error: connects, levels, follows. False: *retry says whether it may

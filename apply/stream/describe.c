@@ -1,5 +1,7 @@
 #include "apply/stream/describe.h"
 
+#include <stdlib.h>
+
 enum { SHOWN_BYTES = 120, SHOWN_COLUMNS = 6 };
 
 static bool
@@ -81,6 +83,23 @@ verb(const Change *change)
 	}
 }
 
+Table *
+describe_table(const Change *change)
+{
+	return change->plan != NULL ? change->plan->table : change->tables[0];
+}
+
+/* Instead of "2 rows where 1 were expected". */
+static bool
+set_divergence(const char *what, Error *err)
+{
+	long long found = strtoll(err->message, NULL, 10);
+
+	if (found == 0)
+		return error_set(err, ERROR_DIVERGENCE, "%s: the row is not on the target", what);
+	return error_set(err, ERROR_DIVERGENCE, "%s: the row is %lld times on the target", what, found);
+}
+
 bool
 describe_failure(const Change *change, Error *err)
 {
@@ -102,7 +121,7 @@ describe_failure(const Change *change, Error *err)
 	              LSN_STR(change->commit_lsn));
 
 	if (err->class == ERROR_DIVERGENCE)
-		error_set(err, ERROR_DIVERGENCE, "%s: the row is not on the target", buffer_cstr(&text));
+		set_divergence(buffer_cstr(&text), err);
 	else
 		error_add_context(err, "%s", buffer_cstr(&text));
 	if (change->plan == NULL && error_has_sqlstate(err, "0A000"))

@@ -4,6 +4,7 @@
  * the log has nothing more for now. So an idle system has batches of one transaction, and a
  * backlog makes large ones by itself; nothing here waits for time to pass.
  */
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "apply/stream/applier_internal.h"
@@ -321,6 +322,26 @@ may_pass(const Error *err)
 	        error_has_sqlstate(err, "53300"));
 }
 
+static void
+blame_table(Applier *applier, Table *table, const Error *err)
+{
+	if (table == NULL)
+		return;
+	table_set_error(applier->options.catalog, table, err);
+	atomic_store(&table->state, TABLE_ERRORED);
+	applier->errored = table;
+}
+
+static void
+absolve_table(Applier *applier)
+{
+	if (applier->errored == NULL)
+		return;
+	atomic_store(&applier->errored->state, TABLE_COPIED);
+	table_set_error(applier->options.catalog, applier->errored, NULL);
+	applier->errored = NULL;
+}
+
 /* A target that crashed may have lost commits that it had not flushed: then what was
  * applied is less than what we said. */
 static void
@@ -344,6 +365,7 @@ bool
 follow(Applier *applier, bool *retry, Error *err)
 {
 	Progress level;
+	absolve_table(applier);
 	bool ok = open_all(applier, &level, err);
 
 	*retry = !ok && may_pass(err);
@@ -356,6 +378,8 @@ follow(Applier *applier, bool *retry, Error *err)
 		ok = step(applier, retry, err);
 	if (ok)
 		ok = finish_flying(applier, retry, err);
+	if (!ok && !*retry && applier->run != NULL)
+		blame_table(applier, run_blamed(applier->run), err);
 	close_all(applier);
 	return ok;
 }

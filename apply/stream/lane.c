@@ -232,12 +232,13 @@ do_task(Lane *lane)
 	RunOutcome outcome = RUN_OK;
 
 	lane->wal = lane->flushed = LSN_INVALID;
+	pipe_blame(lane->pipe, NULL);
 	if (!work(lane, &err)) {
 		outcome = outcome_of(&err, task->kind);
 		roll_back(lane, outcome);
 	}
 	FAULT_POINT("apply_executed");
-	bool go = run_report(lane->run, outcome, &err);
+	bool go = run_report(lane->run, outcome, &err, pipe_blamed(lane->pipe));
 	if (outcome == RUN_OK && !go) {
 		roll_back(lane, RUN_CONFLICT);
 	} else if (outcome == RUN_OK && task->commit) {

@@ -62,5 +62,7 @@ void run_wait(Run *run);
 /* When done. *wal: the target's insert position after the commits, *flushed: how far it
  * had been flushed by then (RUN_OK of committing tasks). */
 RunOutcome run_outcome(Run *run, Lsn *wal, Lsn *flushed, Error *err);
+/* RUN_FAILED: the table whose row it failed at; NULL when not known, and else. */
+Table *run_blamed(Run *run);
 
 #endif

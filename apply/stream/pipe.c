@@ -25,6 +25,7 @@ struct Pipe {
 	size_t capacity;
 	Oid *types;   /* room for any statement's parameters */
 	int *formats; /* all binary */
+	Table *blamed;
 };
 
 Pipe *
@@ -50,6 +51,18 @@ pipe_free(Pipe *pipe)
 	free(pipe->types);
 	free(pipe->formats);
 	free(pipe);
+}
+
+void
+pipe_blame(Pipe *pipe, Table *table)
+{
+	pipe->blamed = table;
+}
+
+Table *
+pipe_blamed(const Pipe *pipe)
+{
+	return pipe->blamed;
 }
 
 static bool

@@ -39,12 +39,16 @@ MUST_CHECK bool pipe_shape(Pipe *pipe, const Shape *shape, const char *const *va
 
 typedef enum {
 	PIPE_OK,
-	PIPE_MISMATCH, /* a row count: *err is ERROR_DIVERGENCE */
+	PIPE_MISMATCH, /* a row count: *err is ERROR_DIVERGENCE, its message begins with it */
 	PIPE_ERROR,    /* anything else */
 } PipeEnd;
 
 /* *failed: the tag of the statement that failed (NULL: another one). */
 PipeEnd pipe_finish(Pipe *pipe, const void **failed, Error *err);
+
+/* The table that a failure was found to be of (NULL: none): for the caller's caller. */
+void pipe_blame(Pipe *pipe, Table *table);
+Table *pipe_blamed(const Pipe *pipe);
 
 /* COPY ... FROM STDIN with rows already encoded, outside of a pipeline: the pipe must have
  * been finished. */

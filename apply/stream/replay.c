@@ -7,6 +7,13 @@
 /* Changes in flight before the results are looked at. */
 enum { REPLAY_STEP = 2000 };
 
+static void
+blame(Pipe *pipe, const Change *change, Error *err)
+{
+	describe_failure(change, err);
+	pipe_blame(pipe, describe_table(change));
+}
+
 /* Finishes the pipe; tags are Changes. */
 static PipeEnd
 finish_changes(Pipe *pipe, Error *err)
@@ -15,7 +22,7 @@ finish_changes(Pipe *pipe, Error *err)
 	PipeEnd end = pipe_finish(pipe, &failed, err);
 
 	if (end != PIPE_OK && failed != NULL)
-		describe_failure(failed, err);
+		blame(pipe, failed, err);
 	return end;
 }
 
@@ -75,7 +82,7 @@ replay_deletes(Pipe *pipe, const Group *group, Error *err)
 	if (end == PIPE_OK) {
 		end = pipe_finish(pipe, &failed, err);
 		if (end != PIPE_OK && failed != NULL)
-			describe_failure(group->rows[0]->last, err);
+			blame(pipe, group->rows[0]->last, err);
 	}
 	if (end == PIPE_OK)
 		end = send_missing(pipe, group, found.deleted, err) ? finish_changes(pipe, err)
@@ -205,7 +212,7 @@ replay_change(Pipe *pipe, const Change *change, Arena *arena, Error *err)
 		return PIPE_ERROR;
 	PipeEnd end = pipe_finish(pipe, &failed, err);
 	if (end != PIPE_OK)
-		describe_failure(change, err);
+		blame(pipe, change, err);
 	return end;
 }
 

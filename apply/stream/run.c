@@ -16,6 +16,7 @@ struct Run {
 	enum { UNDECIDED, COMMIT, ROLLBACK } verdict; /* once given it stays */
 	RunOutcome outcome;                           /* the worst so far */
 	Error error;                                  /* of the worst */
+	Table *blamed;                                /* likewise */
 	Lsn wal;
 	Lsn flushed;
 };
@@ -52,24 +53,26 @@ run_prepare(Run *run, int total)
 	run->outcome = RUN_OK;
 	run->wal = run->flushed = LSN_INVALID;
 	error_clear(&run->error);
+	run->blamed = NULL;
 	pthread_mutex_unlock(&run->lock);
 }
 
 /* Lock held. The enum is in the order of gravity. */
 static void
-worsen(Run *run, RunOutcome outcome, const Error *err)
+worsen(Run *run, RunOutcome outcome, const Error *err, Table *table)
 {
 	if (outcome <= run->outcome)
 		return;
 	run->outcome = outcome;
 	run->error = *err;
+	run->blamed = table;
 }
 
 bool
-run_report(Run *run, RunOutcome outcome, const Error *err)
+run_report(Run *run, RunOutcome outcome, const Error *err, Table *table)
 {
 	pthread_mutex_lock(&run->lock);
-	worsen(run, outcome, err);
+	worsen(run, outcome, err, table);
 	run->reported++;
 	if (run->verdict == UNDECIDED && outcome != RUN_OK)
 		run->verdict = ROLLBACK;
@@ -87,7 +90,7 @@ void
 run_finish(Run *run, RunOutcome outcome, const Error *err, Lsn wal, Lsn flushed)
 {
 	pthread_mutex_lock(&run->lock);
-	worsen(run, outcome, err);
+	worsen(run, outcome, err, NULL);
 	run->wal = lsn_max(run->wal, wal);
 	run->flushed = lsn_max(run->flushed, flushed);
 	bool last = ++run->finished == run->total;
@@ -128,4 +131,13 @@ run_outcome(Run *run, Lsn *wal, Lsn *flushed, Error *err)
 		*err = run->error;
 	pthread_mutex_unlock(&run->lock);
 	return outcome;
+}
+
+Table *
+run_blamed(Run *run)
+{
+	pthread_mutex_lock(&run->lock);
+	Table *table = run->outcome == RUN_FAILED ? run->blamed : NULL;
+	pthread_mutex_unlock(&run->lock);
+	return table;
 }

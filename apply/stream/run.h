@@ -7,8 +7,8 @@
 #include "apply/stream/lane.h"
 
 /* A lane has executed; waits until all have. True: commit. A lane that failed does not
- * wait. */
-bool run_report(Run *run, RunOutcome outcome, const Error *err);
+ * wait; table: whose row it failed at (NULL: not known). */
+bool run_report(Run *run, RunOutcome outcome, const Error *err, Table *table);
 /* After its commit (or rollback) the lane is through. */
 void run_finish(Run *run, RunOutcome outcome, const Error *err, Lsn wal, Lsn flushed);
 
