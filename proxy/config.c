@@ -190,7 +190,6 @@ config_default(void)
 	config->admin_host = "127.0.0.1";
 	config->admin_port = 7430;
 	config->jobs = 4;
-	config->lanes = 4;
 	config->confirm = CONFIRM_LOGGED;
 	config->replica_identity = "full";
 	config->hold_timeout_ms = 2000;

@@ -35,7 +35,7 @@ typedef struct {
 	int admin_port;
 	const char *admin_token_file; /* --admin-token-file; needed when not loopback */
 	int jobs;                     /* --jobs, default 4 */
-	int lanes;                    /* --lanes, default 4, 1 to 8 */
+	int lanes;                    /* --lanes, 1 to 8; 0: as the target's cores */
 	Selection selection;          /* --include-table, --exclude-table, repeatable */
 	bool cutover_auto;            /* --cutover manual|auto */
 	ConfirmMode confirm;          /* --confirm logged|applied */

@@ -352,7 +352,8 @@ const ConfigOption config_options[] = {
      "tables without a usable key: full, refuse or insert-only (default full)"},
 	{"jobs", "N", false, true, FOR_RUN, set_jobs, "tables copied at a time, 1 to 64 (default 4)"},
 	{"lanes", "N", false, true, FOR_RUN, set_lanes,
-     "connections that apply changes, 1 to 8 (default 4)"},
+     "connections that apply changes, 1 to 8; 1: readers of the target see only states the "
+     "source had (default: the target's cores, 4 where they cannot be seen)"},
 	{"confirm", "WHEN", false, true, FOR_RUN, set_confirm,
      "what the source may forget: logged here, or applied there (default logged)"},
 	{"log-max-bytes", "SIZE", false, true, FOR_RUN, set_log_max,

@@ -11,6 +11,7 @@
 
 #include "apply/copy/copy.h"
 #include "apply/schema/target.h"
+#include "apply/stream/cores.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
@@ -27,14 +28,35 @@ source_identity(Migration *m, Error *err)
 	                 "SELECT system_identifier::text FROM pg_control_system()");
 }
 
+/* Of a new migration. One that goes on keeps the recorded number unless another is given: a
+ * change costs levelling, and the target may have been given other cores for other reasons. */
+static bool
+choose_lanes(Migration *m, int *lanes, Error *err)
+{
+	int cores;
+
+	*lanes = m->config->lanes;
+	if (*lanes > 0)
+		return true;
+	if (!cores_of_target(m->target, &cores, err))
+		return false;
+	*lanes = cores_lanes(cores);
+	if (cores > 0)
+		log_info("migration", "lanes: %d, for the target has %d cores", *lanes, cores);
+	else
+		log_info("migration", "lanes: %d; this user cannot see how many cores the target has",
+		         *lanes);
+	return true;
+}
+
 static bool
 new_ledger(Migration *m, Ledger *ledger, Error *err)
 {
 	snprintf(ledger->name, sizeof(ledger->name), "%s", m->config->name);
 	snprintf(ledger->system_id, sizeof(ledger->system_id), "%s", m->system_id);
 	snprintf(ledger->mode, sizeof(ledger->mode), "%s", migration_online(m) ? "online" : "offline");
-	ledger->lanes = m->config->lanes;
-	return sql_value(m->source, err, ledger->source_db, sizeof(ledger->source_db),
+	return choose_lanes(m, &ledger->lanes, err) &&
+	       sql_value(m->source, err, ledger->source_db, sizeof(ledger->source_db),
 	                 "SELECT current_database()") &&
 	       sql_value(m->target, err, ledger->id, sizeof(ledger->id),
 	                 "SELECT gen_random_uuid()::text");
@@ -455,7 +477,7 @@ start_applier(Migration *m, Error *err)
 		.catalog = m->catalog,
 		.log = m->log,
 		.start = m->start,
-		.lanes = m->config->lanes,
+		.lanes = m->config->lanes > 0 ? m->config->lanes : m->ledger.lanes,
 		.proto_version = 1,
 		.on_durable = on_durable,
 		.arg = m->receiver,

@@ -311,6 +311,45 @@ START_TEST(cancel_at_once)
 }
 END_TEST
 
+/* ---- how many lanes ---- */
+
+static int
+recorded_lanes(const Sides *sides)
+{
+	return (int)db_int(sides->target, "SELECT lanes FROM many_lanes.migration");
+}
+
+/* Chosen once by the target's cores; then what is recorded stays until another is given. */
+START_TEST(lanes_stay)
+{
+	static const char *const given[] = {NULL, "3", NULL};
+	char *state_dir = scratch_dir_new("lanes");
+	Sides sides;
+
+	open_sides(&sides, "many_lanes", "CREATE TABLE t (id int PRIMARY KEY)");
+	for (int i = 0; i < 3; i++) {
+		const char *args[] = {"--name", "many_lanes", given[i] != NULL ? "--lanes" : NULL, given[i],
+		                      NULL};
+		Pgbaton *p = pgbaton_start(&(PgbatonOptions){.source = sides.source_uri,
+		                                             .target = sides.target_uri,
+		                                             .args = args,
+		                                             .state_dir = state_dir});
+		pgbaton_wait_state(p, "following", 60);
+		ck_assert_int_eq(strstr(pgbaton_log(p), "lanes: ") != NULL, i == 0);
+		int lanes = recorded_lanes(&sides);
+		if (i == 0)
+			ck_assert(lanes >= 1 && lanes <= 8);
+		else
+			ck_assert_int_eq(lanes, 3);
+		ck_assert_int_eq(db_int(sides.target, "SELECT count(*) FROM many_lanes.progress"), lanes);
+		pgbaton_stop(p, SIGTERM);
+		pgbaton_free(p);
+	}
+	scratch_dir_free(state_dir);
+	close_sides(&sides);
+}
+END_TEST
+
 static Suite *
 operator_suite(void)
 {
@@ -324,6 +363,7 @@ operator_suite(void)
 	tcase_add_test(tc, cutover_after_silent_restarts);
 	tcase_add_test(tc, pause_while_catching_up);
 	tcase_add_test(tc, cancel_at_once);
+	tcase_add_test(tc, lanes_stay);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

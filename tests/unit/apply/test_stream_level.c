@@ -5,7 +5,9 @@
 #include <check.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "apply/stream/cores.h"
 #include "apply/stream/plan.h"
 #include "common/clock.h"
 #include "tests/unit/apply/test_stream_rig.h"
@@ -159,6 +161,42 @@ START_TEST(replica_role_refused)
 }
 END_TEST
 
+/* --lanes when it is not given. */
+START_TEST(lanes_by_cores)
+{
+	Error err;
+	int cores;
+	int seen;
+
+	servers_clean(cluster);
+	Sql *super = servers_open(cluster, "target");
+	ASSERT_OK(cores_of_target(super, &cores, &err));
+	ck_assert_int_ge(cores, 1);
+	ck_assert_int_le(cores, (int)sysconf(_SC_NPROCESSORS_CONF));
+	ASSERT_OK(sql_exec(super, &err, "CREATE ROLE plain LOGIN"));
+	Sql *plain = servers_open_as(cluster, "target", "plain");
+	ASSERT_OK(cores_of_target(plain, &seen, &err));
+	ck_assert_int_eq(seen, 0);
+	/* The function alone would fail at the path. */
+	ASSERT_OK(sql_exec(super, &err,
+	                   "GRANT EXECUTE ON FUNCTION"
+	                   " pg_catalog.pg_read_file(text, bigint, bigint, boolean) TO plain"));
+	ASSERT_OK(cores_of_target(plain, &seen, &err));
+	ck_assert_int_eq(seen, 0);
+	ASSERT_OK(sql_exec(super, &err, "GRANT pg_read_server_files TO plain"));
+	ASSERT_OK(cores_of_target(plain, &seen, &err));
+	ck_assert_int_eq(seen, cores);
+	sql_close(plain);
+	ASSERT_OK(sql_exec(super, &err, "DROP OWNED BY plain; DROP ROLE plain"));
+	sql_close(super);
+
+	ck_assert_int_eq(cores_lanes(0), 4);
+	ck_assert_int_eq(cores_lanes(1), 1);
+	ck_assert_int_eq(cores_lanes(8), 8);
+	ck_assert_int_eq(cores_lanes(64), 8);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -170,6 +208,7 @@ make(void)
 	tcase_add_loop_test(tcase, levels_after_crash, 0, LANES);
 	tcase_add_test(tcase, levelling_meets_a_difference);
 	tcase_add_test(tcase, replica_role_refused);
+	tcase_add_test(tcase, lanes_by_cores);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -96,7 +96,7 @@ START_TEST(defaults)
 	ck_assert_int_eq(c->admin_port, 7430);
 	ck_assert(!c->admin_given);
 	ck_assert_int_eq(c->jobs, 4);
-	ck_assert_int_eq(c->lanes, 4);
+	ck_assert_int_eq(c->lanes, 0);
 	ck_assert(!c->cutover_auto && !c->log_compress && !c->no_owner && !c->log_json);
 	ck_assert_int_eq((int)c->confirm, (int)CONFIRM_LOGGED);
 	ck_assert_str_eq(c->replica_identity, "full");
