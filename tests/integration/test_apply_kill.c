@@ -1,7 +1,7 @@
 /*
  * Exactly once, whatever stops: pgbaton is killed (kill -9) inside the apply, between two lanes'
- * commits, around a table's copy and inside a schema step, and the target's server loses what it
- * had not flushed. After each a start goes on, and at the end both sides are equal; a table
+ * commits, around a table's copy and inside a schema step, connections break around a COMMIT,
+ * and the target's server loses what it had not flushed. After each a start goes on, and at the end both sides are equal; a table
  * without a key would show what was done twice.
  */
 #include <check.h>
@@ -16,7 +16,9 @@
 #include "tests/harness/compare.h"
 #include "tests/harness/db.h"
 #include "tests/harness/pgbaton.h"
+#include "tests/harness/relay.h"
 #include "tests/harness/skip.h"
+#include "tests/integration/workload.h"
 #include "tests/unit/runner.h"
 
 static Cluster *source_cluster;
@@ -400,6 +402,72 @@ START_TEST(commit_outlives_its_sender)
 }
 END_TEST
 
+/* ---- the network breaks around a COMMIT ---- */
+
+/* Of every size: a row (one lane does it), a share for each lane, a batch that is replayed. */
+static void
+write_some(Case *c, uint64_t *random)
+{
+	switch (random_below(random, 5)) {
+	case 0:
+		db_exec(c->source, "INSERT INTO bare VALUES (%d, 'one')", (int)random_below(random, 9));
+		break;
+	case 1:
+		db_exec(c->source, "UPDATE acc SET n = n + 1 WHERE id <= 300");
+		break;
+	case 2:
+		db_exec(c->source, "DELETE FROM bare WHERE ctid = (SELECT max(ctid) FROM bare);"
+		                   "INSERT INTO bare SELECT 3, 'x' FROM generate_series(1, 5)");
+		break;
+	case 3:
+		db_exec(c->source, "BEGIN; UPDATE uni SET e = -e WHERE id <= 100;"
+		                   "INSERT INTO bare VALUES (8, 'swap');"
+		                   "UPDATE acc SET id = id + 200000 WHERE id BETWEEN 400 AND 500;"
+		                   "UPDATE acc SET id = id - 200000 WHERE id > 200000; COMMIT");
+		break;
+	default:
+		write_shared(c);
+	}
+}
+
+/* What the writer commits is on the target exactly once, whether the answer to COMMIT was lost,
+ * the COMMIT itself, or the whole connection without the server's knowing. */
+START_TEST(cut_in_commit)
+{
+	static const struct {
+		int lanes;
+		int cuts;
+	} rounds[] = {{4, 18}, {1, 9}};
+	const char *more = getenv("CUTS");
+	int cuts = more != NULL ? atoi(more) : rounds[_i].cuts;
+	Relay *relay = relay_start(cluster_port(target_cluster), "pgbaton apply");
+	uint64_t seed = workload_seed();
+	uint64_t random = seed + (uint64_t)_i;
+	Case c;
+
+	case_open(&c, "cut", rounds[_i].lanes, _i == 0 ? "applied" : "logged");
+	snprintf(c.target_uri, sizeof(c.target_uri),
+	         "postgresql://postgres@127.0.0.1:%d/%s?sslmode=disable&gssencmode=disable",
+	         relay_port(relay), c.name);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	for (int done = 0; done < cuts;) {
+		relay_cut(relay, 1 + (int)random_below(&random, 6), (RelayCut)random_below(&random, 3));
+		for (int64_t deadline = deadline_in_ms(60000); relay_cuts(relay) == done;) {
+			ck_assert_msg(deadline_left_ms(deadline) > 0, "PGBATON_SEED=%llu: no commit\n%s",
+			              (unsigned long long)seed, pgbaton_log(c.p));
+			write_some(&c, &random);
+		}
+		done = relay_cuts(relay);
+		if (done % 6 == 0)
+			case_equal(&c);
+	}
+	case_equal(&c);
+	case_close(&c);
+	relay_free(relay);
+}
+END_TEST
+
 /* ---- killed while the copy and the schema are made ---- */
 
 static const char *const start_points[] = {
@@ -584,6 +652,15 @@ make(void)
 	tcase_add_loop_test(tcase, killed_in_apply_of_lanes, 0, 2);
 	tcase_add_test(tcase, killed_between_commits);
 	tcase_add_test(tcase, commit_outlives_its_sender);
+	suite_add_tcase(suite, tcase);
+	tcase = tcase_create("cut");
+	tcase_add_unchecked_fixture(tcase, start_clusters, stop_clusters);
+	tcase_set_timeout(tcase, 180);
+	tcase_add_loop_test(tcase, cut_in_commit, 0, 2);
+	suite_add_tcase(suite, tcase);
+	tcase = tcase_create("start");
+	tcase_add_unchecked_fixture(tcase, start_clusters, stop_clusters);
+	tcase_set_timeout(tcase, 180);
 	tcase_add_loop_test(tcase, killed_at_start, 0, 2);
 	tcase_add_test(tcase, killed_behind_13);
 	suite_add_tcase(suite, tcase);
