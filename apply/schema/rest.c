@@ -77,8 +77,8 @@ restore_rest(const SchemaWork *work, const Entries *entries, Error *err)
 	return ok;
 }
 
-bool
-schema_rest_locking(const SchemaWork *work, Error *err)
+static bool
+make_rest(const SchemaWork *work, Error *err)
 {
 	Archive archive = {0};
 	Entries entries = {NULL, 0};
@@ -88,6 +88,12 @@ schema_rest_locking(const SchemaWork *work, Error *err)
 
 	archive_close(&archive);
 	return ok || error_add_context(err, "creating constraints and triggers");
+}
+
+bool
+schema_rest_locking(const SchemaWork *work, Error *err)
+{
+	return schema_once(work, "all constraints and triggers", make_rest, err);
 }
 
 /* ---- validation ---- */
@@ -143,8 +149,8 @@ validate_all(const SchemaWork *work, const Entries *entries, Error *err)
 	return true;
 }
 
-bool
-schema_rest_validate(const SchemaWork *work, Error *err)
+static bool
+validate_rest(const SchemaWork *work, Error *err)
 {
 	Archive archive = {0};
 	Entries entries = {NULL, 0};
@@ -154,4 +160,10 @@ schema_rest_validate(const SchemaWork *work, Error *err)
 
 	archive_close(&archive);
 	return ok;
+}
+
+bool
+schema_rest_validate(const SchemaWork *work, Error *err)
+{
+	return schema_once(work, "all validated", validate_rest, err);
 }

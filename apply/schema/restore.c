@@ -183,12 +183,18 @@ build_indexes(const SchemaWork *work, const Archive *archive, Error *err)
 	return true;
 }
 
-bool
-schema_indexes(const SchemaWork *work, Error *err)
+static bool
+make_indexes(const SchemaWork *work, Error *err)
 {
 	Archive archive = {0};
 	bool ok = archive_open(work, false, &archive, err) && build_indexes(work, &archive, err);
 
 	archive_close(&archive);
 	return ok || error_add_context(err, "building indexes");
+}
+
+bool
+schema_indexes(const SchemaWork *work, Error *err)
+{
+	return schema_once(work, "all indexes", make_indexes, err);
 }

@@ -82,3 +82,19 @@ schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry, const ch
 	log_debug("schema", "%s in %lld ms", entry->what, (long long)(clock_mono_ms() - began_ms));
 	return true;
 }
+
+bool
+schema_once(const SchemaWork *work, const char *step, SchemaPart part, Error *err)
+{
+	Buffer record = BUFFER_INIT;
+	bool done = false;
+
+	if (!ledger_step_done(work->target_sql, work->ledger, step, &done, err))
+		return false;
+	if (done)
+		return true;
+	ledger_step_sql(work->ledger, step, &record);
+	bool ok = part(work, err) && sql_exec(work->target_sql, err, buffer_cstr(&record));
+	buffer_free(&record);
+	return ok;
+}

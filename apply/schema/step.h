@@ -23,6 +23,11 @@ void schema_step_name(const Entry *entry, char out[SCHEMA_STEP_SIZE]);
 MUST_CHECK bool schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry,
                                   const char *text, Error *err);
 
+/* Runs all of a part of the schema, unless it was done to its end before: a resume then does
+ * not read the archive again. */
+typedef bool (*SchemaPart)(const SchemaWork *work, Error *err);
+MUST_CHECK bool schema_once(const SchemaWork *work, const char *step, SchemaPart part, Error *err);
+
 /* What schema_indexes does: first these in parallel, then those that join them. */
 static inline bool
 entry_is_index(const Entry *entry)

@@ -426,7 +426,9 @@ write_some(Case *c, uint64_t *random)
 		                   "UPDATE acc SET id = id - 200000 WHERE id > 200000; COMMIT");
 		break;
 	default:
-		write_shared(c);
+		db_exec(c->source, "BEGIN; UPDATE acc SET t = md5(t) WHERE id <= 900;"
+		                   "UPDATE child SET v = v + 1 WHERE id %% 4 = 0;"
+		                   "UPDATE bare SET a = a + 1 WHERE a < 2; COMMIT");
 	}
 }
 
@@ -457,6 +459,7 @@ START_TEST(cut_in_commit)
 			ck_assert_msg(deadline_left_ms(deadline) > 0, "PGBATON_SEED=%llu: no commit\n%s",
 			              (unsigned long long)seed, pgbaton_log(c.p));
 			write_some(&c, &random);
+			case_sync(&c);
 		}
 		done = relay_cuts(relay);
 		if (done % 6 == 0)
