@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "decoder/pgoutput.h"
 #include "decoder/receiver_internal.h"
@@ -192,11 +193,13 @@ send_status(Stream *s, Lsn confirmed, Error *err)
 	}
 	if (!txlog_note_confirmed(s->receiver->log, confirmed, err))
 		return false;
+	FAULT_POINT("confirm_noted");
 	buffer_reset(&s->out);
 	replication_status_update(lsn_max(s->received, confirmed), confirmed, applied, clock_pg_us(),
 	                          !s->held && now - s->heard_ms > SILENCE_MS / 2, &s->out);
 	if (!wire_copy_both_put(s->wire, buffer_slice(&s->out), err))
 		return false;
+	FAULT_POINT("confirm_sent");
 	s->sent_received = s->received;
 	s->sent_confirmed = confirmed;
 	s->sent_ms = now;

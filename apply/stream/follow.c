@@ -117,7 +117,9 @@ tell_durable(Applier *applier)
 	applier->state.durable_end = applier->durable.end;
 	pthread_cond_broadcast(&applier->changed);
 	pthread_mutex_unlock(&applier->lock);
+	FAULT_POINT("apply_durable");
 	txlog_release(applier->options.log, applier->durable.commit);
+	FAULT_POINT("apply_released");
 	if (applier->options.on_durable != NULL)
 		applier->options.on_durable(applier->options.arg, applier->durable.end);
 }

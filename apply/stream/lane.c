@@ -165,9 +165,10 @@ work(Lane *lane, Error *err)
 	FAULT_POINT("apply_execute");
 	if (task->kind == TASK_SHARE)
 		end = share_run(lane->pipe, task->batch, task->share, lane->arena, err);
-	else if (task->kind == TASK_REPLAY)
+	else if (task->kind == TASK_REPLAY) {
+		FAULT_POINT("apply_replay");
 		end = replay_run(lane->pipe, task->batch, lane->arena, err);
-	else if (task->kind == TASK_ROWS)
+	} else if (task->kind == TASK_ROWS)
 		end = replay_share(lane->pipe, task->batch, task->share, lane->arena, err);
 	else if (!pipe_text(lane->pipe, err, "SET LOCAL synchronous_commit = on"))
 		return false;
@@ -242,6 +243,7 @@ do_task(Lane *lane)
 	if (outcome == RUN_OK && !go) {
 		roll_back(lane, RUN_CONFLICT);
 	} else if (outcome == RUN_OK && task->commit) {
+		FAULT_POINT("apply_commit");
 		if (!commit(lane, &err))
 			outcome = outcome_of_commit(task, &err);
 		FAULT_POINT("apply_committed");

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
 
@@ -125,13 +126,17 @@ level_lanes(Lane *lane, Run *run, Ledger *ledger, const FeedOptions *options, Ls
 	bool ok = ledger_load_progress(lane_sql(lane), ledger, before, rows, err);
 	Progress furthest = rows[0];
 
+	FAULT_POINT("level_read");
 	for (int i = 1; ok && i < ledger->lanes; i++)
 		if (progress_cmp(rows[i], furthest) > 0)
 			furthest = rows[i];
 	for (int i = 0; ok && i < ledger->lanes; i++)
-		if (progress_cmp(rows[i], furthest) < 0)
+		if (progress_cmp(rows[i], furthest) < 0) {
+			FAULT_POINT("level_lane");
 			ok = level_one(lane, run, ledger, options, i, rows[i], furthest, err);
+		}
 	free(rows);
+	FAULT_POINT("level_done");
 	if (ok && wanted != ledger->lanes)
 		ok = ledger_set_lanes(lane_sql(lane), ledger, wanted, err);
 	*level = furthest;

@@ -55,7 +55,7 @@ stop_clusters(void)
 
 typedef struct {
 	char name[32];
-	char lanes[8];
+	char lanes[16];
 	const char *confirm;
 	PGconn *source;
 	PGconn *target;
@@ -402,7 +402,7 @@ START_TEST(commit_outlives_its_sender)
 }
 END_TEST
 
-/* ---- the network breaks around a COMMIT ---- */
+/* ---- transactions one at a time ---- */
 
 /* Of every size: a row (one lane does it), a share for each lane, a batch that is replayed. */
 static void
@@ -431,6 +431,84 @@ write_some(Case *c, uint64_t *random)
 		                   "UPDATE bare SET a = a + 1 WHERE a < 2; COMMIT");
 	}
 }
+
+/* ---- killed at every step of a drain, again and again ---- */
+
+/* Before and behind all that changes what a start finds. The number: passings to choose from. */
+static const struct {
+	const char *name;
+	int most;
+} drain_points[] = {
+	{"apply_execute", 8}, {"apply_executed", 8},   {"apply_commit", 10}, {"apply_committed", 10},
+	{"apply_replay", 2},  {"apply_batch_done", 4}, {"apply_durable", 2}, {"apply_released", 2},
+	{"level_read", 1},    {"level_lane", 2},       {"level_done", 1},    {"confirm_noted", 2},
+	{"confirm_sent", 2},
+};
+enum { DRAIN_POINTS = sizeof(drain_points) / sizeof(drain_points[0]), DRAIN_KILLS = 60 };
+
+/* Kills at a point, or, where it is not passed any more or none was wanted, at some moment. */
+static bool
+kill_while_draining(Case *c, uint64_t *random, int point)
+{
+	char fault[64];
+
+	if (point < DRAIN_POINTS)
+		snprintf(fault, sizeof(fault), "%s:%d", drain_points[point].name,
+		         1 + (int)random_below(random, (uint64_t)drain_points[point].most));
+	case_run(c, point < DRAIN_POINTS ? fault : NULL);
+	if (point == DRAIN_POINTS)
+		poll(NULL, 0, 150 + (int)random_below(random, 400)); /* that is the moment */
+	while (point < DRAIN_POINTS && !pgbaton_ended(c->p) && !pgbaton_reached(c->p, "following"))
+		poll(NULL, 0, 5);
+	bool passed = pgbaton_ended(c->p);
+	if (!passed)
+		pgbaton_stop(c->p, SIGKILL);
+	ck_assert_int_eq(pgbaton_wait_exit(c->p, 60), 128 + SIGKILL);
+	return passed;
+}
+
+/* Every point in turn, and after each round a kill at a moment. Twice as often with four lanes
+ * as with another number, so that lanes which are not level meet a new number, too. */
+START_TEST(killed_while_draining)
+{
+	const char *more = getenv("KILLS");
+	int kills = more != NULL ? atoi(more) : DRAIN_KILLS;
+	uint64_t seed = workload_seed();
+	uint64_t random = seed;
+	int passed[DRAIN_POINTS + 1] = {0};
+	Case c;
+
+	printf("  PGBATON_SEED=%llu\n", (unsigned long long)seed);
+	case_open(&c, "drain", 4, "logged");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	pgbaton_stop(c.p, SIGKILL);
+	for (int i = 0; i < kills; i++) {
+		int point = i % (DRAIN_POINTS + 1);
+		write_some(&c, &random);
+		write_some(&c, &random);
+		write_some(&c, &random);
+		c.confirm = i % 2 == 0 ? "logged" : "applied";
+		snprintf(c.lanes, sizeof(c.lanes), "%d",
+		         random_below(&random, 3) < 2 ? 4 : 1 + (int)random_below(&random, 8));
+		passed[point] += kill_while_draining(&c, &random, point);
+		if (i % 20 == 19 || i == kills - 1) {
+			case_run(&c, NULL);
+			pgbaton_wait_state(c.p, "following", 60);
+			case_equal(&c);
+			pgbaton_stop(c.p, SIGKILL);
+		}
+	}
+	int at_points = 0;
+	for (int i = 0; i < DRAIN_POINTS; i++)
+		at_points += passed[i];
+	printf("  %d kills, %d of them at a named point\n", kills, at_points);
+	ck_assert_int_ge(at_points, kills / 3);
+	case_close(&c);
+}
+END_TEST
+
+/* ---- a COMMIT that does not come through, or whose answer does not ---- */
 
 /* What the writer commits is on the target exactly once, whether the answer to COMMIT was lost,
  * the COMMIT itself, or the whole connection without the server's knowing. */
@@ -660,6 +738,11 @@ make(void)
 	tcase_add_unchecked_fixture(tcase, start_clusters, stop_clusters);
 	tcase_set_timeout(tcase, 180);
 	tcase_add_loop_test(tcase, cut_in_commit, 0, 2);
+	suite_add_tcase(suite, tcase);
+	tcase = tcase_create("drain");
+	tcase_add_unchecked_fixture(tcase, start_clusters, stop_clusters);
+	tcase_set_timeout(tcase, getenv("KILLS") != NULL ? 86400 : 180);
+	tcase_add_test(tcase, killed_while_draining);
 	suite_add_tcase(suite, tcase);
 	tcase = tcase_create("start");
 	tcase_add_unchecked_fixture(tcase, start_clusters, stop_clusters);
