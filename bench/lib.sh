@@ -58,6 +58,7 @@ bench_server() { # name
 		checkpoint_timeout = 1h
 		autovacuum = off
 		max_logical_replication_workers = 8
+		wal_retrieve_retry_interval = 10ms
 	CONF
 	bench_as_server "$PGBIN/pg_ctl" -D "$BENCH_DIR/$1" -w -s -l "$BENCH_DIR/$1.log" start
 }
@@ -66,19 +67,27 @@ bench_uri() { # server [database]
 	echo "postgresql://bench@127.0.0.1:${BENCH_PORT[$1]}/${2:-postgres}"
 }
 
-bench_sql() { # server sql
-	psql -qXAt -v ON_ERROR_STOP=1 "$(bench_uri "$1")" -c "$2"
+bench_sql() { # server sql [psql's arguments...]
+	psql -qXAt -v ON_ERROR_STOP=1 "$(bench_uri "$1")" -c "$2" "${@:3}"
 }
 
 bench_now_ms() { date +%s%3N; }
 
-# Asks until the query is true; a hang is an error.
-bench_until() { # server sql
-	local end=$(($(bench_now_ms) + ${BENCH_PATIENCE_MS:-600000}))
-	until [ "$(bench_sql "$1" "$2")" = t ]; do
-		[ "$(bench_now_ms)" -lt "$end" ] || { echo "bench: never true: $2" >&2; exit 1; }
-	done
+# Waits until the query is true and says when that was, in ms; a hang is an error. One session that
+# sleeps between its looks: a client a look would take a core from what is measured. Each look is a
+# transaction, or its snapshot would keep every dead row of the hot tables.
+bench_when() { # server sql
+	bench_sql "$1" "
+		DO \$wait\$ BEGIN
+			FOR i IN 1 .. ${BENCH_PATIENCE_MS:-600000} / 2 LOOP
+				IF ($2) THEN RETURN; END IF;
+				PERFORM pg_sleep(0.002);
+				COMMIT;
+			END LOOP;
+			RAISE 'never true: %', \$text\$$2\$text\$;
+		END \$wait\$" -c "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 }
+bench_until() { bench_when "$@" >/dev/null; } # server sql
 
 bench_median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 
@@ -90,6 +99,13 @@ bench_pgbaton() { # source target args...
 	export PGBATON_ADMIN
 	"$PGBATON" run --source "$(bench_uri "$source")" --target "$(bench_uri "$target")" \
 		--state-dir "$BENCH_DIR/state" --admin "$PGBATON_ADMIN" "$@" 2>"$BENCH_DIR/pgbaton.log" &
-	BENCH_PIDS+=("$!")
+	BENCH_PGBATON=$!
+	BENCH_PIDS+=("$BENCH_PGBATON")
 	"$PGBATON" wait --for following --timeout 300 || { tail "$BENCH_DIR/pgbaton.log" >&2; exit 1; }
+}
+
+# Ends the process; bench_pgbaton with the same arguments goes on.
+bench_pgbaton_stop() {
+	kill "$BENCH_PGBATON"
+	wait "$BENCH_PGBATON" || true
 }
