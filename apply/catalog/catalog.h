@@ -46,6 +46,7 @@ typedef struct {
 	                          * at any depth of array, composite, range, domain */
 	bool is_array;     /* after domains: unnest would flatten it */
 	bool has_equality; /* has a default btree or hash equality operator */
+	bool varlena;      /* may be TOASTed, and then come as unchanged */
 	/* target side; 0/NULL until matched */
 	int16_t target_attnum;
 	uint32_t target_type_oid;

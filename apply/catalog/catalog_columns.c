@@ -19,7 +19,8 @@ query_columns(CatalogReader *reader, Error *err)
 	return sql_queryf(reader->sql, err,
 	                  "SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod,"
 	                  " pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,"
-	                  " a.attgenerated <> '', a.attidentity FROM pg_catalog.pg_attribute a"
+	                  " a.attgenerated <> '', a.attidentity, a.attlen = -1"
+	                  " FROM pg_catalog.pg_attribute a"
 	                  " JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'"
 	                  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 	                  " WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname !~ '^pg_'"
@@ -38,6 +39,7 @@ fill_column(CatalogReader *reader, Column *column, const PGresult *rows, int row
 	column->not_null = sql_get_bool(rows, row, 6);
 	column->generated = sql_get_bool(rows, row, 7);
 	column->identity = PQgetvalue(rows, row, 8)[0];
+	column->varlena = sql_get_bool(rows, row, 9);
 	column->binary_safe = types_binary_safe(reader->types, column->type_oid);
 	column->is_array = types_is_array(reader->types, column->type_oid);
 	column->has_equality = types_has_equality(reader->types, column->type_oid);

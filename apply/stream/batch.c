@@ -14,6 +14,9 @@ batch_new(int lanes)
 	batch->by_key = map_new(256);
 	batch->lanes = lanes;
 	batch->whole = true;
+	batch->shares = arena_new_array(batch->arena, Share, lanes);
+	for (int i = 0; i < lanes; i++)
+		batch->shares[i].end = &batch->shares[i].first;
 	return batch;
 }
 
@@ -56,13 +59,27 @@ check_tuple(const Plan *plan, const Tuple *tuple, Error *err)
 	                 plan->table->qualified, tuple->count, plan->count);
 }
 
+/* Only what can be TOASTed can be unchanged: STMT_UPDATE relies on it (put_set). */
+static bool
+check_unchanged(const Plan *plan, const Tuple *tuple, Error *err)
+{
+	for (unsigned i = 0; tuple->values != NULL && i < tuple->count; i++) {
+		const Column *column = plan->columns[i].column;
+		if (tuple->values[i].kind == VALUE_UNCHANGED && column != NULL && !column->varlena)
+			return error_set(err, ERROR_PROTOCOL, "column \"%s\" of %s came as unchanged",
+			                 column->name, plan->table->qualified);
+	}
+	return true;
+}
+
 static Change *
 change_new(Batch *batch, const Plan *plan, const PgoMessage *message, Error *err)
 {
 	Change *change = arena_zalloc(batch->arena, sizeof(Change));
 
 	if (!check_tuple(plan, &message->change.old_row, err) ||
-	    !check_tuple(plan, &message->change.new_row, err))
+	    !check_tuple(plan, &message->change.new_row, err) ||
+	    !check_unchanged(plan, &message->change.new_row, err))
 		return NULL;
 	change->plan = plan;
 	change->kind = message->kind;

@@ -52,10 +52,11 @@ typedef enum {
 	NET_IMAGE    /* N4: `net` copies more (or fewer) */
 } NetOp;
 
-typedef struct {
+typedef struct Row {
 	const Plan *plan;
 	NetOp op;
-	int lane; /* P4 */
+	int lane;         /* P4 */
+	struct Row *next; /* of the same lane */
 	int64_t net;
 	Slice key;          /* in the map */
 	Value *key_values;  /* plan->key_count */
@@ -64,11 +65,17 @@ typedef struct {
 } Row;
 
 typedef struct {
+	Row *first;
+	Row **end; /* where the next one is hung */
+} Share;
+
+typedef struct {
 	Arena *arena;
 	Map *by_key;
 	Row **rows;
 	size_t row_count;
 	size_t row_capacity;
+	Share *shares; /* [lanes]: the same rows, those of each lane */
 	Change **changes;
 	size_t change_count;
 	size_t change_capacity;

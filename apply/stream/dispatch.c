@@ -57,12 +57,12 @@ find_shares(const Batch *batch, bool *has_share)
 {
 	int count = 0;
 
-	for (size_t i = 0; i < batch->row_count; i++) {
-		const Row *row = batch->rows[i];
-		if (row->op == NET_GONE || row->op == NET_NEW || has_share[row->lane])
-			continue;
-		has_share[row->lane] = true;
-		count++;
+	for (int i = 0; i < batch->lanes; i++) {
+		const Row *row = batch->shares[i].first;
+		while (row != NULL && (row->op == NET_GONE || row->op == NET_NEW))
+			row = row->next;
+		has_share[i] = row != NULL;
+		count += has_share[i];
 	}
 	return count;
 }

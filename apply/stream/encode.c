@@ -13,7 +13,7 @@ encode_array_begin(Buffer *out, uint32_t element_oid, uint32_t count)
 void
 encode_value(Buffer *out, const Value *value)
 {
-	if (value->kind == VALUE_NULL) {
+	if (value->kind == VALUE_NULL || value->kind == VALUE_UNCHANGED) {
 		buffer_put_u32(out, UINT32_MAX);
 		return;
 	}

@@ -13,7 +13,7 @@
 
 /* A one-dimensional array with `count` elements, which the caller puts next. */
 void encode_array_begin(Buffer *out, uint32_t element_oid, uint32_t count);
-/* An element of an array, a field of a COPY row: NULL is the length -1. */
+/* An element of an array, a field of a COPY row: NULL (and what is masked) is the length -1. */
 void encode_value(Buffer *out, const Value *value);
 void encode_int4(Buffer *out, int32_t value);
 void encode_int8(Buffer *out, int64_t value);

@@ -85,6 +85,9 @@ row_find(Batch *batch, const Plan *plan, Slice key)
 		batch->rows = mem_realloc(batch->rows, batch->row_capacity * sizeof(Row *));
 	}
 	batch->rows[batch->row_count++] = row;
+	Share *share = &batch->shares[row->lane];
+	*share->end = row;
+	share->end = &row->next;
 	return row;
 }
 

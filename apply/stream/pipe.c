@@ -151,21 +151,6 @@ prepare(Pipe *pipe, const Shape *shape, const char *name, const char *evicted, c
 	return true;
 }
 
-static int
-parameter_count(const Shape *shape)
-{
-	int keys = 0;
-	int columns = 0;
-
-	for (unsigned i = 0; i < shape_key_count(shape); i++)
-		keys += shape->key_forms[i] != FORM_ABSENT;
-	for (unsigned i = 0; i < shape->plan->count; i++)
-		columns += shape->forms[i] != FORM_ABSENT;
-	if (shape->op != STMT_DELETE_IMAGE)
-		return keys + columns;
-	return shape->rows == 0 ? 2 + columns : (int)shape->rows * (1 + columns);
-}
-
 bool
 pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values, const int *lengths,
            int64_t expect_rows, const void *tag, PipeResult result, void *arg, Error *err)
@@ -178,8 +163,8 @@ pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values, const int 
 	const char *name = stmt_cache_get(pipe->cache, shape, &fresh, &evicted);
 	if (fresh && !prepare(pipe, shape, name, evicted, tag, err))
 		return false;
-	if (!PQsendQueryPrepared(sql_pgconn(pipe->sql), name, parameter_count(shape), values, lengths,
-	                         pipe->formats, 0))
+	if (!PQsendQueryPrepared(sql_pgconn(pipe->sql), name, shape_parameter_count(shape), values,
+	                         lengths, pipe->formats, 0))
 		return sql_error_of(pipe->sql, NULL, err);
 	expect(pipe, (Expect){.rows = expect_rows, .tag = tag, .result = result, .arg = arg});
 	return true;

@@ -31,8 +31,11 @@ find_column(const Table *table, const char *name)
 }
 
 static bool
-map_columns(Plan *plan, const PgoRelation *relation, Arena *arena, Error *err)
+map_columns(Plan *plan, const PgoRelation *relation, bool binary, Arena *arena, Error *err)
 {
+	if (relation->count > PLAN_MOST_COLUMNS)
+		return error_set(err, ERROR_PROTOCOL, "table %s.%s has %u columns", relation->schema,
+		                 relation->name, relation->count);
 	plan->count = relation->count;
 	plan->columns = arena_new_array(arena, PlanColumn, relation->count);
 	for (unsigned i = 0; i < relation->count; i++) {
@@ -47,6 +50,7 @@ map_columns(Plan *plan, const PgoRelation *relation, Arena *arena, Error *err)
 		plan->columns[i].column = column;
 		/* unnest would flatten an array, and needs an array type to travel in. */
 		plan->columns[i].flat = !column->is_array && column->target_array_oid != 0;
+		plan->columns[i].form = binary && column->binary_safe ? VALUE_BINARY : VALUE_TEXT;
 	}
 	return true;
 }
@@ -132,8 +136,8 @@ plan_new(Catalog *catalog, const char *own_schema, const PgoRelation *relation, 
 	}
 	plan->key = plan->table->key;
 	plan->route = hash_bytes(slice_cstr(plan->table->qualified), 0);
-	if (!map_columns(plan, relation, arena, err) || !map_key(plan, relation, arena, err) ||
-	    !take_snapshot(plan, catalog, arena, err))
+	if (!map_columns(plan, relation, catalog->stream_binary, arena, err) ||
+	    !map_key(plan, relation, arena, err) || !take_snapshot(plan, catalog, arena, err))
 		return NULL;
 	return plan;
 }

@@ -13,10 +13,13 @@
 #include "apply/stream/snapshot.h"
 #include "decoder/pgoutput.h"
 
+enum { PLAN_MOST_COLUMNS = 1600 }; /* as PostgreSQL's MaxHeapAttributeNumber */
+
 typedef struct {
 	const Column *column; /* NULL: not written (generated on the target) */
 	bool key;             /* of the identity */
 	bool flat;            /* a binary value of it may be an element of an array parameter */
+	uint8_t form;         /* VALUE_TEXT or VALUE_BINARY: what the stream is likely to send */
 } PlanColumn;
 
 typedef struct {

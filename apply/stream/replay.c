@@ -171,14 +171,13 @@ send_keyed(Pipe *pipe, const Change *change, Arena *arena, Error *err)
 	}
 	for (unsigned i = 0; shape.op != STMT_DELETE && i < plan->count; i++) {
 		const PlanColumn *column = &plan->columns[i];
-		if (column->column != NULL && change->new_row[i].kind != VALUE_UNCHANGED &&
-		    (shape.op == STMT_INSERT || moved || !column->key))
-			shape.forms[i] = (uint8_t)change->new_row[i].kind;
+		bool unchanged = change->new_row[i].kind == VALUE_UNCHANGED;
+		shape.masked = shape.masked || unchanged;
+		if (column->column != NULL && (shape.op == STMT_INSERT || moved || !column->key))
+			shape.forms[i] = unchanged || change->new_row[i].kind == VALUE_NULL
+			                     ? column->form
+			                     : (uint8_t)change->new_row[i].kind;
 	}
-	/* A NULL says nothing of the form: fewer statements if it counts as text. */
-	for (unsigned i = 0; i < plan->count; i++)
-		if (shape.forms[i] == VALUE_NULL)
-			shape.forms[i] = VALUE_TEXT;
 	return share_send_one(pipe, &shape, key, change->new_row, change, err);
 }
 

@@ -9,7 +9,9 @@ enum {
 	FEW_ROWS = 4,    /* below, a statement a row costs the server less than arrays */
 	COPY_ROWS = 256, /* from here on COPY's extra round trip pays */
 	AWKWARD_COPY_ROWS = 16,
-	VALUES_ROWS = 200 /* images in one list of VALUES */
+	STATEMENT_ROWS = 1000, /* in one statement's arrays */
+	VALUES_ROWS = 200,     /* images in one list of VALUES */
+	MASK_SIZE = PLAN_MOST_COLUMNS / 8,
 };
 
 /* ---- one row ---- */
@@ -39,7 +41,7 @@ params_free(Params *params)
 static void
 params_add(Params *params, const Value *value)
 {
-	bool null = value->kind == VALUE_NULL;
+	bool null = value->kind == VALUE_NULL || value->kind == VALUE_UNCHANGED;
 	/* An empty value is not NULL, whatever its pointer. */
 	const char *data = value->bytes.data != NULL ? (const char *)value->bytes.data : "";
 
@@ -47,17 +49,32 @@ params_add(Params *params, const Value *value)
 	params->lengths[params->count++] = null ? 0 : (int)value->bytes.len;
 }
 
+/* Which of the row's values are known; get_bit counts from the lowest bit. */
+static void
+put_mask(uint8_t *mask, const Plan *plan, const Value *values)
+{
+	memset(mask, 0, (plan->count + 7u) / 8);
+	for (unsigned i = 0; i < plan->count; i++)
+		if (values[i].kind != VALUE_UNCHANGED)
+			mask[i / 8] |= (uint8_t)(1u << i % 8);
+}
+
 bool
 share_send_one(Pipe *pipe, Shape *shape, const Value *key_values, const Value *values,
                const void *tag, Error *err)
 {
 	unsigned keys = shape_key_count(shape);
-	Params params = params_new((int)keys + shape->plan->count);
+	Params params = params_new((int)keys + 1 + shape->plan->count);
+	uint8_t mask[MASK_SIZE];
 
 	shape->rows = 1;
 	for (unsigned i = 0; i < keys; i++)
 		if (shape->key_forms[i] != FORM_ABSENT)
 			params_add(&params, &key_values[i]);
+	if (shape->masked) {
+		put_mask(mask, shape->plan, values);
+		params_add(&params, &(Value){VALUE_BINARY, slice_of(mask, (shape->plan->count + 7u) / 8)});
+	}
 	for (unsigned i = 0; i < shape->plan->count; i++)
 		if (shape->forms[i] != FORM_ABSENT)
 			params_add(&params, &values[i]);
@@ -80,18 +97,24 @@ send_each(Pipe *pipe, const Group *group, Error *err)
 
 /* ---- arrays ---- */
 
+/* A statement's arrays, one behind the other. */
 typedef struct {
-	Buffer *buffers;
+	Buffer bytes;
+	size_t *ends;
 	int count;
 } Arrays;
 
 static Buffer *
 array_begin(Arrays *arrays, uint32_t element, uint32_t count)
 {
-	Buffer *out = &arrays->buffers[arrays->count++];
-	*out = BUFFER_INIT;
-	encode_array_begin(out, element, count);
-	return out;
+	encode_array_begin(&arrays->bytes, element, count);
+	return &arrays->bytes;
+}
+
+static void
+array_end(Arrays *arrays)
+{
+	arrays->ends[arrays->count++] = arrays->bytes.len;
 }
 
 static uint32_t
@@ -101,21 +124,35 @@ element_oid(const Column *column, uint8_t form)
 }
 
 static void
-put_key_arrays(Arrays *arrays, const Group *group)
+put_key_arrays(Arrays *arrays, const Group *group, const Row *const *rows, uint32_t count)
 {
 	const Plan *plan = group->shape.plan;
 
 	for (unsigned k = 0; k < shape_key_count(&group->shape); k++) {
 		const Column *column = plan->columns[plan->key_columns[k]].column;
-		Buffer *out = array_begin(arrays, element_oid(column, group->shape.key_forms[k]),
-		                          group->count);
-		for (uint32_t i = 0; i < group->count; i++)
-			encode_value(out, &group->rows[i]->key_values[k]);
+		Buffer *out = array_begin(arrays, element_oid(column, group->shape.key_forms[k]), count);
+		for (uint32_t i = 0; i < count; i++)
+			encode_value(out, &rows[i]->key_values[k]);
+		array_end(arrays);
 	}
 }
 
 static void
-put_arrays(Arrays *arrays, const Group *group)
+put_masks(Arrays *arrays, const Plan *plan, const Row *const *rows, uint32_t count)
+{
+	uint8_t mask[MASK_SIZE];
+	Value value = {VALUE_BINARY, slice_of(mask, (plan->count + 7u) / 8)};
+
+	Buffer *out = array_begin(arrays, 17 /* bytea */, count);
+	for (uint32_t i = 0; i < count; i++) {
+		put_mask(mask, plan, rows[i]->values);
+		encode_value(out, &value);
+	}
+	array_end(arrays);
+}
+
+static void
+put_arrays(Arrays *arrays, const Group *group, const Row *const *rows, uint32_t count)
 {
 	const Plan *plan = group->shape.plan;
 
@@ -123,54 +160,78 @@ put_arrays(Arrays *arrays, const Group *group)
 		if (group->shape.forms[c] == FORM_ABSENT)
 			continue;
 		const Column *column = plan->columns[c].column;
-		Buffer *out = array_begin(arrays, element_oid(column, group->shape.forms[c]), group->count);
-		for (uint32_t i = 0; i < group->count; i++)
-			encode_value(out, &group->rows[i]->values[c]);
+		Buffer *out = array_begin(arrays, element_oid(column, group->shape.forms[c]), count);
+		for (uint32_t i = 0; i < count; i++)
+			encode_value(out, &rows[i]->values[c]);
+		array_end(arrays);
 	}
 }
 
 /* Ordinals and how many copies of each image go; the total is returned. */
 static int64_t
-put_counts(Arrays *arrays, const Group *group)
+put_counts(Arrays *arrays, const Row *const *rows, uint32_t count)
 {
 	int64_t total = 0;
-	Buffer *ord = array_begin(arrays, 23 /* int4 */, group->count);
+	Buffer *out = array_begin(arrays, 23 /* int4 */, count);
 
-	for (uint32_t i = 0; i < group->count; i++)
-		encode_int4(ord, (int32_t)i);
-	Buffer *n = array_begin(arrays, 20 /* int8 */, group->count);
-	for (uint32_t i = 0; i < group->count; i++) {
-		encode_int8(n, -group->rows[i]->net);
-		total -= group->rows[i]->net;
+	for (uint32_t i = 0; i < count; i++)
+		encode_int4(out, (int32_t)i);
+	array_end(arrays);
+	out = array_begin(arrays, 20 /* int8 */, count);
+	for (uint32_t i = 0; i < count; i++) {
+		encode_int8(out, -rows[i]->net);
+		total -= rows[i]->net;
 	}
+	array_end(arrays);
 	return total;
 }
 
 static bool
-send_arrays(Pipe *pipe, const Group *group, PipeResult result, void *arg, Error *err)
+send_rows(Pipe *pipe, const Group *group, Arrays *arrays, Params *params, const Row *const *rows,
+          uint32_t count, PipeResult result, void *arg, Error *err)
 {
 	Shape shape = group->shape;
-	size_t most = (size_t)shape_key_count(&shape) + shape.plan->count + 2;
-	Arrays arrays = {.buffers = mem_alloc(most * sizeof(Buffer))};
-	Params params = params_new((int)most);
-	int64_t rows = group->count;
+	int64_t expected = count;
+	size_t at = 0;
 
+	buffer_reset(&arrays->bytes);
+	arrays->count = params->count = 0;
 	shape.rows = 0;
 	if (shape.op == STMT_DELETE_IMAGE)
-		rows = put_counts(&arrays, group);
-	put_key_arrays(&arrays, group);
-	put_arrays(&arrays, group);
-	for (int i = 0; i < arrays.count; i++) {
-		Value value = {VALUE_BINARY, buffer_slice(&arrays.buffers[i])};
-		params_add(&params, &value);
+		expected = put_counts(arrays, rows, count);
+	put_key_arrays(arrays, group, rows, count);
+	if (shape.masked)
+		put_masks(arrays, shape.plan, rows, count);
+	put_arrays(arrays, group, rows, count);
+	for (int i = 0; i < arrays->count; i++) {
+		Value value = {VALUE_BINARY, slice_of(arrays->bytes.data + at, arrays->ends[i] - at)};
+		params_add(params, &value);
+		at = arrays->ends[i];
 	}
 	if (result != NULL)
-		rows = PIPE_ANY_COUNT;
-	bool ok = pipe_shape(pipe, &shape, params.values, params.lengths, rows, group, result, arg,
-	                     err);
-	for (int i = 0; i < arrays.count; i++)
-		buffer_free(&arrays.buffers[i]);
-	free(arrays.buffers);
+		expected = PIPE_ANY_COUNT;
+	return pipe_shape(pipe, &shape, params->values, params->lengths, expected, group, result, arg,
+	                  err);
+}
+
+/* Several statements where the rows are many: the server works on the first while the next
+ * is written, and each side's copies of them stay small enough for the processor's caches.
+ * But one where each is a pass over the table. */
+static bool
+send_arrays(Pipe *pipe, const Group *group, PipeResult result, void *arg, Error *err)
+{
+	uint32_t step = group->shape.op == STMT_DELETE_IMAGE ? group->count : STATEMENT_ROWS;
+	size_t most = (size_t)shape_key_count(&group->shape) + group->shape.plan->count + 3;
+	Arrays arrays = {.ends = mem_alloc(most * sizeof(size_t))};
+	Params params = params_new((int)most);
+	bool ok = true;
+
+	for (uint32_t at = 0; ok && at < group->count; at += step) {
+		uint32_t count = group->count - at < step ? group->count - at : step;
+		ok = send_rows(pipe, group, &arrays, &params, group->rows + at, count, result, arg, err);
+	}
+	buffer_free(&arrays.bytes);
+	free(arrays.ends);
 	params_free(&params);
 	return ok;
 }

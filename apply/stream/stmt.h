@@ -7,7 +7,7 @@
  * one that it has in binary is a parameter of the column's own type.
  *
  * Parameters
- *  one row (rows 1):   the key's values, then the columns' that are set
+ *  one row (rows 1):   the key's values, the mask if masked, then the columns' that are set
  *  many (rows 0):      the same as arrays, one element a row
  *  STMT_DELETE_IMAGE:  many: ordinals int4[], counts int8[], then the columns' arrays;
  *                      rows n: n times a count int8 and the columns. It returns the
@@ -33,9 +33,16 @@ typedef enum {
  * FORM_ABSENT. */
 enum { FORM_ABSENT = 0 };
 
+/*
+ * An UPDATE that does not know all values (an unchanged TOAST value) is masked: a bytea with
+ * a bit for each column of the plan says which are known, the others stay as they are, and
+ * their parameter is NULL. So a table has two kinds of UPDATE, and not one for each set of
+ * unchanged columns.
+ */
 typedef struct {
 	const Plan *plan;
 	StmtOp op;
+	bool masked;
 	uint32_t rows;      /* 0: arrays */
 	uint8_t *key_forms; /* plan->key_count; STMT_*_ONE_IMAGE: plan->count, of the image */
 	uint8_t *forms;     /* plan->count */
@@ -43,6 +50,7 @@ typedef struct {
 
 /* How many forms key_forms has for this op. */
 unsigned shape_key_count(const Shape *shape);
+int shape_parameter_count(const Shape *shape);
 
 enum { STMT_MAX_PARAMS = 65535 };
 

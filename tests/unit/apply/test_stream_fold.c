@@ -43,6 +43,7 @@ fixture_init(Fixture *f, KeyKind key)
 	                 .route = 7};
 	for (int i = 0; i < COLUMNS; i++)
 		f->plan_columns[i].column = &f->columns[i];
+	f->columns[COLUMNS - 1].varlena = true;
 	if (key == KEY_INDEX) {
 		f->plan.key_count = 1;
 		f->plan.key_columns = f->key_columns;
