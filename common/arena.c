@@ -14,10 +14,12 @@ typedef struct Block {
 	alignas(max_align_t) uint8_t data[];
 } Block;
 
-/* blocks: the current block first. first: the one that survives a reset. */
+/* blocks: the current block first. first: the one that survives a reset. spare: empty ones,
+ * of the usual size. */
 struct Arena {
 	Block *blocks;
 	Block *first;
+	Block *spare;
 	size_t block_size;
 	size_t handed_out;
 };
@@ -41,21 +43,58 @@ arena_new(size_t block_size)
 	return arena;
 }
 
+static void
+free_blocks(Block *block)
+{
+	while (block != NULL) {
+		Block *next = block->next;
+		free(block);
+		block = next;
+	}
+}
+
 void
-arena_reset(Arena *arena)
+arena_recycle(Arena *arena)
 {
 	Block *first = arena->first;
 
+	free_blocks(arena->spare);
+	arena->spare = NULL;
 	for (Block *block = arena->blocks; block != NULL;) {
 		Block *next = block->next;
-		if (block != first)
+		if (block != first && block->size == arena->block_size) {
+			block->next = arena->spare;
+			arena->spare = block;
+		} else if (block != first) {
 			free(block);
+		}
 		block = next;
 	}
 	first->next = NULL;
 	first->used = 0;
 	arena->blocks = first;
 	arena->handed_out = 0;
+}
+
+void
+arena_reset(Arena *arena)
+{
+	arena_recycle(arena);
+	free_blocks(arena->spare);
+	arena->spare = NULL;
+}
+
+/* Empty, of the usual size. */
+static Block *
+next_block(Arena *arena)
+{
+	Block *block = arena->spare;
+
+	if (block == NULL)
+		return block_new(arena->block_size);
+	arena->spare = block->next;
+	block->used = 0;
+	return block;
 }
 
 void
@@ -86,7 +125,7 @@ arena_alloc(Arena *arena, size_t size)
 			block->next = own;
 			return own->data;
 		}
-		block = block_new(arena->block_size);
+		block = next_block(arena);
 		block->next = arena->blocks;
 		arena->blocks = block;
 	}

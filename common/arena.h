@@ -24,6 +24,10 @@ void arena_free(Arena *arena);
 
 /* Frees all but the first block: what it held is gone, the arena lives on. */
 void arena_reset(Arena *arena);
+/* The same, but the usual blocks that were used since the last reset are kept for what comes
+ * next: for what is filled again to the same size (the system's work on fresh pages costs as
+ * much as filling them). */
+void arena_recycle(Arena *arena);
 
 /* Aligned for any type; arena_alloc's bytes are not set, arena_zalloc's are 0. */
 void *arena_alloc(Arena *arena, size_t size);

@@ -138,63 +138,6 @@ buffer_consume(Buffer *buf, size_t n)
 		memmove(buf->data, buf->data + n, buf->len);
 }
 
-ByteReader
-reader_of(Slice slice)
-{
-	/* Never NULL, so that pointer differences stay defined. */
-	static const uint8_t nothing[1];
-	const uint8_t *at = slice.data != NULL ? slice.data : nothing;
-	return (ByteReader){at, at + slice.len, false};
-}
-
-Slice
-read_bytes(ByteReader *r, size_t len)
-{
-	if (r->failed || reader_left(r) < len) {
-		r->failed = true;
-		return SLICE_EMPTY;
-	}
-	Slice out = slice_of(r->at, len);
-	r->at += len;
-	return out;
-}
-
-uint8_t
-read_u8(ByteReader *r)
-{
-	Slice s = read_bytes(r, 1);
-	return s.len == 1 ? s.data[0] : 0;
-}
-
-uint16_t
-read_u16(ByteReader *r)
-{
-	Slice s = read_bytes(r, 2);
-	return s.len == 2 ? (uint16_t)(s.data[0] << 8 | s.data[1]) : 0;
-}
-
-uint32_t
-read_u32(ByteReader *r)
-{
-	Slice s = read_bytes(r, 4);
-	if (s.len != 4)
-		return 0;
-	return (uint32_t)s.data[0] << 24 | (uint32_t)s.data[1] << 16 | (uint32_t)s.data[2] << 8 |
-	       (uint32_t)s.data[3];
-}
-
-uint64_t
-read_u64(ByteReader *r)
-{
-	Slice s = read_bytes(r, 8);
-	if (s.len != 8)
-		return 0;
-	uint64_t v = 0;
-	for (int i = 0; i < 8; i++)
-		v = v << 8 | s.data[i];
-	return v;
-}
-
 const char *
 read_cstr(ByteReader *r)
 {

@@ -58,20 +58,70 @@ typedef struct {
 	bool failed;
 } ByteReader;
 
-ByteReader reader_of(Slice slice);
-uint8_t read_u8(ByteReader *r);
-uint16_t read_u16(ByteReader *r);
-uint32_t read_u32(ByteReader *r);
-uint64_t read_u64(ByteReader *r);
-Slice read_bytes(ByteReader *r, size_t len);
 /* Up to and without the terminating zero; NULL and failed when there is none.
  * The text lives as long as the bytes read from. */
 const char *read_cstr(ByteReader *r);
+
+/* The rest is inline: every value of every row passes through it. */
+static inline ByteReader
+reader_of(Slice slice)
+{
+	/* Never NULL, so that pointer differences stay defined. */
+	static const uint8_t nothing[1];
+	const uint8_t *at = slice.data != NULL ? slice.data : nothing;
+	return (ByteReader){at, at + slice.len, false};
+}
+
 static inline size_t
 reader_left(const ByteReader *r)
 {
 	return (size_t)(r->end - r->at);
 }
+
+static inline Slice
+read_bytes(ByteReader *r, size_t len)
+{
+	if (r->failed || reader_left(r) < len) {
+		r->failed = true;
+		return SLICE_EMPTY;
+	}
+	Slice out = slice_of(r->at, len);
+	r->at += len;
+	return out;
+}
+
+static inline uint8_t
+read_u8(ByteReader *r)
+{
+	Slice s = read_bytes(r, 1);
+	return s.len == 1 ? s.data[0] : 0;
+}
+
+static inline uint16_t
+read_u16(ByteReader *r)
+{
+	Slice s = read_bytes(r, 2);
+	return s.len == 2 ? (uint16_t)(s.data[0] << 8 | s.data[1]) : 0;
+}
+
+static inline uint32_t
+read_u32(ByteReader *r)
+{
+	Slice s = read_bytes(r, 4);
+	if (s.len != 4)
+		return 0;
+	return (uint32_t)s.data[0] << 24 | (uint32_t)s.data[1] << 16 | (uint32_t)s.data[2] << 8 |
+	       (uint32_t)s.data[3];
+}
+
+static inline uint64_t
+read_u64(ByteReader *r)
+{
+	uint64_t high = read_u32(r);
+	uint64_t low = read_u32(r);
+	return r->failed ? 0 : high << 32 | low;
+}
+
 /* Everything read, nothing missing and nothing left over. */
 static inline bool
 reader_done(const ByteReader *r)

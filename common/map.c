@@ -29,13 +29,21 @@ hash_bytes(Slice bytes, uint64_t seed)
 	                            seed);
 }
 
+static size_t
+capacity_for(size_t expected)
+{
+	size_t capacity = 16;
+
+	while (capacity * 3 / 4 < expected)
+		capacity *= 2;
+	return capacity;
+}
+
 Map *
 map_new(size_t expected)
 {
 	Map *map = mem_zalloc(sizeof(Map));
-	map->capacity = 16;
-	while (map->capacity * 3 / 4 < expected)
-		map->capacity *= 2;
+	map->capacity = capacity_for(expected);
 	map->entries = mem_zalloc(map->capacity * sizeof(Entry));
 	return map;
 }
@@ -52,8 +60,16 @@ map_free(Map *map)
 void
 map_clear(Map *map)
 {
-	memset(map->entries, 0, map->capacity * sizeof(Entry));
+	size_t capacity = capacity_for(map->count);
+
 	map->count = 0;
+	if (capacity >= map->capacity / 8) {
+		memset(map->entries, 0, map->capacity * sizeof(Entry));
+		return;
+	}
+	free(map->entries);
+	map->capacity = capacity;
+	map->entries = mem_zalloc(capacity * sizeof(Entry));
 }
 
 /* The key's entry, or the free one where it would go. */

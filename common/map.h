@@ -18,6 +18,7 @@ typedef struct Map Map;
 /* expected: entries to make room for; the map grows beyond it. */
 Map *map_new(size_t expected);
 void map_free(Map *map); /* not what the values point to */
+/* Empties it. One that had few entries for its size becomes smaller: clearing costs the size. */
 void map_clear(Map *map);
 void *map_get(const Map *map, Slice key); /* NULL: not there */
 /* The slot of the key's value, made with a NULL value if absent (*found says

@@ -13,7 +13,7 @@ enum {
 	STOP_GRACE_MS = 5000, /* for the batch in hand; then it is cancelled */
 	RETRY_FIRST_MS = 200,
 	RETRY_MOST_MS = 10000,
-	DEFAULT_BATCH_ROWS = 20000
+	DEFAULT_BATCH_ROWS = 100000
 };
 
 /* ---- state ---- */
@@ -174,7 +174,7 @@ applier_start(const ApplierOptions *options, Error *err)
 	Applier *applier = mem_zalloc(sizeof(Applier));
 	applier->options = *options;
 	if (applier->options.batch_bytes == 0)
-		applier->options.batch_bytes = UINT64_C(16) * 1024 * 1024;
+		applier->options.batch_bytes = UINT64_C(32) * 1024 * 1024;
 	if (applier->options.batch_rows == 0)
 		applier->options.batch_rows = DEFAULT_BATCH_ROWS;
 	applier->target = conninfo_copy(options->target);

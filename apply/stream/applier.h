@@ -32,8 +32,8 @@ typedef struct {
 	Lsn start;            /* slot's consistent point: progress of a new lane */
 	int lanes;            /* wanted; changed to when all are level (P4) */
 	int proto_version;    /* of the logged messages */
-	uint64_t batch_bytes; /* 0: 16 MiB */
-	uint32_t batch_rows;  /* 0: 20,000 */
+	uint64_t batch_bytes; /* 0: 32 MiB */
+	uint32_t batch_rows;  /* 0: 100,000 */
 	/* From the applier's thread, when the target has flushed all up to this end LSN. */
 	void (*on_durable)(void *arg, Lsn end);
 	void *arg;

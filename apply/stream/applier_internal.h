@@ -49,6 +49,7 @@ struct Applier {
 	Feed *feed;
 	Batch *filling;
 	Batch *flying; /* with the lanes; NULL while a flush is in flight too */
+	Batch *spare;  /* the one that flew last, to be filled again */
 	bool in_flight;
 	TaskKind kind; /* of what is in flight */
 	bool commits;  /* what is in flight ends its target transaction */

@@ -5,18 +5,26 @@
 #include "apply/stream/fold.h"
 #include "common/memory.h"
 
+enum { EXPECTED_ROWS = 256 };
+
+static void
+begin(Batch *batch, int lanes)
+{
+	batch->lanes = lanes;
+	batch->whole = true;
+	batch->shares = arena_new_array(batch->arena, Share, lanes);
+	for (int i = 0; i < lanes; i++)
+		batch->shares[i].end = &batch->shares[i].first;
+}
+
 Batch *
 batch_new(int lanes)
 {
 	Batch *batch = mem_zalloc(sizeof(Batch));
 
 	batch->arena = arena_new(256 * 1024);
-	batch->by_key = map_new(256);
-	batch->lanes = lanes;
-	batch->whole = true;
-	batch->shares = arena_new_array(batch->arena, Share, lanes);
-	for (int i = 0; i < lanes; i++)
-		batch->shares[i].end = &batch->shares[i].first;
+	batch->by_key = map_new(EXPECTED_ROWS);
+	begin(batch, lanes);
 	return batch;
 }
 
@@ -28,9 +36,30 @@ batch_free(Batch *batch)
 	free(batch->rows);
 	free(batch->changes);
 	free(batch->markers);
+	buffer_free(&batch->key);
 	map_free(batch->by_key);
 	arena_free(batch->arena);
 	free(batch);
+}
+
+void
+batch_reset(Batch *batch, int lanes)
+{
+	Batch kept = *batch;
+
+	arena_recycle(kept.arena);
+	map_clear(kept.by_key);
+	free(kept.markers);
+	*batch = (Batch){
+		.arena = kept.arena,
+		.by_key = kept.by_key,
+		.key = kept.key,
+		.rows = kept.rows,
+		.row_capacity = kept.row_capacity,
+		.changes = kept.changes,
+		.change_capacity = kept.change_capacity,
+	};
+	begin(batch, lanes);
 }
 
 size_t

@@ -27,6 +27,7 @@
 #include "apply/ledger.h"
 #include "apply/stream/plan.h"
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/map.h"
 
 typedef struct {
@@ -72,6 +73,7 @@ typedef struct {
 typedef struct {
 	Arena *arena;
 	Map *by_key;
+	Buffer key; /* scratch: of the row that is looked for */
 	Row **rows;
 	size_t row_count;
 	size_t row_capacity;
@@ -98,6 +100,8 @@ typedef struct {
 
 Batch *batch_new(int lanes);
 void batch_free(Batch *batch);
+/* Empty as a new one; keeps memory for as many changes as it had. */
+void batch_reset(Batch *batch, int lanes);
 size_t batch_bytes(const Batch *batch);
 
 typedef enum {

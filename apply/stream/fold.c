@@ -27,13 +27,14 @@ value_size(const Value *value)
 enum { KEY_PREFIX = sizeof(uint64_t) };
 
 static Slice
-key_bytes(Arena *arena, const Plan *plan, const Value *values, size_t count)
+key_bytes(Buffer *key, const Plan *plan, const Value *values, size_t count)
 {
 	size_t size = KEY_PREFIX;
 
 	for (size_t i = 0; i < count; i++)
 		size += value_size(&values[i]);
-	uint8_t *out = arena_alloc(arena, size);
+	buffer_reset(key);
+	uint8_t *out = buffer_reserve(key, size);
 	memcpy(out, &plan->id, KEY_PREFIX);
 	size_t at = KEY_PREFIX;
 	for (size_t i = 0; i < count; i++)
@@ -42,10 +43,11 @@ key_bytes(Arena *arena, const Plan *plan, const Value *values, size_t count)
 }
 
 static Value *
-key_values(Arena *arena, const Plan *plan, const Value *row)
+key_values(Arena *arena, const Plan *plan, Value *row)
 {
-	Value *out = arena_new_array(arena, Value, plan->key_count);
-
+	if (plan->key_count == 1)
+		return &row[plan->key_columns[0]];
+	Value *out = arena_alloc(arena, plan->key_count * sizeof(Value));
 	for (unsigned i = 0; i < plan->key_count; i++)
 		out[i] = row[plan->key_columns[i]];
 	return out;
@@ -64,18 +66,18 @@ check_key(const Plan *plan, const Value *values, Error *err)
 
 /* ---- rows ---- */
 
+/* The row of this key, which is borrowed; a new one if there is none. */
 static Row *
 row_find(Batch *batch, const Plan *plan, Slice key)
 {
-	bool found;
-	void **slot = map_slot(batch->by_key, key, &found);
+	Row *row = map_get(batch->by_key, key);
 
-	if (found)
-		return *slot;
-	Row *row = arena_zalloc(batch->arena, sizeof(Row));
-	*slot = row;
+	if (row != NULL)
+		return row;
+	row = arena_zalloc(batch->arena, sizeof(Row));
 	row->plan = plan;
-	row->key = key;
+	row->key = key = arena_slice(batch->arena, key);
+	map_put(batch->by_key, key, row);
 	bool keyed = plan->key == KEY_INDEX;
 	row->lane = plan_lane(
 		plan, keyed ? slice_of(key.data + KEY_PREFIX, key.len - KEY_PREFIX) : SLICE_EMPTY,
@@ -100,23 +102,19 @@ all_known(const Plan *plan, const Value *values)
 	return true;
 }
 
-/* What the change does not say, the batch may know. */
+/* What the change does not say, the batch may know. The change itself gets to know it: when
+ * it is replayed, the row has these very values. */
 static void
-merge_values(const Plan *plan, Value *into, const Value *from)
+fill_values(const Plan *plan, Value *values, const Value *known)
 {
 	for (unsigned i = 0; i < plan->count; i++)
-		if (from[i].kind != VALUE_UNCHANGED)
-			into[i] = from[i];
+		if (values[i].kind == VALUE_UNCHANGED)
+			values[i] = known[i];
 }
 
-static Value *
-copy_values(Arena *arena, const Plan *plan, const Value *from)
-{
-	return arena_memdup(arena, from, plan->count * sizeof(Value));
-}
-
+/* Rows borrow their values from the change that has them. */
 static void
-row_insert(Batch *batch, Row *row, const Value *values)
+row_insert(Batch *batch, Row *row, Value *values)
 {
 	switch (row->op) {
 	case NET_NEW:
@@ -130,25 +128,26 @@ row_insert(Batch *batch, Row *row, const Value *values)
 		batch->ordered = true; /* N5 */
 		return;
 	}
-	row->values = copy_values(batch->arena, row->plan, values);
+	row->values = values;
 }
 
 static void
-row_update(Batch *batch, Row *row, const Value *values)
+row_update(Batch *batch, Row *row, Value *values)
 {
 	switch (row->op) {
 	case NET_NEW:
 		row->op = NET_UPDATE;
-		row->values = copy_values(batch->arena, row->plan, values);
 		break;
 	case NET_INSERT:
 	case NET_UPDATE:
 	case NET_REPLACE:
-		merge_values(row->plan, row->values, values);
+		fill_values(row->plan, values, row->values);
 		break;
 	default:
 		batch->ordered = true; /* N5 */
+		return;
 	}
+	row->values = values;
 }
 
 static void
@@ -175,14 +174,12 @@ row_delete(Batch *batch, Row *row)
 static bool
 same_form(Batch *batch, const Plan *plan, const Value *values)
 {
-	uint64_t *tag = arena_alloc(batch->arena, KEY_PREFIX);
-	bool found;
+	uint8_t *forms = map_get(batch->by_key, slice_of(&plan->id, sizeof(plan->id)));
 
-	*tag = plan->id;
-	void **slot = map_slot(batch->by_key, slice_of(tag, KEY_PREFIX), &found);
-	if (!found)
-		*slot = arena_zalloc(batch->arena, plan->key_count);
-	uint8_t *forms = *slot;
+	if (forms == NULL) {
+		forms = arena_zalloc(batch->arena, plan->key_count);
+		map_put(batch->by_key, slice_of(&plan->id, sizeof(plan->id)), forms);
+	}
 	for (unsigned i = 0; i < plan->key_count; i++) {
 		if (forms[i] == 0)
 			forms[i] = (uint8_t)values[i].kind;
@@ -205,28 +202,34 @@ stand_alone(Batch *batch)
 
 /* N3. The old row's values that this batch knows fill what the new one does not say. */
 static BatchAdd
-change_key(Batch *batch, const Change *change, Slice old_key, Slice new_key, Value *old_values,
-           Value *new_values)
+change_key(Batch *batch, const Change *change, Value *old_values, Value *new_values)
 {
 	const Plan *plan = change->plan;
-	Row *known = map_get(batch->by_key, old_key);
-	Value *values = copy_values(batch->arena, plan, change->new_row);
+	Slice key = key_bytes(&batch->key, plan, old_values, plan->key_count);
+	Row *from = map_get(batch->by_key, key);
 
-	if (known != NULL && known->values != NULL && known->op != NET_DELETE && known->op != NET_GONE)
-		for (unsigned i = 0; i < plan->count; i++)
-			if (values[i].kind == VALUE_UNCHANGED)
-				values[i] = known->values[i];
-	if (!all_known(plan, values))
+	if (from != NULL && from->values != NULL && from->op != NET_DELETE && from->op != NET_GONE)
+		fill_values(plan, change->new_row, from->values);
+	if (!all_known(plan, change->new_row))
 		return stand_alone(batch);
-	Row *from = row_find(batch, plan, old_key);
+	from = row_find(batch, plan, key);
 	from->key_values = old_values;
 	from->last = change;
 	row_delete(batch, from);
-	Row *to = row_find(batch, plan, new_key);
+	Row *to = row_find(batch, plan, key_bytes(&batch->key, plan, new_values, plan->key_count));
 	to->key_values = new_values;
 	to->last = change;
-	row_insert(batch, to, values);
+	row_insert(batch, to, change->new_row);
 	return BATCH_ADDED;
+}
+
+static bool
+same_key(const Plan *plan, const Value *a, const Value *b)
+{
+	for (unsigned i = 0; i < plan->key_count; i++)
+		if (a[i].kind != b[i].kind || !slice_eq(a[i].bytes, b[i].bytes))
+			return false;
+	return true;
 }
 
 static BatchAdd
@@ -244,14 +247,9 @@ fold_keyed(Batch *batch, const Change *change, Error *err)
 	if (!same_form(batch, plan, old_values) ||
 	    (new_values != NULL && !same_form(batch, plan, new_values)))
 		return stand_alone(batch);
-	Slice old_key = key_bytes(batch->arena, plan, old_values, plan->key_count);
-
-	if (change->kind == PGO_UPDATE && new_values != old_values) {
-		Slice new_key = key_bytes(batch->arena, plan, new_values, plan->key_count);
-		if (!slice_eq(old_key, new_key))
-			return change_key(batch, change, old_key, new_key, old_values, new_values);
-	}
-	Row *row = row_find(batch, plan, old_key);
+	if (change->kind == PGO_UPDATE && !same_key(plan, old_values, new_values))
+		return change_key(batch, change, old_values, new_values);
+	Row *row = row_find(batch, plan, key_bytes(&batch->key, plan, old_values, plan->key_count));
 	row->key_values = old_values;
 	row->last = change;
 	if (change->kind == PGO_INSERT)
@@ -269,7 +267,7 @@ static void
 count_image(Batch *batch, const Change *change, Value *values, int64_t by)
 {
 	const Plan *plan = change->plan;
-	Row *row = row_find(batch, plan, key_bytes(batch->arena, plan, values, plan->count));
+	Row *row = row_find(batch, plan, key_bytes(&batch->key, plan, values, plan->count));
 
 	row->op = NET_IMAGE;
 	row->values = values;

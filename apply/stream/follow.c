@@ -1,8 +1,9 @@
 /*
  * The applier's thread at work. One batch is with the lanes ("flying") while the next one
- * is filled; a batch is handed over when no other is in flight and either it is closed or
- * the log has nothing more for now. So an idle system has batches of one transaction, and a
- * backlog makes large ones by itself; nothing here waits for time to pass.
+ * is filled; a batch is handed over when no other is in flight and it is worth a round of
+ * the lanes: it is closed, or large enough, or the log has nothing more for now. So an idle
+ * system has batches of one transaction, and a backlog makes large ones by itself; nothing
+ * here waits for time to pass.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -96,12 +97,13 @@ close_all(Applier *applier)
 	run_free(applier->run);
 	batch_free(applier->filling);
 	batch_free(applier->flying);
+	batch_free(applier->spare);
 	feed_close(applier->feed);
 	applier->lanes = NULL;
 	applier->tasks = NULL;
 	applier->writes = NULL;
 	applier->run = NULL;
-	applier->filling = applier->flying = NULL;
+	applier->filling = applier->flying = applier->spare = NULL;
 	applier->feed = NULL;
 	applier->in_flight = applier->open_tx = false;
 	tally_clear(applier->tally);
@@ -199,7 +201,8 @@ run_succeeded(Applier *applier, Lsn wal, Lsn flushed)
 	}
 	applier->open_tx = !applier->commits;
 	account(applier, applier->flying, wal, flushed);
-	batch_free(applier->flying);
+	CHECK(applier->spare == NULL);
+	applier->spare = applier->flying;
 	applier->flying = NULL;
 }
 
@@ -239,7 +242,12 @@ land(Applier *applier, bool *retry, Error *err)
 static void
 new_batch(Applier *applier, bool continues)
 {
-	applier->filling = batch_new(applier->ledger.lanes);
+	applier->filling = applier->spare;
+	applier->spare = NULL;
+	if (applier->filling == NULL)
+		applier->filling = batch_new(applier->ledger.lanes);
+	else
+		batch_reset(applier->filling, applier->ledger.lanes);
 	applier->filling->continues = continues;
 }
 
@@ -251,6 +259,16 @@ launch(Applier *applier)
 	dispatch_batch(applier, applier->flying->ordered ? TASK_REPLAY : TASK_SHARE);
 }
 
+/* From here on the lanes had better begin than wait for more. */
+enum { WORTH_CHANGES = 5000 };
+
+static bool
+is_worth(const Batch *batch, bool more)
+{
+	return batch->any &&
+	       (batch->closed || !more || (batch->whole && batch->change_count >= WORTH_CHANGES));
+}
+
 /* Hands over what can be. True: something was. */
 static bool
 hand_over(Applier *applier)
@@ -258,7 +276,7 @@ hand_over(Applier *applier)
 	const Batch *batch = applier->filling;
 	bool more = feed_ready(applier->feed);
 
-	if (batch->any && (batch->closed || !more)) {
+	if (is_worth(batch, more)) {
 		launch(applier);
 		return true;
 	}

@@ -26,6 +26,7 @@ struct Pipe {
 	Oid *types;   /* room for any statement's parameters */
 	int *formats; /* all binary */
 	Table *blamed;
+	Buffer scratch;
 };
 
 Pipe *
@@ -50,6 +51,7 @@ pipe_free(Pipe *pipe)
 	free(pipe->expects);
 	free(pipe->types);
 	free(pipe->formats);
+	buffer_free(&pipe->scratch);
 	free(pipe);
 }
 
@@ -63,6 +65,17 @@ Table *
 pipe_blamed(const Pipe *pipe)
 {
 	return pipe->blamed;
+}
+
+Buffer *
+pipe_scratch(Pipe *pipe)
+{
+	enum { KEPT = 4 * 1024 * 1024 };
+
+	if (pipe->scratch.cap > KEPT)
+		buffer_free(&pipe->scratch);
+	buffer_reset(&pipe->scratch);
+	return &pipe->scratch;
 }
 
 static bool

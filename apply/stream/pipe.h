@@ -17,6 +17,8 @@ typedef struct Pipe Pipe;
 
 Pipe *pipe_new(Sql *sql, StmtCache *cache);
 void pipe_free(Pipe *pipe); /* not the session and the cache */
+/* Empty, for what is put together for one statement; keeps its memory (up to 4 MiB). */
+Buffer *pipe_scratch(Pipe *pipe);
 
 enum { PIPE_ANY_COUNT = -1 };
 

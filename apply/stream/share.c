@@ -99,7 +99,7 @@ send_each(Pipe *pipe, const Group *group, Error *err)
 
 /* A statement's arrays, one behind the other. */
 typedef struct {
-	Buffer bytes;
+	Buffer *bytes;
 	size_t *ends;
 	int count;
 } Arrays;
@@ -107,14 +107,14 @@ typedef struct {
 static Buffer *
 array_begin(Arrays *arrays, uint32_t element, uint32_t count)
 {
-	encode_array_begin(&arrays->bytes, element, count);
-	return &arrays->bytes;
+	encode_array_begin(arrays->bytes, element, count);
+	return arrays->bytes;
 }
 
 static void
 array_end(Arrays *arrays)
 {
-	arrays->ends[arrays->count++] = arrays->bytes.len;
+	arrays->ends[arrays->count++] = arrays->bytes->len;
 }
 
 static uint32_t
@@ -194,7 +194,7 @@ send_rows(Pipe *pipe, const Group *group, Arrays *arrays, Params *params, const 
 	int64_t expected = count;
 	size_t at = 0;
 
-	buffer_reset(&arrays->bytes);
+	arrays->bytes = pipe_scratch(pipe);
 	arrays->count = params->count = 0;
 	shape.rows = 0;
 	if (shape.op == STMT_DELETE_IMAGE)
@@ -204,7 +204,7 @@ send_rows(Pipe *pipe, const Group *group, Arrays *arrays, Params *params, const 
 		put_masks(arrays, shape.plan, rows, count);
 	put_arrays(arrays, group, rows, count);
 	for (int i = 0; i < arrays->count; i++) {
-		Value value = {VALUE_BINARY, slice_of(arrays->bytes.data + at, arrays->ends[i] - at)};
+		Value value = {VALUE_BINARY, slice_of(arrays->bytes->data + at, arrays->ends[i] - at)};
 		params_add(params, &value);
 		at = arrays->ends[i];
 	}
@@ -230,7 +230,6 @@ send_arrays(Pipe *pipe, const Group *group, PipeResult result, void *arg, Error 
 		uint32_t count = group->count - at < step ? group->count - at : step;
 		ok = send_rows(pipe, group, &arrays, &params, group->rows + at, count, result, arg, err);
 	}
-	buffer_free(&arrays.bytes);
 	free(arrays.ends);
 	params_free(&params);
 	return ok;
@@ -305,24 +304,23 @@ static PipeEnd
 run_copy(Pipe *pipe, const Group *group, const void **failed, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
-	Buffer rows = BUFFER_INIT;
+	Buffer *rows = pipe_scratch(pipe);
 	uint16_t fields;
 	PipeEnd end = pipe_finish(pipe, failed, err);
 
 	if (end != PIPE_OK)
 		return end;
 	copy_statement(group, &sql, &fields);
-	encode_copy_begin(&rows);
+	encode_copy_begin(rows);
 	for (uint32_t i = 0; i < group->count; i++) {
-		encode_copy_row(&rows, fields);
+		encode_copy_row(rows, fields);
 		for (unsigned c = 0; c < group->shape.plan->count; c++)
 			if (group->shape.forms[c] != FORM_ABSENT)
-				encode_value(&rows, &group->rows[i]->values[c]);
+				encode_value(rows, &group->rows[i]->values[c]);
 	}
-	encode_copy_end(&rows);
-	bool ok = pipe_copy(pipe, buffer_cstr(&sql), buffer_slice(&rows), group->count, err);
+	encode_copy_end(rows);
+	bool ok = pipe_copy(pipe, buffer_cstr(&sql), buffer_slice(rows), group->count, err);
 	buffer_free(&sql);
-	buffer_free(&rows);
 	*failed = ok ? NULL : group;
 	return ok ? PIPE_OK : PIPE_ERROR;
 }

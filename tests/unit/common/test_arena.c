@@ -51,6 +51,35 @@ START_TEST(reset_frees_and_counts_anew)
 }
 END_TEST
 
+/* The same blocks again, small and large rounds in turn; what is handed out does not overlap. */
+START_TEST(recycled_blocks_are_used_again)
+{
+	enum { SIZE = 100, MOST = 400 };
+	Arena *arena = arena_new(1024);
+	unsigned char *pieces[MOST];
+
+	for (int round = 0; round < 20; round++) {
+		int count = round % 3 == 0 ? 3 : MOST;
+		for (int i = 0; i < count; i++) {
+			pieces[i] = arena_alloc(arena, SIZE);
+			memset(pieces[i], i % 251, SIZE);
+			if (i % 50 == 0)
+				memset(arena_alloc(arena, 5000), 0xff, 5000); /* a block of its own */
+		}
+		for (int i = 0; i < count; i++)
+			for (int at = 0; at < SIZE; at++)
+				ck_assert_uint_eq(pieces[i][at], i % 251);
+		ck_assert_uint_ge(arena_used(arena), (size_t)count * SIZE);
+		if (round % 7 == 6)
+			arena_reset(arena);
+		else
+			arena_recycle(arena);
+		ck_assert_uint_eq(arena_used(arena), 0);
+	}
+	arena_free(arena);
+}
+END_TEST
+
 START_TEST(zeroed_memory_is_zero_also_after_a_reset)
 {
 	Arena *arena = arena_new(1024);
@@ -138,6 +167,7 @@ make_arena(void)
 
 	tcase_add_test(tcase, allocations_are_aligned_and_apart);
 	tcase_add_test(tcase, reset_frees_and_counts_anew);
+	tcase_add_test(tcase, recycled_blocks_are_used_again);
 	tcase_add_test(tcase, zeroed_memory_is_zero_also_after_a_reset);
 	tcase_add_test(tcase, copies_are_exact);
 	tcase_add_test(tcase, slices_compare_by_content);

@@ -141,6 +141,17 @@ START_TEST(grows_beyond_what_was_expected)
 	ck_assert_uint_eq(map_count(map), COUNT);
 	for (uint32_t i = 0; i < COUNT; i++)
 		ck_assert_ptr_eq(map_get(map, slice_of(&i, sizeof(i))), &keys[i]);
+	/* Emptied when full, when nearly empty and when empty, it goes on working. */
+	for (uint32_t count = COUNT; count > 0; count /= 20) {
+		map_clear(map);
+		ck_assert_uint_eq(map_count(map), 0);
+		ck_assert_ptr_null(map_get(map, slice_of(&keys[0], sizeof(keys[0]))));
+		for (uint32_t i = 0; i < count / 20; i++)
+			map_put(map, slice_of(&keys[i], sizeof(keys[i])), &keys[i]);
+		for (uint32_t i = 0; i < count / 20; i++)
+			ck_assert_ptr_eq(map_get(map, slice_of(&i, sizeof(i))), &keys[i]);
+		ck_assert_uint_eq(map_count(map), count / 20);
+	}
 	map_free(map);
 	free(keys);
 }
