@@ -25,6 +25,13 @@ fault_point(const char *name)
 	raise(strstr(wanted + len, ":stop") != NULL ? SIGSTOP : SIGKILL);
 }
 
+unsigned
+fault_number(const char *variable)
+{
+	const char *text = getenv(variable);
+	return text != NULL ? (unsigned)strtoul(text, NULL, 10) : 0;
+}
+
 #else
 
 /* ISO C wants a declaration in every translation unit. */

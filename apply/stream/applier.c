@@ -6,6 +6,7 @@
 
 #include "apply/stream/applier_internal.h"
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
 
@@ -175,6 +176,8 @@ applier_start(const ApplierOptions *options, Error *err)
 	applier->options = *options;
 	if (applier->options.batch_bytes == 0)
 		applier->options.batch_bytes = UINT64_C(32) * 1024 * 1024;
+	if (applier->options.batch_rows == 0)
+		applier->options.batch_rows = FAULT_NUMBER("PGBATON_BATCH_ROWS");
 	if (applier->options.batch_rows == 0)
 		applier->options.batch_rows = DEFAULT_BATCH_ROWS;
 	applier->target = conninfo_copy(options->target);

@@ -138,12 +138,12 @@ static const Difference differences[] = {
 	},
 	{
 		.name = "near the end of a transaction larger than a batch",
-		.spoil = "DELETE FROM many WHERE id = 29990",
+		.spoil = "DELETE FROM many WHERE id = 5990",
 		.write = "UPDATE many SET v = v + 10",
 		.table = "many",
-		.says = {"update of row (id)=(29990) of \"public\".\"many\"",
+		.says = {"update of row (id)=(5990) of \"public\".\"many\"",
                  "the row is not on the target"},
-		.mend = "INSERT INTO many VALUES (29990, 0)",
+		.mend = "INSERT INTO many VALUES (5990, 0)",
 	},
 };
 enum { DIFFERENCES = sizeof(differences) / sizeof(differences[0]) };
@@ -155,6 +155,9 @@ typedef struct {
 	Pgbaton *p;
 	int later; /* rows of the table `later` */
 } Case;
+
+/* Enough for all transactions of a difference, but for the one that is to be larger. */
+static const char *const small_batches[] = {"PGBATON_BATCH_ROWS=4000", NULL};
 
 static void
 open_case(Case *c, const char *name, int lanes)
@@ -170,10 +173,11 @@ open_case(Case *c, const char *name, int lanes)
 	c->source = db_connect(source_cluster, c->name);
 	c->target = db_connect(target_cluster, c->name);
 	db_exec(c->source, "%s", schema);
-	db_exec(c->source, "INSERT INTO many SELECT g, 0 FROM generate_series(1, 30000) g");
+	db_exec(c->source, "INSERT INTO many SELECT g, 0 FROM generate_series(1, 6000) g");
 	c->p = pgbaton_start(&(PgbatonOptions){.source = cluster_uri(source_cluster, c->name),
 	                                       .target = cluster_uri(target_cluster, c->name),
-	                                       .args = args});
+	                                       .args = args,
+	                                       .env = small_batches});
 	pgbaton_wait_state(c->p, "following", 60);
 }
 
