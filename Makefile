@@ -184,6 +184,19 @@ bench-apply: all ## a backlog drained beside a subscription of PostgreSQL's own
 bench-large: all ## a transaction of a million rows, beside a subscription of PostgreSQL's own
 	bash bench/large.sh
 
+.PHONY: bench-memory
+bench-memory: all ## peak memory at each size that could hurt
+	bash bench/memory.sh
+
+$(BUILD)/bench/log: $(BUILD)/bench/log.o $(call libs_of,decoder protocol common)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: bench-log
+bench-log: $(BUILD)/bench/log ## the transaction log beside plain writes of the same bytes
+	$(BUILD)/bench/log
+
 ifneq ($(wildcard tests/integration/test_torture.c),)
 .PHONY: torture
 torture: $(BUILD)/integration/test_torture test-binary ## kill -9 at random moments, KILLS=1000

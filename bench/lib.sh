@@ -59,6 +59,7 @@ bench_server() { # name
 		autovacuum = off
 		max_logical_replication_workers = 8
 		wal_retrieve_retry_interval = 10ms
+		${BENCH_CONF:-}
 	CONF
 	bench_as_server "$PGBIN/pg_ctl" -D "$BENCH_DIR/$1" -w -s -l "$BENCH_DIR/$1.log" start
 }
@@ -99,13 +100,13 @@ bench_pgbaton() { # source target args...
 	export PGBATON_ADMIN
 	"$PGBATON" run --source "$(bench_uri "$source")" --target "$(bench_uri "$target")" \
 		--state-dir "$BENCH_DIR/state" --admin "$PGBATON_ADMIN" "$@" 2>"$BENCH_DIR/pgbaton.log" &
-	BENCH_PGBATON=$!
-	BENCH_PIDS+=("$BENCH_PGBATON")
+	BENCH_PIDS+=("$!")
+	PGBATON_PID=$!
 	"$PGBATON" wait --for following --timeout 300 || { tail "$BENCH_DIR/pgbaton.log" >&2; exit 1; }
 }
 
-# Ends the process; bench_pgbaton with the same arguments goes on.
+# Ends the process started last; bench_pgbaton with the same servers goes on.
 bench_pgbaton_stop() {
-	kill "$BENCH_PGBATON"
-	wait "$BENCH_PGBATON" || true
+	kill -TERM "$PGBATON_PID"
+	wait "$PGBATON_PID" || { tail "$BENCH_DIR/pgbaton.log" >&2; exit 1; }
 }

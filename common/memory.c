@@ -1,9 +1,26 @@
 #include "common/memory.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/*
+ * glibc raises its threshold for mmap to the largest block that was freed (up to 32 MB) and
+ * then keeps twice as much free memory at the top of each arena. Fixed instead: the arenas'
+ * blocks come from the heap, giant messages from mmap. Trimming less would be slower: a batch
+ * of usual size is allocated again at once.
+ */
+void
+mem_setup(void)
+{
+#ifdef M_MMAP_THRESHOLD
+	mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 32 * 1024 * 1024);
+	mallopt(M_ARENA_MAX, 8);
+#endif
+}
 
 static void *
 must(void *data)

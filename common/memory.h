@@ -11,6 +11,10 @@
 #include "common/attr.h"
 #include "common/error.h"
 
+/* At the start of the process: what was freed goes back to the system soon, also after a
+ * giant row, and threads share a few arenas. */
+void mem_setup(void);
+
 /* Free with free(). */
 void *mem_alloc(size_t size);
 void *mem_zalloc(size_t size);

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "proxy/cli/cli.h"
 
 static int
@@ -46,6 +47,7 @@ main(int argc, char **argv)
 {
 	/* A closed pipe or socket is an error where it is written to, everywhere. */
 	signal(SIGPIPE, SIG_IGN);
+	mem_setup();
 	if (argc < 2) {
 		cli_help(stderr);
 		return EXIT_USAGE;
