@@ -14,6 +14,11 @@ typedef struct Block {
 	alignas(max_align_t) uint8_t data[];
 } Block;
 
+typedef struct Adopted {
+	struct Adopted *next;
+	void *data;
+} Adopted;
+
 /* blocks: the current block first. first: the one that survives a reset. spare: empty ones,
  * of the usual size. */
 struct Arena {
@@ -22,6 +27,7 @@ struct Arena {
 	Block *spare;
 	size_t block_size;
 	size_t handed_out;
+	Adopted *adopted; /* itself in the blocks */
 };
 
 static Block *
@@ -60,6 +66,9 @@ arena_recycle(Arena *arena)
 
 	free_blocks(arena->spare);
 	arena->spare = NULL;
+	for (Adopted *adopted = arena->adopted; adopted != NULL; adopted = adopted->next)
+		free(adopted->data);
+	arena->adopted = NULL;
 	for (Block *block = arena->blocks; block != NULL;) {
 		Block *next = block->next;
 		if (block != first && block->size == arena->block_size) {
@@ -132,6 +141,16 @@ arena_alloc(Arena *arena, size_t size)
 	void *out = block->data + block->used;
 	block->used += size;
 	return out;
+}
+
+void
+arena_adopt(Arena *arena, void *data, size_t size)
+{
+	Adopted *adopted = arena_alloc(arena, sizeof(Adopted));
+
+	*adopted = (Adopted){arena->adopted, data};
+	arena->adopted = adopted;
+	arena->handed_out += size;
 }
 
 void *

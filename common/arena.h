@@ -39,6 +39,9 @@ Slice arena_slice(Arena *arena, Slice from);
 char *arena_printf(Arena *arena, const char *fmt, ...) PRINTF_LIKE(2, 3);
 char *arena_vprintf(Arena *arena, const char *fmt, va_list args) PRINTF_LIKE(2, 0);
 
+/* Takes over malloc'ed memory: it is freed with what the arena handed out, and counts. */
+void arena_adopt(Arena *arena, void *data, size_t size);
+
 /* Bytes handed out since the last reset, for limits on a batch's memory. */
 size_t arena_used(const Arena *arena);
 

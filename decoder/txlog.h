@@ -142,6 +142,11 @@ typedef enum {
  * (segment starts, and behind what was streamed). */
 TxLogNext txlog_reader_next(TxLogReader *reader, const Stop *stop, int64_t deadline_ms,
                             Slice *message, Error *err);
+/* The message just returned is large and stands in memory of its own: it can be had without
+ * a copy by txlog_reader_detach, which gives that memory away (the caller's to free(); the
+ * message is valid as long). */
+bool txlog_reader_is_alone(TxLogReader *reader, Slice message);
+uint8_t *txlog_reader_detach(TxLogReader *reader);
 /* True: a call would return a message without waiting. */
 bool txlog_reader_ready(TxLogReader *reader);
 /* Makes waiting readers return TXLOG_WAIT at once (used to hand over commands). */

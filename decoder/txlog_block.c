@@ -82,6 +82,25 @@ block_read(int fd, const char *name, uint64_t segment, uint64_t offset, uint64_t
 	return BLOCK_READ_OK;
 }
 
+bool
+block_is_alone(const Block *block, Slice message)
+{
+	return message.len > TXLOG_BLOCK_TARGET &&
+	       message.data == block->raw.data + FRAME_HEADER_SIZE &&
+	       message.len + FRAME_HEADER_SIZE == block->raw.len;
+}
+
+uint8_t *
+block_detach(Block *block)
+{
+	Buffer *in = (block->header.flags & BLOCK_LZ4) != 0 ? &block->unpacked : &block->stored;
+	uint8_t *data = in->data;
+
+	*in = BUFFER_INIT;
+	block->raw = SLICE_EMPTY;
+	return data;
+}
+
 void
 block_free(Block *block)
 {

@@ -184,6 +184,10 @@ typedef enum {
 /* limit: the end of what may be read. */
 BlockRead block_read(int fd, const char *name, uint64_t segment, uint64_t offset, uint64_t limit,
                      Block *block, Error *err);
+/* The message is large and all there is in the block: block_detach gives its memory away,
+ * and the message with it. The caller's to free(). */
+bool block_is_alone(const Block *block, Slice message);
+uint8_t *block_detach(Block *block);
 void block_free(Block *block);
 /* True: between from and size stands a valid block. */
 MUST_CHECK bool block_find_after(int fd, const char *name, uint64_t segment, uint64_t from,

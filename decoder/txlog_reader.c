@@ -287,3 +287,26 @@ txlog_reader_ready(TxLogReader *reader)
 	return reader->side.open || reader->inside < reader->block.raw.len ||
 	       reader_find_more(reader, false, &err) != NO_MORE;
 }
+
+/* The block that the message last returned stands in. */
+static Block *
+block_in_hand(TxLogReader *reader)
+{
+	return reader->side.open ? &reader->side.block : &reader->block;
+}
+
+bool
+txlog_reader_is_alone(TxLogReader *reader, Slice message)
+{
+	return block_is_alone(block_in_hand(reader), message);
+}
+
+uint8_t *
+txlog_reader_detach(TxLogReader *reader)
+{
+	if (reader->side.open)
+		reader->side.inside = 0;
+	else
+		reader->inside = 0;
+	return block_detach(block_in_hand(reader));
+}

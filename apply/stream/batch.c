@@ -134,15 +134,14 @@ resolve_unchanged(Change *change)
 }
 
 BatchAdd
-batch_add(Batch *batch, const Plan *plan, const PgoContext *context, Slice bytes, Lsn commit_lsn,
-          uint32_t xid, Error *err)
+batch_add_in_place(Batch *batch, const Plan *plan, const PgoContext *context, Slice bytes,
+                   Lsn commit_lsn, uint32_t xid, Error *err)
 {
 	PgoMessage message;
-	Slice own = arena_slice(batch->arena, bytes);
 
 	if (batch->closed)
 		return BATCH_CLOSE_FIRST;
-	if (!pgoutput_parse(context, own, batch->arena, &message, err))
+	if (!pgoutput_parse(context, bytes, batch->arena, &message, err))
 		return BATCH_BAD;
 	Change *change = change_new(batch, plan, &message, err);
 	if (change == NULL)
@@ -155,6 +154,14 @@ batch_add(Batch *batch, const Plan *plan, const PgoContext *context, Slice bytes
 	if (result == BATCH_ADDED)
 		push_change(batch, change);
 	return result;
+}
+
+BatchAdd
+batch_add(Batch *batch, const Plan *plan, const PgoContext *context, Slice bytes, Lsn commit_lsn,
+          uint32_t xid, Error *err)
+{
+	return batch_add_in_place(batch, plan, context, arena_slice(batch->arena, bytes), commit_lsn,
+	                          xid, err);
 }
 
 void

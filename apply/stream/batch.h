@@ -114,6 +114,10 @@ typedef enum {
  * is copied and parsed again into the batch's arena. */
 BatchAdd batch_add(Batch *batch, const Plan *plan, const PgoContext *context, Slice bytes,
                    Lsn commit_lsn, uint32_t xid, Error *err);
+/* The same without a copy: the bytes stay where they are as long as the batch (arena_adopt,
+ * once they were added). */
+BatchAdd batch_add_in_place(Batch *batch, const Plan *plan, const PgoContext *context, Slice bytes,
+                            Lsn commit_lsn, uint32_t xid, Error *err);
 /* P5: tables (copied) truncated together; the batch must be empty of changes, and takes no
  * more afterwards. */
 void batch_add_truncate(Batch *batch, Table *const *tables, uint32_t count, bool restart_identity,

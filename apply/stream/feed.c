@@ -174,6 +174,24 @@ close_first(Feed *feed, Batch *batch, Slice bytes)
 	return FEED_FULL;
 }
 
+/* A batch is larger than its limit only where it is a single change. A row of hundreds of
+ * megabytes is taken over with the memory in which the log's reader had it. */
+static BatchAdd
+add_change(Feed *feed, Batch *batch, const Plan *plan, Slice bytes, Error *err)
+{
+	bool alone = txlog_reader_is_alone(feed->reader, bytes);
+
+	if (batch->change_count > 0 && batch_bytes(batch) + bytes.len > feed->options.batch_bytes)
+		return BATCH_CLOSE_FIRST;
+	if (!alone)
+		return batch_add(batch, plan, &feed->context, bytes, feed->commit_lsn, feed->xid, err);
+	BatchAdd added = batch_add_in_place(batch, plan, &feed->context, bytes, feed->commit_lsn,
+	                                    feed->xid, err);
+	if (added == BATCH_ADDED)
+		arena_adopt(batch->arena, txlog_reader_detach(feed->reader), bytes.len);
+	return added;
+}
+
 static FeedNext
 take_change(Feed *feed, Batch *batch, const PgoMessage *message, Slice bytes, Error *err)
 {
@@ -187,8 +205,7 @@ take_change(Feed *feed, Batch *batch, const PgoMessage *message, Slice bytes, Er
 			if (!take_marker_row(feed, batch, plan, bytes, err))
 				return FEED_ERROR;
 		} else if (!plan_skips(plan, feed->commit_lsn, feed->xid)) {
-			switch (
-				batch_add(batch, plan, &feed->context, bytes, feed->commit_lsn, feed->xid, err)) {
+			switch (add_change(feed, batch, plan, bytes, err)) {
 			case BATCH_BAD:
 				return FEED_ERROR;
 			case BATCH_CLOSE_FIRST:

@@ -297,6 +297,15 @@ read_some(Applier *applier, bool wait, Error *err)
 	return next != FEED_ERROR;
 }
 
+/* While a giant row is with the lanes (which have a second copy of it in libpq's buffer),
+ * what follows waits in the log: it may be another one. */
+static bool
+flying_is_giant(const Applier *applier)
+{
+	return applier->in_flight && applier->flying != NULL &&
+	       batch_bytes(applier->flying) / 2 > applier->options.batch_bytes;
+}
+
 /* One step; false: *err. */
 static bool
 step(Applier *applier, bool *retry, Error *err)
@@ -309,7 +318,7 @@ step(Applier *applier, bool *retry, Error *err)
 	}
 	if (!applier->in_flight && hand_over(applier))
 		return true;
-	if (applier->filling->closed) {
+	if (applier->filling->closed || flying_is_giant(applier)) {
 		run_wait(applier->run);
 		return true;
 	}

@@ -13,6 +13,9 @@
 
 struct Lane {
 	pthread_t thread;
+	const ConnInfo *target;
+	int number;
+	const Stop *stop;
 	Queue *tasks; /* of Work */
 	Sql *sql;
 	StmtCache *cache;
@@ -56,6 +59,38 @@ set_replica_role(Sql *sql, Error *err)
 	return error_set_hint(err,
 	                      "GRANT SET ON PARAMETER session_replication_role TO the user (before "
 	                      "PostgreSQL 15: a superuser is needed), then \"pgbaton resume\"");
+}
+
+static Sql *
+open_session(const ConnInfo *target, int number, const Stop *stop, Error *err)
+{
+	char purpose[32];
+
+	snprintf(purpose, sizeof(purpose), "apply %d", number);
+	Sql *sql = sql_connect(target, "target", purpose, stop, err);
+	if (sql == NULL || (set_replica_role(sql, err) && sql_exec(sql, err, lane_settings)))
+		return sql;
+	sql_close(sql);
+	return NULL;
+}
+
+/* A giant row leaves its copy in libpq's buffer for as long as the session lives: hundreds
+ * of megabytes a lane. The old session stays where there is no new one yet. */
+static void
+renew_session(Lane *lane)
+{
+	Error err = ERROR_INIT;
+	Sql *sql = open_session(lane->target, lane->number, lane->stop, &err);
+
+	if (sql == NULL) {
+		log_debug("applier", "no new session: %s", err.message);
+		return;
+	}
+	pipe_free(lane->pipe);
+	stmt_cache_clear(lane->cache);
+	sql_close(lane->sql);
+	lane->sql = sql;
+	lane->pipe = pipe_new(sql, lane->cache);
 }
 
 /* ---- outcomes ---- */
@@ -249,6 +284,8 @@ do_task(Lane *lane)
 		FAULT_POINT("apply_committed");
 	}
 	arena_reset(lane->arena);
+	if (outcome == RUN_OK && go && task->commit && pipe_is_swollen(lane->pipe))
+		renew_session(lane);
 	run_finish(lane->run, outcome, &err, lane->wal, lane->flushed);
 }
 
@@ -270,17 +307,14 @@ lane_main(void *arg)
 Lane *
 lane_start(const ConnInfo *target, int number, const Stop *stop, Error *err)
 {
-	char purpose[32];
+	Sql *sql = open_session(target, number, stop, err);
 
-	snprintf(purpose, sizeof(purpose), "apply %d", number);
-	Sql *sql = sql_connect(target, "target", purpose, stop, err);
 	if (sql == NULL)
 		return NULL;
-	if (!set_replica_role(sql, err) || !sql_exec(sql, err, lane_settings)) {
-		sql_close(sql);
-		return NULL;
-	}
 	Lane *lane = mem_zalloc(sizeof(Lane));
+	lane->target = target;
+	lane->number = number;
+	lane->stop = stop;
 	lane->sql = sql;
 	lane->cache = stmt_cache_new();
 	lane->pipe = pipe_new(sql, lane->cache);

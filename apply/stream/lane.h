@@ -46,7 +46,8 @@ typedef struct {
 	const bool *writes; /* [ledger->lanes]: whose progress rows (P1) */
 } Task;
 
-/* Opens the session (in the caller's thread) and starts the thread. */
+/* Opens the session (in the caller's thread) and starts the thread. target and stop outlive
+ * the lane, which may open it afresh. */
 Lane *lane_start(const ConnInfo *target, int number, const Stop *stop, Error *err);
 /* Waits for the task in hand; closes. NULL: nothing. */
 void lane_end(Lane *lane);

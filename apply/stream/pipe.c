@@ -7,6 +7,9 @@
 
 #include "common/memory.h"
 
+/* In one statement: beyond what a batch of usual rows has. */
+#define GIANT_BYTES ((size_t)16 * 1024 * 1024)
+
 typedef struct {
 	int64_t rows;
 	const void *tag;
@@ -20,6 +23,7 @@ struct Pipe {
 	Sql *sql;
 	StmtCache *cache;
 	bool open;
+	bool swollen;
 	Expect *expects; /* one for each statement queued */
 	size_t count;
 	size_t capacity;
@@ -76,6 +80,12 @@ pipe_scratch(Pipe *pipe)
 		buffer_free(&pipe->scratch);
 	buffer_reset(&pipe->scratch);
 	return &pipe->scratch;
+}
+
+bool
+pipe_is_swollen(const Pipe *pipe)
+{
+	return pipe->swollen;
 }
 
 static bool
@@ -164,6 +174,16 @@ prepare(Pipe *pipe, const Shape *shape, const char *name, const char *evicted, c
 	return true;
 }
 
+static bool
+is_giant(const int *lengths, int count)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < count; i++)
+		bytes += (size_t)lengths[i];
+	return bytes > GIANT_BYTES;
+}
+
 bool
 pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values, const int *lengths,
            int64_t expect_rows, const void *tag, PipeResult result, void *arg, Error *err)
@@ -176,8 +196,9 @@ pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values, const int 
 	const char *name = stmt_cache_get(pipe->cache, shape, &fresh, &evicted);
 	if (fresh && !prepare(pipe, shape, name, evicted, tag, err))
 		return false;
-	if (!PQsendQueryPrepared(sql_pgconn(pipe->sql), name, shape_parameter_count(shape), values,
-	                         lengths, pipe->formats, 0))
+	int count = shape_parameter_count(shape);
+	pipe->swollen = pipe->swollen || is_giant(lengths, count);
+	if (!PQsendQueryPrepared(sql_pgconn(pipe->sql), name, count, values, lengths, pipe->formats, 0))
 		return sql_error_of(pipe->sql, NULL, err);
 	expect(pipe, (Expect){.rows = expect_rows, .tag = tag, .result = result, .arg = arg});
 	return true;

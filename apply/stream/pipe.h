@@ -19,6 +19,8 @@ Pipe *pipe_new(Sql *sql, StmtCache *cache);
 void pipe_free(Pipe *pipe); /* not the session and the cache */
 /* Empty, for what is put together for one statement; keeps its memory (up to 4 MiB). */
 Buffer *pipe_scratch(Pipe *pipe);
+/* So much was queued that libpq's buffer, which only grows, is worth a new session. */
+bool pipe_is_swollen(const Pipe *pipe);
 
 enum { PIPE_ANY_COUNT = -1 };
 

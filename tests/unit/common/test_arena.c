@@ -80,6 +80,25 @@ START_TEST(recycled_blocks_are_used_again)
 }
 END_TEST
 
+/* Valgrind and the address sanitizer see what is not freed, or twice. */
+START_TEST(adopted_memory_counts_and_goes_with_the_rest)
+{
+	Arena *arena = arena_new(0);
+
+	for (int round = 0; round < 3; round++) {
+		char *text = mem_strdup("from somewhere else");
+		size_t before = arena_used(arena);
+		arena_adopt(arena, text, 1000);
+		arena_adopt(arena, mem_alloc(5), 5);
+		ck_assert_uint_ge(arena_used(arena), before + 1005);
+		ck_assert_str_eq(text, "from somewhere else");
+		if (round < 2)
+			arena_reset(arena);
+	}
+	arena_free(arena);
+}
+END_TEST
+
 START_TEST(zeroed_memory_is_zero_also_after_a_reset)
 {
 	Arena *arena = arena_new(1024);
@@ -168,6 +187,7 @@ make_arena(void)
 	tcase_add_test(tcase, allocations_are_aligned_and_apart);
 	tcase_add_test(tcase, reset_frees_and_counts_anew);
 	tcase_add_test(tcase, recycled_blocks_are_used_again);
+	tcase_add_test(tcase, adopted_memory_counts_and_goes_with_the_rest);
 	tcase_add_test(tcase, zeroed_memory_is_zero_also_after_a_reset);
 	tcase_add_test(tcase, copies_are_exact);
 	tcase_add_test(tcase, slices_compare_by_content);
