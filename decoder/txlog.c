@@ -44,6 +44,14 @@ cond_init_monotonic(pthread_cond_t *cond)
 	pthread_condattr_destroy(&attr);
 }
 
+static int
+cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t deadline_ms)
+{
+	struct timespec until = {.tv_sec = deadline_ms / 1000,
+	                         .tv_nsec = (deadline_ms % 1000) * 1000000};
+	return pthread_cond_timedwait(cond, lock, &until);
+}
+
 static void
 log_free(TxLog *log)
 {
@@ -223,16 +231,16 @@ txlog_state(TxLog *log, TxLogState *out)
 bool
 txlog_sync(TxLog *log, int64_t deadline_ms, Error *err)
 {
-	struct timespec until = {.tv_sec = deadline_ms / 1000,
-	                         .tv_nsec = (deadline_ms % 1000) * 1000000};
 	int failed = 0;
 
 	pthread_mutex_lock(&log->lock);
 	uint64_t target = log->publications;
+	log->sync_waiters++;
 	pthread_cond_signal(&log->flusher);
 	while (log->synced_publications < target && !atomic_load(&log->failed) && failed == 0)
 		failed = deadline_ms == 0 ? pthread_cond_wait(&log->synced, &log->lock)
-		                          : pthread_cond_timedwait(&log->synced, &log->lock, &until);
+		                          : cond_wait_until(&log->synced, &log->lock, deadline_ms);
+	log->sync_waiters--;
 	bool done = log->synced_publications >= target;
 	pthread_mutex_unlock(&log->lock);
 
@@ -287,6 +295,20 @@ txlog_on_progress(TxLog *log, void (*callback)(void *), void *arg)
 
 /* ---- the flusher's thread; the lock is held between the functions ---- */
 
+/*
+ * Group fsync. A sync takes from the writer and from everybody else on that disk, and what it
+ * brings, a confirmation, goes to the source every STATUS_CONFIRM_MS at most: so one begins
+ * SYNC_APART_MS after the last one began, unless somebody waits for it. The first after a
+ * quiet time begins at once.
+ */
+enum { SYNC_APART_MS = 10 };
+
+static bool
+sync_is_due(const TxLog *log)
+{
+	return log->sync_waiters > 0 || log->closing || clock_mono_ms() >= log->next_sync_ms;
+}
+
 /* T7: synced_end is what was published before fdatasync began. */
 static void
 sync_once(TxLog *log)
@@ -297,6 +319,7 @@ sync_once(TxLog *log)
 	Error err = ERROR_INIT;
 
 	log->flushing = true;
+	log->next_sync_ms = deadline_in_ms(SYNC_APART_MS);
 	pthread_mutex_unlock(&log->lock);
 	bool ok = txlog_file_sync(&log->faults, fd, log->directory, &err) || txlog_fail(log, &err);
 	pthread_mutex_lock(&log->lock);
@@ -386,13 +409,19 @@ txlog_flusher_main(void *arg)
 
 	pthread_mutex_lock(&log->lock);
 	for (;;) {
-		bool sync = log->publications > log->synced_publications && !atomic_load(&log->failed);
+		bool news = log->publications > log->synced_publications && !atomic_load(&log->failed);
+		bool sync = news && sync_is_due(log);
 		bool release = log->release_news;
 
 		if (!sync && !release) {
 			if (log->closing)
 				break;
-			pthread_cond_wait(&log->flusher, &log->lock);
+			log->flusher_idle = !news;
+			if (news)
+				cond_wait_until(&log->flusher, &log->lock, log->next_sync_ms);
+			else
+				pthread_cond_wait(&log->flusher, &log->lock);
+			log->flusher_idle = false;
 			continue;
 		}
 		if (sync)

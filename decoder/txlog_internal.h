@@ -314,6 +314,9 @@ struct TxLog {
 	Lsn noted;
 	Lsn released;
 	bool release_news;
+	int64_t next_sync_ms; /* not before, unless somebody waits for it */
+	int sync_waiters;
+	bool flusher_idle; /* has nothing to sync: a publication is to wake it */
 	bool flushing;     /* the flusher uses writer.fd outside the lock */
 	bool calling_back; /* the flusher is in on_progress */
 	bool closing;

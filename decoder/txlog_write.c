@@ -41,10 +41,11 @@ remember(Writer *w, Slice message, Error *err)
 static void
 put_frame(Buffer *out, Slice message)
 {
-	uint8_t head[FRAME_HEADER_SIZE];
-	frame_header_put(message.len, FRAME_MESSAGE, head);
-	buffer_put(out, head, sizeof(head));
-	buffer_put_slice(out, message);
+	uint8_t *to = buffer_reserve(out, FRAME_HEADER_SIZE + message.len);
+
+	frame_header_put(message.len, FRAME_MESSAGE, to);
+	memcpy(to + FRAME_HEADER_SIZE, message.data, message.len);
+	out->len += FRAME_HEADER_SIZE + message.len;
 }
 
 void
@@ -89,7 +90,8 @@ publish_locked(TxLog *log)
 	log->published = log->writer.appended;
 	log->publications++;
 	txlog_wake_readers(log, false);
-	pthread_cond_signal(&log->flusher);
+	if (log->flusher_idle)
+		pthread_cond_signal(&log->flusher);
 }
 
 bool
