@@ -180,6 +180,10 @@ check: unit integration ## unit and integration tests
 bench-apply: all ## a backlog drained beside a subscription of PostgreSQL's own
 	bash bench/apply.sh
 
+.PHONY: bench-lag
+bench-lag: all ## commit to commit under a steady load, beside a subscription of PostgreSQL's own
+	bash bench/lag.sh
+
 .PHONY: bench-large
 bench-large: all ## a transaction of a million rows, beside a subscription of PostgreSQL's own
 	bash bench/large.sh
