@@ -35,6 +35,16 @@ write_rows_of(Applier *applier, int lane, bool *writes, const bool *has_share)
 			writes[i] = true;
 }
 
+/* Deletes of images are counted here, not by the server. */
+static bool
+is_guardable(const Batch *batch)
+{
+	for (size_t i = 0; i < batch->row_count; i++)
+		if (batch->rows[i]->op == NET_IMAGE && batch->rows[i]->net < 0)
+			return false;
+	return true;
+}
+
 /* One lane does all of it, in one transaction that writes every lane's row. */
 static void
 dispatch_alone(Applier *applier, TaskKind kind)
@@ -49,7 +59,13 @@ dispatch_alone(Applier *applier, TaskKind kind)
 	write_rows_of(applier, 0, &applier->writes[0], NULL);
 	applier->commits = task->commit;
 	run_prepare(applier->run, 1);
-	lane_begin(applier->lanes[0], applier->run, task);
+	/* Waking the lane's thread and being woken by it would take longer than the work. */
+	applier->here = kind == TASK_SHARE && applier->flying->row_count < SMALL_BATCH;
+	task->at_once = applier->here && task->commit && is_guardable(applier->flying);
+	if (applier->here)
+		lane_do(applier->lanes[0], applier->run, task);
+	else
+		lane_begin(applier->lanes[0], applier->run, task);
 }
 
 static int
@@ -75,6 +91,7 @@ dispatch_shares(Applier *applier, const bool *has_share, int count)
 	int first = -1;
 
 	applier->commits = true;
+	applier->here = false;
 	run_prepare(applier->run, count);
 	for (int i = 0; i < applier->ledger.lanes; i++) {
 		if (!has_share[i])
@@ -118,6 +135,7 @@ dispatch_flush(Applier *applier)
 	applier->in_flight = true;
 	applier->kind = TASK_FLUSH;
 	applier->commits = true;
+	applier->here = false;
 	const Task *task = task_of(applier, 0, TASK_FLUSH);
 	write_rows_of(applier, 0, &applier->writes[0], NULL);
 	run_prepare(applier->run, 1);

@@ -11,15 +11,19 @@
 #include "apply/stream/applier_internal.h"
 #include "apply/stream/dispatch.h"
 #include "apply/stream/level.h"
+#include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
+
+enum { FLUSH_AFTER_MS = 50 };
 
 static void
 on_run_done(void *arg)
 {
 	Applier *applier = arg;
-	txlog_wake(applier->options.log);
+	if (!applier->here)
+		txlog_wake(applier->options.log);
 }
 
 static void
@@ -106,6 +110,7 @@ close_all(Applier *applier)
 	applier->filling = applier->flying = applier->spare = NULL;
 	applier->feed = NULL;
 	applier->in_flight = applier->open_tx = false;
+	applier->flush_ms = 0;
 	tally_clear(applier->tally);
 	durable_forget(&applier->durable);
 }
@@ -255,6 +260,7 @@ static void
 launch(Applier *applier)
 {
 	applier->flying = applier->filling;
+	applier->flush_ms = 0;
 	new_batch(applier, applier->options.lanes == 1 && !applier->flying->whole);
 	dispatch_batch(applier, applier->flying->ordered ? TASK_REPLAY : TASK_SHARE);
 }
@@ -280,17 +286,33 @@ hand_over(Applier *applier)
 		launch(applier);
 		return true;
 	}
-	if (!batch->any && !more && !applier->open_tx && applier->durable.count > 0) {
+	if (!batch->any && !more && applier->flush_ms != 0 && clock_mono_ms() >= applier->flush_ms) {
+		applier->flush_ms = 0;
 		dispatch_flush(applier);
 		return true;
 	}
 	return false;
 }
 
+/* The target's walwriter makes the commits durable by itself, and the next one's answer
+ * says so: only where none comes is it asked for, so that no transaction finds a lane that
+ * waits for the disk. */
+static int64_t
+idle_deadline(Applier *applier)
+{
+	bool idle = !applier->in_flight && !applier->open_tx && !applier->filling->any;
+
+	if (!idle || applier->durable.count == 0)
+		return 0;
+	if (applier->flush_ms == 0)
+		applier->flush_ms = deadline_in_ms(FLUSH_AFTER_MS);
+	return applier->flush_ms;
+}
+
 static bool
 read_some(Applier *applier, bool wait, Error *err)
 {
-	int64_t deadline = wait ? 0 : 1;
+	int64_t deadline = wait ? idle_deadline(applier) : 1;
 
 	FeedNext next = feed_next(applier->feed, applier->filling, applier->stop, deadline, err);
 	take_passed(applier);

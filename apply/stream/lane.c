@@ -187,33 +187,6 @@ write_progress(Lane *lane, Error *err)
 	return ok;
 }
 
-/* The batch's statements, up to but without the commit. */
-static bool
-work(Lane *lane, Error *err)
-{
-	const Task *task = lane->task;
-	const void *failed;
-	PipeEnd end = PIPE_OK;
-
-	if (!begin(lane, err) || !write_progress(lane, err))
-		return false;
-	FAULT_POINT("apply_execute");
-	if (task->kind == TASK_SHARE)
-		end = share_run(lane->pipe, task->batch, task->share, lane->arena, err);
-	else if (task->kind == TASK_REPLAY) {
-		FAULT_POINT("apply_replay");
-		end = replay_run(lane->pipe, task->batch, lane->arena, err);
-	} else if (task->kind == TASK_ROWS)
-		end = replay_share(lane->pipe, task->batch, task->share, lane->arena, err);
-	else if (!pipe_text(lane->pipe, err, "SET LOCAL synchronous_commit = on"))
-		return false;
-	if (end != PIPE_OK)
-		return false;
-	if (!task->commit && !task->begin && !pipe_text(lane->pipe, err, "RELEASE SAVEPOINT batch"))
-		return false;
-	return pipe_finish(lane->pipe, &failed, err) == PIPE_OK;
-}
-
 static void
 take_commit(void *arg, const PGresult *result)
 {
@@ -230,20 +203,59 @@ take_positions(void *arg, const PGresult *result)
 }
 
 static bool
+queue_commit(Lane *lane, Error *err)
+{
+	return pipe_query(lane->pipe, err, "COMMIT", take_commit, lane) &&
+	       pipe_query(lane->pipe, err,
+	                  "SELECT pg_catalog.pg_current_wal_insert_lsn(),"
+	                  " pg_catalog.pg_current_wal_flush_lsn()",
+	                  take_positions, lane);
+}
+
+static bool
+is_committed(const Lane *lane, Error *err)
+{
+	return lane->committed ||
+	       error_set(err, ERROR_BUG, "the target rolled back where it should have committed");
+}
+
+/* The batch's statements, up to but without the commit (but for at_once). */
+static bool
+work(Lane *lane, Error *err)
+{
+	const Task *task = lane->task;
+	const void *failed;
+	PipeEnd end = PIPE_OK;
+
+	if (!begin(lane, err) || !write_progress(lane, err))
+		return false;
+	FAULT_POINT("apply_execute");
+	if (task->kind == TASK_SHARE)
+		end = share_run(lane->pipe, task->batch, task->share, task->at_once, lane->arena, err);
+	else if (task->kind == TASK_REPLAY) {
+		FAULT_POINT("apply_replay");
+		end = replay_run(lane->pipe, task->batch, lane->arena, err);
+	} else if (task->kind == TASK_ROWS)
+		end = replay_share(lane->pipe, task->batch, task->share, lane->arena, err);
+	else if (!pipe_text(lane->pipe, err, "SET LOCAL synchronous_commit = on"))
+		return false;
+	if (end != PIPE_OK)
+		return false;
+	if (!task->commit && !task->begin && !pipe_text(lane->pipe, err, "RELEASE SAVEPOINT batch"))
+		return false;
+	if (task->at_once && !queue_commit(lane, err))
+		return false;
+	return pipe_finish(lane->pipe, &failed, err) == PIPE_OK &&
+	       (!task->at_once || is_committed(lane, err));
+}
+
+static bool
 commit(Lane *lane, Error *err)
 {
 	const void *failed;
 
-	lane->committed = false;
-	if (!pipe_query(lane->pipe, err, "COMMIT", take_commit, lane) ||
-	    !pipe_query(lane->pipe, err,
-	                "SELECT pg_catalog.pg_current_wal_insert_lsn(),"
-	                " pg_catalog.pg_current_wal_flush_lsn()",
-	                take_positions, lane) ||
-	    pipe_finish(lane->pipe, &failed, err) != PIPE_OK)
-		return false;
-	return lane->committed ||
-	       error_set(err, ERROR_BUG, "the target rolled back where it should have committed");
+	return queue_commit(lane, err) && pipe_finish(lane->pipe, &failed, err) == PIPE_OK &&
+	       is_committed(lane, err);
 }
 
 /* A batch inside an open transaction is undone alone when it can be replayed there. */
@@ -268,16 +280,17 @@ do_task(Lane *lane)
 	RunOutcome outcome = RUN_OK;
 
 	lane->wal = lane->flushed = LSN_INVALID;
+	lane->committed = false;
 	pipe_blame(lane->pipe, NULL);
 	if (!work(lane, &err)) {
-		outcome = outcome_of(&err, task->kind);
+		outcome = lane->committed ? RUN_LOST : outcome_of(&err, task->kind);
 		roll_back(lane, outcome);
 	}
 	FAULT_POINT("apply_executed");
 	bool go = run_report(lane->run, outcome, &err, pipe_blamed(lane->pipe));
 	if (outcome == RUN_OK && !go) {
 		roll_back(lane, RUN_CONFLICT);
-	} else if (outcome == RUN_OK && task->commit) {
+	} else if (outcome == RUN_OK && task->commit && !task->at_once) {
 		FAULT_POINT("apply_commit");
 		if (!commit(lane, &err))
 			outcome = outcome_of_commit(task, &err);
@@ -351,4 +364,12 @@ lane_begin(Lane *lane, Run *run, const Task *task)
 	lane->run = run; /* seen by the lane's thread through the queue's lock */
 	QueueResult pushed = queue_push(lane->tasks, (void *)(uintptr_t)task, 0);
 	CHECK(pushed == QUEUE_OK);
+}
+
+void
+lane_do(Lane *lane, Run *run, const Task *task)
+{
+	lane->run = run;
+	lane->task = task;
+	do_task(lane);
 }

@@ -39,6 +39,7 @@ typedef struct {
 	int share;    /* lane number, or GROUP_ALL_LANES */
 	bool begin;   /* a new transaction; else a savepoint in the open one */
 	bool commit;  /* with the progress rows; else the transaction stays open */
+	bool at_once; /* commits in the round trip of the statements, which are guarded */
 	bool limited; /* with a lock_timeout: other lanes may be in the way */
 	const Ledger *ledger;
 	Progress from; /* where the rows it writes stand now: else somebody else applies, too */
@@ -58,6 +59,8 @@ void run_free(Run *run);
 /* total lane_begin calls follow, with tasks that live until the run is done. */
 void run_prepare(Run *run, int total);
 void lane_begin(Lane *lane, Run *run, const Task *task);
+/* The same in the caller's thread: it is done on return. */
+void lane_do(Lane *lane, Run *run, const Task *task);
 bool run_done(Run *run);
 void run_wait(Run *run);
 /* When done. *wal: the target's insert position after the commits, *flushed: how far it

@@ -210,6 +210,8 @@ send_rows(Pipe *pipe, const Group *group, Arrays *arrays, Params *params, const 
 	}
 	if (result != NULL)
 		expected = PIPE_ANY_COUNT;
+	else if (shape.guarded)
+		expected = 1;
 	return pipe_shape(pipe, &shape, params->values, params->lengths, expected, group, result, arg,
 	                  err);
 }
@@ -383,13 +385,15 @@ share_group(Pipe *pipe, const Group *group, PipeResult result, void *arg, Error 
 }
 
 PipeEnd
-share_run(Pipe *pipe, const Batch *batch, int lane, Arena *arena, Error *err)
+share_run(Pipe *pipe, const Batch *batch, int lane, bool guarded, Arena *arena, Error *err)
 {
 	Groups *groups = groups_build(batch, lane, GROUP_ALL_TABLES, arena);
 	const void *failed = NULL;
 
 	for (size_t i = 0; i < groups->count; i++) {
-		const Group *group = groups->groups[i];
+		Group *group = groups->groups[i];
+		group->shape.guarded = guarded &&
+		                       (group->shape.op == STMT_UPDATE || group->shape.op == STMT_DELETE);
 		PipeEnd end = wants_copy(group) ? run_copy(pipe, group, &failed, err)
 		                                : share_group(pipe, group, NULL, NULL, err);
 		if (end != PIPE_OK)

@@ -12,8 +12,10 @@
 #include "apply/stream/pipe.h"
 
 /* Set-based: lane's rows, or all (GROUP_ALL_LANES). arena: for this call. Only queues:
- * the caller finishes the pipe (but for COPY, before which it is finished here). */
-PipeEnd share_run(Pipe *pipe, const Batch *batch, int lane, Arena *arena, Error *err);
+ * the caller finishes the pipe (but for COPY, before which it is finished here). guarded:
+ * updates and deletes check their row counts on the server, so that a COMMIT may be queued
+ * behind them. */
+PipeEnd share_run(Pipe *pipe, const Batch *batch, int lane, bool guarded, Arena *arena, Error *err);
 
 /* One group with what it needs around it; also for the replay. With a result callback the
  * row counts are the callback's business. */

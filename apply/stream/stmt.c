@@ -443,6 +443,18 @@ write_one_image(Writer *w)
 	put_one_image(w);
 }
 
+/* The server itself divides by zero where the count is not what it must be, so that a
+ * COMMIT may follow in the same round trip. Returns one row. */
+static void
+write_guarded(Writer *w)
+{
+	buffer_put_text(w->sql, "WITH done AS (");
+	write_keyed(w);
+	buffer_printf(w->sql,
+	              " RETURNING 1) SELECT 1 / (pg_catalog.count(*) = %s)::pg_catalog.int4 FROM done",
+	              w->shape->rows == 0 ? "pg_catalog.cardinality($1)" : "1");
+}
+
 void
 stmt_sql(const Shape *shape, Buffer *sql, Oid *types, int *count)
 {
@@ -454,7 +466,10 @@ stmt_sql(const Shape *shape, Buffer *sql, Oid *types, int *count)
 		break;
 	case STMT_UPDATE:
 	case STMT_DELETE:
-		write_keyed(&w);
+		if (shape->guarded)
+			write_guarded(&w);
+		else
+			write_keyed(&w);
 		break;
 	case STMT_DELETE_IMAGE:
 		write_delete_image(&w);

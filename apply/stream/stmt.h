@@ -44,6 +44,7 @@ typedef struct {
 	StmtOp op;
 	bool masked;
 	uint32_t rows;      /* 0: arrays */
+	bool guarded;       /* UPDATE, DELETE: fails itself unless it finds each row once */
 	uint8_t *key_forms; /* plan->key_count; STMT_*_ONE_IMAGE: plan->count, of the image */
 	uint8_t *forms;     /* plan->count */
 } Shape;

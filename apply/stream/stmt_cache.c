@@ -67,6 +67,7 @@ shape_bytes(StmtCache *cache, const Shape *shape)
 	buffer_put_u64(key, shape->plan->id);
 	buffer_put_u8(key, (uint8_t)shape->op);
 	buffer_put_u8(key, shape->masked);
+	buffer_put_u8(key, shape->guarded);
 	buffer_put_u32(key, shape->rows);
 	buffer_put(key, shape->key_forms, shape_key_count(shape));
 	buffer_put(key, shape->forms, shape->plan->count);
