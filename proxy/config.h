@@ -58,6 +58,7 @@ typedef struct {
 	const char *wait_for;    /* wait --for STATE */
 	int64_t timeout_ms;      /* wait --timeout, 0: none */
 	bool hold_timeout_given; /* cutover --hold-timeout */
+	bool rehearse;           /* cutover --rehearse */
 } Config;
 
 /*

@@ -307,9 +307,9 @@ set_listen(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err)
 }
 
 static bool
-set_rehearse(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err)
+set_rehearse(ConfigDraft *draft, const char *value, Error *err)
 {
-	return error_set(err, ERROR_CONFIG, "--rehearse is not available yet");
+	return value_bool("--rehearse", value, &draft->config->rehearse, err);
 }
 
 static bool
@@ -380,7 +380,7 @@ const ConfigOption config_options[] = {
 	{"log-level", "LEVEL", false, true, FOR_SETUP | FOR_ENDING, set_log_level,
      "debug, info, warning or error (default info)"},
 	{"rehearse", NULL, false, false, FOR_CUTOVER, set_rehearse,
-     "do all but the switch (not available yet)"},
+     "do all but the switch, release the writers, and say how long it held them"},
 	{"table", "PATTERN", false, false, FOR_VERIFY, set_table,
      "only these tables (not available yet)"},
 	{"for", "STATE", false, false, FOR_WAIT, set_wait_for,

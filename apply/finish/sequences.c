@@ -214,3 +214,27 @@ target_set_sequences(Sql *source, Sql *target, const Catalog *catalog, int64_t m
 		*count = catalog->sequence_count;
 	return ok;
 }
+
+/* setval would refuse a value outside of the target's bounds. */
+bool
+target_check_sequences(Sql *source, Sql *target, const Catalog *catalog, size_t *count, Error *err)
+{
+	*count = 0;
+	if (catalog->sequence_count == 0)
+		return true;
+
+	Sequence *sequences = mem_zalloc(sizeof(Sequence) * catalog->sequence_count);
+	bool ok = read_all(source, catalog, sequences, err) &&
+	          read_bounds(target, catalog, sequences, err);
+	for (size_t i = 0; ok && i < catalog->sequence_count; i++) {
+		const Sequence *s = &sequences[i];
+		if (s->value < s->min || s->value > s->max)
+			ok = error_set(err, ERROR_CONFIG,
+			               "sequence %s is at %" PRId64 ", outside of its bounds on the %s",
+			               catalog->sequences[i].qualified, s->value, sql_side(target));
+	}
+	free(sequences);
+	if (ok)
+		*count = catalog->sequence_count;
+	return ok;
+}

@@ -23,6 +23,9 @@ MUST_CHECK bool target_restore_sql(Sql *target, const Ledger *ledger, Buffer *sq
  * *count gets how many. */
 MUST_CHECK bool target_set_sequences(Sql *source, Sql *target, const Catalog *catalog,
                                      int64_t margin, size_t *count, Error *err);
+/* For a rehearsal: reads all on the source and sees that each could be set on the target. */
+MUST_CHECK bool target_check_sequences(Sql *source, Sql *target, const Catalog *catalog,
+                                       size_t *count, Error *err);
 /* REFRESH in dependency order, those that are populated on the source. */
 MUST_CHECK bool target_refresh_matviews(Sql *target, const Catalog *catalog, Error *err);
 MUST_CHECK bool target_analyze(Sql *target, const Catalog *catalog, Error *err);

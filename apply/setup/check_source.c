@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "apply/setup/check_internal.h"
+#include "apply/setup/source.h"
 #include "protocol/replication.h"
 #include "protocol/wire.h"
 
@@ -227,6 +228,32 @@ check_long_transactions(Check *check)
 	PQclear(rows);
 }
 
+/* Nothing to mend: who has to be told where the database will be. */
+static void
+check_sessions(Check *check)
+{
+	SessionGroups *found = arena_new_array(check->findings->arena, SessionGroups, 1);
+	Error err = ERROR_INIT;
+	char text[256];
+
+	if (!source_sessions(check->source, found, &err)) {
+		if (err.class != ERROR_SQL)
+			check->broken = err;
+		return;
+	}
+	for (size_t i = 0; i < found->count; i++) {
+		source_sessions_describe(&found->groups[i], text, sizeof(text));
+		findings_add(check->findings, FINDING_INFO, "sessions",
+		             check_text(check, "source, user %s, application \"%s\", from %s",
+		                        found->groups[i].user, found->groups[i].application,
+		                        found->groups[i].address),
+		             NULL,
+		             "connected sessions: %s; at the switch they wait for it, and their writes are "
+		             "refused (25006) after it until they connect to the target",
+		             text);
+	}
+}
+
 /* Slots are of the whole server: one of another database may be that of a migration beside
  * ours, and must not be proposed for removal.
  *
@@ -264,7 +291,10 @@ check_leftovers(Check *check)
 void
 check_source_traffic(Check *check)
 {
-	if (check->options->resuming || !check->options->online)
+	if (!check->options->online)
+		return;
+	check_sessions(check);
+	if (check->options->resuming)
 		return;
 	check_prepared(check);
 	check_long_transactions(check);

@@ -61,6 +61,32 @@ MUST_CHECK bool source_slot_health(Sql *source, const Ledger *ledger, SlotHealth
 MUST_CHECK bool source_check_publication(Sql *source, const Ledger *ledger, const Catalog *catalog,
                                          Error *err);
 
+/* ---- sessions of others ---- */
+
+enum { SESSION_GROUPS_MAX = 16 };
+
+typedef struct {
+	char user[64];
+	char application[64];
+	char address[64]; /* of the client; "local": a Unix socket */
+	uint64_t sessions;
+	uint64_t writing; /* of these, in a transaction that has written */
+} SessionGroup;
+
+typedef struct {
+	SessionGroup groups[SESSION_GROUPS_MAX]; /* the largest first */
+	size_t count;
+	uint64_t sessions; /* all, also those that found no group's place */
+	uint64_t writing;
+} SessionGroups;
+
+/* Client sessions in the session's database that are not ours (application_name
+ * "pgbaton ..."), by user, application and address: after the switch their writes get
+ * 25006. */
+MUST_CHECK bool source_sessions(Sql *sql, SessionGroups *out, Error *err);
+/* "3 of user "app", application "psql", from 10.0.0.5". */
+void source_sessions_describe(const SessionGroup *group, char *out, size_t size);
+
 /* ---- the fence and the marker (K2, K3) ---- */
 
 /* Function NAME.refuse_writes() raising 25006 and, on every table and partitioned

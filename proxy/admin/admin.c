@@ -177,6 +177,12 @@ read_hold_timeout(const json_t *value, int64_t *out_ms, Error *err)
 }
 
 static bool
+takes_hold_timeout(MigrationCommand command)
+{
+	return command == COMMAND_CUTOVER || command == COMMAND_REHEARSE;
+}
+
+static bool
 read_body(const Buffer *body, MigrationRequest *out, Error *err)
 {
 	json_error_t where;
@@ -192,7 +198,7 @@ read_body(const Buffer *body, MigrationRequest *out, Error *err)
 		return error_set(err, ERROR_CONFIG, "the body is not a JSON object");
 	}
 	json_object_foreach (json, key, value) {
-		if (out->command != COMMAND_CUTOVER || strcmp(key, "hold_timeout") != 0)
+		if (!takes_hold_timeout(out->command) || strcmp(key, "hold_timeout") != 0)
 			ok = error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
 		else
 			ok = read_hold_timeout(value, &out->hold_timeout_ms, err);
@@ -239,7 +245,7 @@ static const Resource resources[] = {
 	{"/healthz", get_healthz, 0, false},
 	{"/readyz", get_readyz, 0, false},
 	{"/v1/cutover", NULL, COMMAND_CUTOVER, false},
-	{"/v1/rehearse", NULL, COMMAND_REHEARSE, true},
+	{"/v1/rehearse", NULL, COMMAND_REHEARSE, false},
 	{"/v1/verify", NULL, COMMAND_VERIFY, false},
 	{"/v1/failback", NULL, COMMAND_FAILBACK, true},
 	{"/v1/finish", NULL, COMMAND_FINISH, false},

@@ -253,13 +253,30 @@ table_list_json(const Catalog *catalog)
 }
 
 static json_t *
+sessions_json(const SessionGroups *sessions)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < sessions->count; i++) {
+		const SessionGroup *group = &sessions->groups[i];
+		json_t *json = json_object();
+		json_object_set_new(json, "user", json_text(group->user));
+		json_object_set_new(json, "application", json_text(group->application));
+		json_object_set_new(json, "address", json_text(group->address));
+		json_object_set_new(json, "sessions", json_count(group->sessions));
+		json_object_set_new(json, "writing", json_count(group->writing));
+		json_array_append_new(list, json);
+	}
+	return list;
+}
+
+static json_t *
 cutover_json(const CutoverStatus *c)
 {
 	static const char *const outcomes[] = {
-		[CUTOVER_NONE] = "none",
-		[CUTOVER_RUNNING] = "running",
-		[CUTOVER_SWITCHED] = "switched",
-		[CUTOVER_ABORTED] = "aborted",
+		[CUTOVER_NONE] = "none",           [CUTOVER_RUNNING] = "running",
+		[CUTOVER_SWITCHED] = "switched",   [CUTOVER_ABORTED] = "aborted",
+		[CUTOVER_REHEARSED] = "rehearsed",
 	};
 	json_t *json = json_object();
 
@@ -277,6 +294,8 @@ cutover_json(const CutoverStatus *c)
 	json_object_set_new(json, "sessions_closed", json_count(c->sessions_closed));
 	json_object_set_new(json, "sequences", json_count(c->sequences));
 	json_object_set_new(json, "attempts", json_integer(c->attempts));
+	json_object_set_new(json, "bypassing_sessions", json_count(c->bypassing.sessions));
+	json_object_set_new(json, "bypassing", sessions_json(&c->bypassing));
 	json_object_set_new(json, "error", error_json(&c->error));
 	return json;
 }

@@ -26,8 +26,9 @@ const CliCommand cli_commands[] = {
      "Exit codes: 0 reached, 1 not reached, 2 usage.\n"},
 	{"cutover", cmd_cutover, "hand over: stop writes, drain, set sequences, switch",
      "Waits for the end. Within the hold timeout it either switches to the target or\n"
-     "undoes everything, and the source goes on.\n" CLIENT_TEXT
-     "Exit codes: 0 switched, 1 undone (the error says why), 2 usage.\n"},
+     "undoes everything, and the source goes on. With --rehearse it does all but the switch,\n"
+     "releases the writers and reports each step's time: as often as one likes.\n" CLIENT_TEXT
+     "Exit codes: 0 switched (rehearsed), 1 undone (the error says why), 2 usage.\n"},
 	{"verify", cmd_verify, "compare source and target",
      "Holds writers on the source for the moment that it takes to meet at one point, then\n"
      "compares every table beside them, and waits for the outcome.\n" CLIENT_TEXT

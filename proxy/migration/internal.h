@@ -15,6 +15,25 @@
 
 typedef struct Monitor Monitor;
 
+/*
+ * One direction, as a value: the changes go from one side to the other, and what steers them
+ * lies on `to`: ledger (progress, journal). Forth is source to target. What both directions
+ * do (drain, hold, switch) is written once, for a Way.
+ */
+typedef struct {
+	Migration *m;
+	bool back;
+	const char *from_side; /* "source" or "target", for people */
+	const char *to_side;
+	const ConnInfo *from_info;
+	const ConnInfo *to_info;
+	const Ledger *ledger;
+	Catalog *catalog; /* read on from, matched with to */
+	Applier *applier; /* NULL when there is none */
+	Receiver *receiver;
+	Monitor *monitor;
+} Way;
+
 /* `lock` guards what the status shows; the rest belongs to the migration's thread. */
 struct Migration {
 	const Config *config;
@@ -70,7 +89,25 @@ void migration_stream_states(Migration *m, TxLogState *log, ReceiverState *recei
 /* Reopens the control sessions that are lost. */
 MUST_CHECK bool migration_connect(Migration *m, Error *err);
 MUST_CHECK bool migration_connect_source(Migration *m, Error *err);
+MUST_CHECK bool migration_connect_target(Migration *m, Error *err);
 SourceSetup migration_source_setup(Migration *m);
+
+/* ---- way.c ---- */
+
+/* As things stand: to be taken anew after something of it was started or stopped. */
+Way way_forth(Migration *m);
+/* The control sessions, as they are now (migration_connect may open them anew). */
+Sql *way_from(const Way *way);
+Sql *way_to(const Way *way);
+/* Reopens the session of `from` alone. */
+MUST_CHECK bool way_connect_from(const Way *way, Error *err);
+SourceSetup way_setup(const Way *way);
+/* What stopped the stream for good, if anything: receiver, applier, slot, publication. */
+bool way_failed(const Way *way, Error *err);
+/* Sends a marker and waits until everything before it is applied (K3). */
+MUST_CHECK bool way_drain_to_marker(const Way *way, int64_t deadline_ms, bool may_pause,
+                                    Error *err);
+
 SchemaWork migration_schema_work(Migration *m);
 /* Pauses the applier or lets it go on, as was asked for last. */
 void migration_follow_pause(Migration *m);
@@ -85,16 +122,13 @@ MUST_CHECK bool phase_prepare(Migration *m, Error *err);
 MUST_CHECK bool phase_copy(Migration *m, Error *err);
 MUST_CHECK bool phase_offline_end(Migration *m, Error *err);
 MUST_CHECK bool phase_catch_up(Migration *m, Error *err);
-/* Sends a marker and waits until everything before it is applied. */
-MUST_CHECK bool phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err);
 void phase_stop_stream(Migration *m);
-/* What stopped the stream for good, if anything: receiver, applier, slot, publication. */
-bool phase_stream_failed(Migration *m, Error *err);
 
-/* ---- cutover.c ---- */
+/* ---- cutover.c, journal.c, verify.c ---- */
 
-/* One cutover with its attempts. False: aborted, everything undone, source goes on. */
-MUST_CHECK bool cutover_run(Migration *m, const MigrationRequest *request, Error *err);
+/* One cutover, or its rehearsal, with its attempts. False: aborted, everything undone, `from`
+ * goes on. */
+MUST_CHECK bool cutover_run(const Way *way, const MigrationRequest *request, Error *err);
 /* Start after a crash: undoes what a cutover before its journal left. */
 MUST_CHECK bool cutover_recover(Migration *m, bool *switched, Error *err);
 /* Compares source and target at one and the same state (a short hold on the source). */

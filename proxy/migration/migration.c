@@ -150,6 +150,12 @@ migration_connect_source(Migration *m, Error *err)
 	return reopen(m, &m->source, m->config->source, "source", err);
 }
 
+bool
+migration_connect_target(Migration *m, Error *err)
+{
+	return reopen(m, &m->target, m->config->target, "target", err);
+}
+
 /*
  * The lock that elects us lives as long as its session. A target that was restarted has
  * forgotten it, and somebody else may work on this migration by now: then we must not.
@@ -177,23 +183,7 @@ keep_lock(Migration *m, int64_t *next_ms, Error *err)
 bool
 migration_connect(Migration *m, Error *err)
 {
-	return migration_connect_source(m, err) &&
-	       reopen(m, &m->target, m->config->target, "target", err);
-}
-
-SourceSetup
-migration_source_setup(Migration *m)
-{
-	return (SourceSetup){
-		.source = m->source,
-		.target = m->target,
-		.source_info = m->config->source,
-		.ledger = &m->ledger,
-		.catalog = m->catalog,
-		.replica_identity = m->config->replica_identity,
-		.slot_timeout_ms = m->config->slot_timeout_ms,
-		.stop = m->stop,
-	};
+	return migration_connect_source(m, err) && migration_connect_target(m, err);
 }
 
 SchemaWork
@@ -365,21 +355,26 @@ migration_follow_pause(Migration *m)
 	log_info("migration", wanted ? "apply is paused; receiving goes on" : "apply goes on");
 }
 
+/* True: switched. */
 static bool
 follow_cutover(Migration *m, const MigrationRequest *request)
 {
 	Error err = ERROR_INIT;
-	bool ok = !m->paused && migration_connect(m, &err) && cutover_run(m, request, &err);
+	Way way = way_forth(m);
+	bool rehearsal = request->command == COMMAND_REHEARSE;
+	bool ok = !m->paused && migration_connect(m, &err) && cutover_run(&way, request, &err);
 
 	if (m->paused)
 		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
+	if (ok && !rehearsal)
+		phase_stop_stream(m);
 	pthread_mutex_lock(&m->lock);
-	m->cutover.outcome = ok ? CUTOVER_SWITCHED : CUTOVER_ABORTED;
+	m->cutover.outcome = !ok ? CUTOVER_ABORTED : rehearsal ? CUTOVER_REHEARSED : CUTOVER_SWITCHED;
 	m->cutover.error = err;
 	pthread_mutex_unlock(&m->lock);
 	if (!ok)
 		log_failure(LOG_ERROR, "cutover", &err);
-	return ok;
+	return ok && !rehearsal;
 }
 
 static void
@@ -430,13 +425,15 @@ follow(Migration *m, Error *err)
 			if (!migration_command(m, &own, &ticket, err))
 				log_failure(LOG_WARNING, "cutover", err);
 		}
-		if (phase_stream_failed(m, err))
+		Way way = way_forth(m);
+		if (way_failed(&way, err))
 			return FOLLOW_FAILED;
 		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(50)) != QUEUE_OK)
 			continue;
 		MigrationRequest todo = *request;
 		free(request);
-		if (todo.command == COMMAND_CUTOVER && follow_cutover(m, &todo))
+		if ((todo.command == COMMAND_CUTOVER || todo.command == COMMAND_REHEARSE) &&
+		    follow_cutover(m, &todo))
 			return FOLLOW_SWITCHED;
 		if (todo.command == COMMAND_VERIFY)
 			follow_verify(m);
@@ -627,6 +624,7 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 
 	switch (command) {
 	case COMMAND_CUTOVER:
+	case COMMAND_REHEARSE:
 		if (m->cutover.outcome == CUTOVER_RUNNING)
 			return error_set(err, ERROR_CONFIG, "a cutover is running already");
 		if (now != STATE_FOLLOWING)
@@ -656,7 +654,6 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 			return refuse(err, now, "pause or resume", "see `pgbaton status` for why");
 		return now < STATE_SWITCHED || now == STATE_FAILED ||
 		       refuse(err, now, "pause or resume", "nothing is applied any more");
-	case COMMAND_REHEARSE:
 	case COMMAND_FAILBACK:
 		return error_set(err, ERROR_CONFIG, "not available yet");
 	}
@@ -683,7 +680,7 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 {
 	pthread_mutex_lock(&migration->lock);
 	bool ok = command_allowed(migration, request->command, err);
-	if (ok && request->command == COMMAND_CUTOVER) {
+	if (ok && (request->command == COMMAND_CUTOVER || request->command == COMMAND_REHEARSE)) {
 		uint64_t id = migration->cutover.id + 1;
 		migration->cutover = (CutoverStatus){.id = id, .outcome = CUTOVER_RUNNING};
 	}

@@ -72,7 +72,13 @@ void migration_free(Migration *migration);
 MUST_CHECK bool migration_command(Migration *migration, const MigrationRequest *request,
                                   uint64_t *ticket, Error *err);
 
-typedef enum { CUTOVER_NONE, CUTOVER_RUNNING, CUTOVER_SWITCHED, CUTOVER_ABORTED } CutoverOutcome;
+typedef enum {
+	CUTOVER_NONE,
+	CUTOVER_RUNNING,
+	CUTOVER_SWITCHED,
+	CUTOVER_ABORTED,
+	CUTOVER_REHEARSED /* all but the switch; the source goes on */
+} CutoverOutcome;
 
 typedef struct {
 	uint64_t id; /* of the last one; 0: never */
@@ -89,7 +95,8 @@ typedef struct {
 	uint64_t sessions_closed;
 	uint64_t sequences;
 	int attempts;
-	Error error; /* of an aborted one */
+	SessionGroups bypassing; /* connected to the side that is left, as the cutover began */
+	Error error;             /* of an aborted one */
 } CutoverStatus;
 
 typedef enum { VERIFY_NEVER, VERIFY_RUNNING, VERIFY_EQUAL, VERIFY_FAILED } VerifyOutcome;

@@ -493,67 +493,6 @@ start_applier(Migration *m, Error *err)
 	return true;
 }
 
-bool
-phase_stream_failed(Migration *m, Error *err)
-{
-	if (m->receiver != NULL) {
-		ReceiverState state;
-		receiver_state(m->receiver, &state);
-		if (state.failed) {
-			*err = state.error;
-			return true;
-		}
-	}
-	if (m->applier != NULL) {
-		ApplierState state;
-		applier_state(m->applier, &state);
-		if (state.phase == APPLIER_FAILED) {
-			*err = state.error;
-			return true;
-		}
-	}
-	return monitor_failed(m->monitor, err);
-}
-
-/* In slices, since the applier knows neither our stop nor the receiver's health; it keeps
- * the markers that it has passed, so none is missed between two slices. */
-static bool
-wait_for_marker(Migration *m, const char *marker, int64_t deadline_ms, bool may_pause, Error *err)
-{
-	enum { SLICE_MS = 100 };
-
-	for (;;) {
-		if (may_pause)
-			migration_follow_pause(m);
-		int left = deadline_left_ms(deadline_ms);
-		int64_t until = deadline_in_ms(left < SLICE_MS ? left : SLICE_MS);
-
-		error_clear(err);
-		if (applier_wait_marker(m->applier, marker, until, err))
-			return true;
-		if (err->class != ERROR_TIMEOUT || left == 0 || phase_stream_failed(m, err))
-			return false;
-		if (stop_requested(m->stop))
-			return error_set(err, ERROR_CANCELLED, "stopped on request");
-	}
-}
-
-static bool
-drain_to_marker(Migration *m, int64_t deadline_ms, bool may_pause, Error *err)
-{
-	char marker[64];
-
-	return sql_value(m->target, err, marker, sizeof(marker), "SELECT gen_random_uuid()::text") &&
-	       source_emit_marker(m->source, &m->ledger, marker, err) &&
-	       wait_for_marker(m, marker, deadline_ms, may_pause, err);
-}
-
-bool
-phase_drain_to_marker(Migration *m, int64_t deadline_ms, Error *err)
-{
-	return drain_to_marker(m, deadline_ms, false, err);
-}
-
 /* Short locks on the target's tables, between two batches; foreign keys then are checked
  * beside the apply. */
 static bool
@@ -584,10 +523,11 @@ wait_for_small_lag(Migration *m, Error *err)
 {
 	for (;;) {
 		MigrationStatus now;
+		Way way = way_forth(m);
 
 		migration_follow_pause(m);
 		migration_status(m, &now);
-		if (phase_stream_failed(m, err))
+		if (way_failed(&way, err))
 			return false;
 		if (now.applied_bytes < FOLLOWING_LAG_BYTES && now.received_bytes < FOLLOWING_LAG_BYTES)
 			return true;
@@ -636,9 +576,10 @@ static bool
 revive_stream(Migration *m, Error *err)
 {
 	Error failure = ERROR_INIT;
+	Way way = way_forth(m);
 
 	/* Without a log: an earlier revival got no further than stopping it. */
-	if (m->log != NULL && m->receiver != NULL && !phase_stream_failed(m, &failure))
+	if (m->log != NULL && m->receiver != NULL && !way_failed(&way, &failure))
 		return true;
 	phase_stop_stream(m);
 	return phase_prepare(m, err);
@@ -655,7 +596,8 @@ phase_catch_up(Migration *m, Error *err)
 
 	/* Past this marker every table's snapshot lies behind, so that the tables agree with
 	 * each other and foreign keys can be checked. */
-	if (!drain_to_marker(m, 0, true, err) || !rest_of_schema(m, err))
+	Way way = way_forth(m);
+	if (!way_drain_to_marker(&way, 0, true, err) || !rest_of_schema(m, err))
 		return false;
 	if (!fill_and_analyze(m, err))
 		return false;

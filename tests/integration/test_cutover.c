@@ -225,6 +225,140 @@ START_TEST(moves_everything)
 }
 END_TEST
 
+/* ---- rehearsed ---- */
+
+static json_t *
+case_rehearse(Case *c, int expected_code)
+{
+	char *out;
+	int code = pgbaton_cli(c->p, &out, 60, "cutover", "--rehearse", "--json", NULL);
+	ck_assert_msg(code == expected_code, "rehearse exited with %d: %s\n%s", code, out,
+	              pgbaton_log(c->p));
+	json_t *json = json_loads(out, 0, NULL);
+	free(out);
+	return json;
+}
+
+/* Everything that a cutover could change on the two sides, in one text each. */
+static char *
+traces(PGconn *conn, const char *name)
+{
+	return db_rows(
+		conn,
+		"SELECT 'sequence', schemaname || '.' || sequencename, last_value::text FROM pg_sequences"
+		" WHERE schemaname <> '%s' UNION ALL SELECT 'trigger', tgrelid::regclass || ' ' || tgname,"
+		" tgenabled::text FROM pg_trigger WHERE NOT tgisinternal UNION ALL SELECT 'identity',"
+		" attrelid::regclass || '.' || attname, attidentity::text FROM pg_attribute WHERE"
+		" attidentity <> '' UNION ALL SELECT 'slot', slot_name::text, database::text FROM"
+		" pg_replication_slots WHERE database = current_database() UNION ALL SELECT 'publication',"
+		" pubname::text, '' FROM pg_publication UNION ALL SELECT 'schema', nspname::text, ''"
+		" FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY 1, 2",
+		name);
+}
+
+/* A rehearsal holds writers and lets them go; a hundred leave no more behind than none. */
+START_TEST(rehearsed)
+{
+	Case c;
+
+	case_open(&c, "rehearsed");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	PGconn *beside = db_connect_uri(c.source_uri);
+	db_exec(beside, "SET application_name = 'a billing job'");
+	char *source_before = traces(c.source, c.name);
+	char *target_before = traces(c.target, c.name);
+	char *journal;
+
+	for (int i = 0; i < 5; i++) {
+		case_write(&c, "between");
+		json_t *json = case_rehearse(&c, 0);
+		ck_assert_str_eq(json_string_value(json_object_get(json, "outcome")), "rehearsed");
+		ck_assert(json_number_value(json_object_get(json, "hold_ms")) > 0);
+		ck_assert(json_number_value(json_object_get(json, "commit_ms")) > 0);
+		ck_assert_int_eq(json_integer_value(json_object_get(json, "sequences")), 4);
+		char *text = json_dumps(json_object_get(json, "bypassing"), 0);
+		ck_assert_ptr_nonnull(strstr(text, "a billing job"));
+		free(text);
+		json_decref(json);
+		ck_assert(source_writable(&c));
+		char *state = pgbaton_status_text(c.p, "state");
+		ck_assert_str_eq(state, "following");
+		free(state);
+	}
+	journal = db_value(c.target, "SELECT journal || ' ' || state FROM rehearsed.migration");
+	ck_assert_str_eq(journal, "none following");
+	free(journal);
+	char *target_after = traces(c.target, c.name);
+	ck_assert_str_eq(target_before, target_after);
+	/* The source's sequence went on by its own rows alone. */
+	char *source_after = traces(c.source, c.name);
+	ck_assert_ptr_nonnull(strstr(source_after, "rehearsed_fence|D"));
+	ck_assert_ptr_null(strstr(source_after, "rehearsed_fence|A"));
+	ck_assert_int_eq(db_int(c.source, "SELECT last_value FROM t_id_seq"),
+	                 db_int(c.source, "SELECT max(id) FROM t"));
+	free(source_before);
+	free(source_after);
+	free(target_before);
+	free(target_after);
+	PQfinish(beside);
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* What would stop the cutover stops its rehearsal, and is named. */
+START_TEST(rehearsal_is_blocked)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "rehearsed_2");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	PGconn *writer = db_connect_uri(c.source_uri);
+	db_exec(writer, "BEGIN; INSERT INTO parent VALUES (1000)");
+	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--rehearse", "--hold-timeout", "0.3", NULL);
+	ck_assert_int_eq(code, 1);
+	char expected[32];
+	snprintf(expected, sizeof(expected), "%d", PQbackendPID(writer));
+	ck_assert_msg(strstr(out, expected) != NULL, "the blocker is not named: %s", out);
+	free(out);
+	ck_assert(source_writable(&c));
+	db_exec(writer, "COMMIT");
+	PQfinish(writer);
+	json_decref(case_rehearse(&c, 0));
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* Killed in its hold: the servers take both transactions back by themselves, and a start has
+ * nothing to undo. */
+START_TEST(rehearsal_survives_kill)
+{
+	static const char *const points[] = {"cutover_locked", "cutover_fence_enabled"};
+	Case c;
+	char name[32];
+
+	snprintf(name, sizeof(name), "rehearsed_k%d", _i);
+	case_open(&c, name);
+	case_run(&c, points[_i]);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_write(&c, "before");
+	ck_assert_int_ne(pgbaton_cli(c.p, NULL, 60, "cutover", "--rehearse", NULL), 0);
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 60), 128 + SIGKILL);
+	ck_assert(source_writable(&c));
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
 /* ---- killed at each step ---- */
 
 typedef struct {
@@ -644,6 +778,9 @@ cutover_suite(void)
 	tcase_set_timeout(tc, 180);
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_add_test(tc, moves_everything);
+	tcase_add_test(tc, rehearsed);
+	tcase_add_test(tc, rehearsal_is_blocked);
+	tcase_add_loop_test(tc, rehearsal_survives_kill, 0, 2);
 	tcase_add_loop_test(tc, survives_kill, 0, (int)(sizeof(kill_points) / sizeof(kill_points[0])));
 	tcase_add_loop_test(tc, stopped_past_deadline, 0, 2);
 	tcase_add_test(tc, long_transaction);

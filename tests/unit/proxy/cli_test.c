@@ -192,7 +192,6 @@ static const Usage usages[] = {
 	{{"wait"}, "--for STATE is missing"},
 	{{"wait", "--for", "done"}, "\"done\" is not a state"},
 	{{"wait", "--for", "following", "--timeout", "soon"}, "--timeout"},
-	{{"cutover", "--rehearse"}, "not available yet"},
 	{{"cutover", "--hold-timeout", "0"}, "--hold-timeout"},
 	{{"verify", "--table", "t"}, "not available yet"},
 	{{"failback"}, "not available yet"},

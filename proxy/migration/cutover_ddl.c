@@ -1,0 +1,62 @@
+/*
+ * What must not have happened between the copy and the switch: DDL is not replicated, and a
+ * table that came later would be lost.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "proxy/migration/cutover_internal.h"
+
+/* Which relations there are and how many columns they have, in one cheap query: to see under
+ * the locks that nothing has come or changed since cutover_refuse_ddl looked closely. */
+static bool
+relations_print(Cutover *c, char *out, size_t size, Error *err)
+{
+	char query[480];
+
+	snprintf(
+		query, sizeof(query),
+		"SELECT count(*) || '.' || coalesce(sum(pg_catalog.hashtext(c.oid || '.' || c.relnatts"
+		" || '.' || c.relname)), 0) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+		" ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'"
+		" AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '%s', '%s_back')",
+		c->m->ledger.name, c->m->ledger.name);
+	return sql_value(way_from(&c->way), err, out, size, query);
+}
+
+/* A table that was made, or a column that was added, while we drained would be lost. */
+bool
+cutover_refuse_late_ddl(Cutover *c, Error *err)
+{
+	char now[sizeof(c->tables)];
+
+	if (!relations_print(c, now, sizeof(now), err))
+		return false;
+	if (strcmp(now, c->tables) == 0)
+		return true;
+	error_set(err, ERROR_CONFIG, "tables were made or changed on the %s while the cutover began",
+	          c->way.from_side);
+	return error_set_hint(err, "ask for the cutover again: it will name them");
+}
+
+bool
+cutover_refuse_ddl(Cutover *c, Error *err)
+{
+	const Way *way = &c->way;
+	bool same;
+	char what[400];
+
+	if (!relations_print(c, c->tables, sizeof(c->tables), err) ||
+	    !source_check_publication(way_from(way), way->ledger, way->catalog, err) ||
+	    !catalog_compare_source(way->catalog, way_from(way), &c->m->config->selection,
+	                            way->ledger->name, &same, what, sizeof(what), err))
+		return false;
+	if (same)
+		return true;
+	error_set(err, ERROR_CONFIG, "the %s's tables are not those that were %s: %s", way->from_side,
+	          way->back ? "switched to" : "copied", what);
+	return error_set_hint(err, way->back
+	                               ? "make the change on the source, too, and restart; a table "
+	                                 "that need not go back: --exclude-table"
+	                               : "undo the change on the source, or cancel and begin again");
+}

@@ -1,0 +1,125 @@
+/*
+ * The journal: one row on the side that a switch goes to, and the point of no return (K4).
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "proxy/migration/cutover_internal.h"
+
+enum { OLD_FENCE_MS = 30000, LOOKUP_PAUSE_MS = 200 };
+
+bool
+journal_set(const Way *way, Journal journal, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+
+	ledger_journal_sql(way->ledger, journal, &sql);
+	bool ok = sql_exec(way_to(way), err, buffer_cstr(&sql));
+	buffer_free(&sql);
+	return ok;
+}
+
+/* What the journal says once nobody who holds its row can change it any more. */
+static bool
+journal_read_settled(const Way *way, Journal *journal, Error *err)
+{
+	return sql_execf(way_to(way), err, "SELECT 1 FROM %s.migration FOR UPDATE",
+	                 way->ledger->schema) &&
+	       ledger_journal(way_to(way), way->ledger, journal, err);
+}
+
+/*
+ * The switcher's backend is ended, its row lock is waited out. Nobody is released before
+ * this is known (K4).
+ */
+static bool
+settled_journal(const Way *way, int backend_pid, Journal *journal, Error *err)
+{
+	return migration_connect(way->m, err) &&
+	       sql_execf(way_to(way), err, "SELECT pg_terminate_backend(%d)", backend_pid) &&
+	       journal_read_settled(way, journal, err);
+}
+
+bool
+journal_commit(Cutover *c, Error *err)
+{
+	Migration *m = c->m;
+	Error first = ERROR_INIT;
+
+	if (sql_exec(c->switcher, &first, "COMMIT"))
+		return true;
+
+	log_failure(LOG_WARNING, "cutover", &first);
+	for (;;) {
+		Journal journal;
+		Error err_lookup = ERROR_INIT;
+		if (settled_journal(&c->way, c->switcher_pid, &journal, &err_lookup)) {
+			if (journal == JOURNAL_SWITCHED)
+				return true;
+			*err = first;
+			return error_add_context(err, "committing the journal");
+		}
+		log_failure(LOG_WARNING, "cutover", &err_lookup);
+		if (!stop_sleep_ms(m->stop, LOOKUP_PAUSE_MS, err)) {
+			c->outcome_unknown = true;
+			error_set(err, ERROR_CANCELLED,
+			          "stopped while it is not known whether the %s has committed the switch",
+			          c->way.to_side);
+			return error_set_hint(err, "the next start finds out: until then the %s refuses writes",
+			                      c->way.from_side);
+		}
+	}
+}
+
+/* ---- after a crash ---- */
+
+/* A fence session of the process before us may still be ending. */
+static bool
+end_old_fence(const Way *way, Error *err)
+{
+	int64_t deadline = deadline_in_ms(OLD_FENCE_MS);
+
+	for (;;) {
+		char left[16];
+		char query[320];
+		snprintf(query, sizeof(query),
+		         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "
+		         "application_name = 'pgbaton fence %s' AND datname = current_database()",
+		         way->ledger->name);
+		if (!sql_value(way_from(way), err, left, sizeof(left), query))
+			return false;
+		if (strcmp(left, "0") == 0)
+			return true;
+		if (deadline_left_ms(deadline) == 0)
+			return error_set(err, ERROR_TIMEOUT, "an old fence session on the %s does not end",
+			                 way->from_side);
+		if (!stop_sleep_ms(way->m->stop, 20, err))
+			return false;
+	}
+}
+
+static bool
+undo_cut_off(const Way *way, Error *err)
+{
+	log_warning("cutover", "a cutover was cut off before its journal: undoing it");
+	/* The catalogue is not read yet; the fence is known by its triggers' name. */
+	return end_old_fence(way, err) && source_fence_disable(way_from(way), way->ledger, NULL, err) &&
+	       journal_set(way, JOURNAL_NONE, err);
+}
+
+bool
+cutover_recover(Migration *m, bool *switched, Error *err)
+{
+	Way way = way_forth(m);
+	Journal journal;
+
+	*switched = false;
+	if (m->ledger.id[0] == '\0')
+		return true;
+	if (!journal_read_settled(&way, &journal, err))
+		return false;
+	*switched = journal == JOURNAL_SWITCHED;
+	return journal != JOURNAL_SWITCHING || undo_cut_off(&way, err);
+}

@@ -1,0 +1,120 @@
+/* A direction: what belongs to it, and what both directions do with it. */
+#include "common/clock.h"
+#include "proxy/migration/internal.h"
+
+Way
+way_forth(Migration *m)
+{
+	return (Way){
+		.m = m,
+		.from_side = "source",
+		.to_side = "target",
+		.from_info = m->config->source,
+		.to_info = m->config->target,
+		.ledger = &m->ledger,
+		.catalog = m->catalog,
+		.applier = m->applier,
+		.receiver = m->receiver,
+		.monitor = m->monitor,
+	};
+}
+
+Sql *
+way_from(const Way *way)
+{
+	return way->back ? way->m->target : way->m->source;
+}
+
+Sql *
+way_to(const Way *way)
+{
+	return way->back ? way->m->source : way->m->target;
+}
+
+bool
+way_connect_from(const Way *way, Error *err)
+{
+	return way->back ? migration_connect_target(way->m, err)
+	                 : migration_connect_source(way->m, err);
+}
+
+SourceSetup
+way_setup(const Way *way)
+{
+	const Migration *m = way->m;
+
+	return (SourceSetup){
+		.source = way_from(way),
+		.target = way_to(way),
+		.source_info = way->from_info,
+		.ledger = way->ledger,
+		.catalog = way->catalog,
+		.replica_identity = m->config->replica_identity,
+		.slot_timeout_ms = m->config->slot_timeout_ms,
+		.stop = m->stop,
+	};
+}
+
+SourceSetup
+migration_source_setup(Migration *m)
+{
+	Way way = way_forth(m);
+
+	return way_setup(&way);
+}
+
+bool
+way_failed(const Way *way, Error *err)
+{
+	if (way->receiver != NULL) {
+		ReceiverState state;
+		receiver_state(way->receiver, &state);
+		if (state.failed) {
+			*err = state.error;
+			return true;
+		}
+	}
+	if (way->applier != NULL) {
+		ApplierState state;
+		applier_state(way->applier, &state);
+		if (state.phase == APPLIER_FAILED) {
+			*err = state.error;
+			return true;
+		}
+	}
+	return monitor_failed(way->monitor, err);
+}
+
+/* In slices, since the applier knows neither our stop nor the receiver's health; it keeps
+ * the markers that it has passed, so none is missed between two slices. */
+static bool
+wait_for_marker(const Way *way, const char *marker, int64_t deadline_ms, bool may_pause, Error *err)
+{
+	enum { SLICE_MS = 100 };
+
+	for (;;) {
+		if (may_pause)
+			migration_follow_pause(way->m);
+		int left = deadline_left_ms(deadline_ms);
+		int64_t until = deadline_in_ms(left < SLICE_MS ? left : SLICE_MS);
+
+		error_clear(err);
+		if (applier_wait_marker(way->applier, marker, until, err))
+			return true;
+		if (err->class != ERROR_TIMEOUT || left == 0 || way_failed(way, err))
+			return false;
+		if (stop_requested(way->m->stop))
+			return error_set(err, ERROR_CANCELLED, "stopped on request");
+	}
+}
+
+bool
+way_drain_to_marker(const Way *way, int64_t deadline_ms, bool may_pause, Error *err)
+{
+	char marker[64];
+
+	return sql_value(way->m->target, err, marker, sizeof(marker),
+	                 "SELECT gen_random_uuid()::text") &&
+	       source_emit_marker(way_from(way), way->ledger, marker, err) &&
+	       wait_for_marker(way, marker, deadline_ms, may_pause, err);
+}
