@@ -8,6 +8,10 @@
  *   object     everything made or changed, recorded before it is done (S2), with
  *              the statement that undoes it
  *   post_data  schema steps that are done
+ *   way_back   one row, where a way back was asked for (K5): where it starts
+ *
+ * The way back has a ledger of its own, NAME_back on the source, for its progress rows and
+ * its journal; what is made for it is recorded here like everything else.
  * All functions use the session they are given; the Ledger itself holds no
  * connection and is immutable after open but for ledger_set_lanes, for which the
  * applier has a copy of its own; so any thread may use it.
@@ -106,6 +110,32 @@ MUST_CHECK bool ledger_forget(Sql *target, const Ledger *ledger, int64_t id, Err
  * undone is named with its statement in the error; the rest is undone all the same. */
 MUST_CHECK bool ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger, const char *side,
                             const char *kind, Error *err);
+
+/* Where what is made or changed on a side is recorded: one ledger has it all, so that its end
+ * needs no other. */
+typedef struct {
+	Sql *sql;
+	const Ledger *ledger;
+	const char *side; /* source | target: where it is made */
+} Book;
+
+MUST_CHECK bool book_record(const Book *book, const char *kind, const char *what, const char *undo,
+                            Error *err);
+
+/* ---- the way back (K5) ---- */
+
+enum { LEDGER_BACK_NAME_MAX = 36 }; /* NAME_back has to be a name, too */
+
+/* "NAME_back". */
+void ledger_back_name(const char *name, char out[64]);
+/* Makes table way_back, where it is not yet. */
+MUST_CHECK bool ledger_way_back_create(Sql *target, const Ledger *ledger, Error *err);
+/* *start: the target's WAL position behind which every commit is the application's;
+ * LSN_INVALID: there is no way back, or no switch yet. */
+MUST_CHECK bool ledger_way_back_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err);
+/* The statement that sets it to where the target's WAL ends now, for the switch's own
+ * transaction. */
+void ledger_way_back_start_sql(const Ledger *ledger, Buffer *sql);
 
 /* ---- steps that are done once (schema sections, indexes, constraints) ---- */
 

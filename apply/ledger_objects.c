@@ -35,6 +35,12 @@ ledger_record(Sql *target, const Ledger *ledger, const char *side, const char *k
 }
 
 bool
+book_record(const Book *book, const char *kind, const char *what, const char *undo, Error *err)
+{
+	return ledger_record(book->sql, book->ledger, book->side, kind, what, undo, err);
+}
+
+bool
 ledger_objects(Sql *target, const Ledger *ledger, const char *side, const char *kind,
                LedgerObject **out, size_t *count, Error *err)
 {
@@ -81,7 +87,7 @@ ledger_forget(Sql *target, const Ledger *ledger, int64_t id, Error *err)
 /* A slot cannot be dropped while its walsender lives (55006). Ours may need a
  * moment to notice that its client is gone; after that moment it is ended. */
 static bool
-undo_slot(Sql *side, const Ledger *ledger, const LedgerObject *object, Error *err)
+undo_slot(Sql *side, const LedgerObject *object, Error *err)
 {
 	int64_t deadline = deadline_in_ms(SLOT_PATIENCE_MS);
 	int64_t polite = deadline_in_ms(SLOT_POLITE_MS);
@@ -99,8 +105,8 @@ undo_slot(Sql *side, const Ledger *ledger, const LedgerObject *object, Error *er
 		    !sql_execf(side, err,
 		               "SELECT pg_catalog.pg_terminate_backend(active_pid)"
 		               " FROM pg_catalog.pg_replication_slots"
-		               " WHERE slot_name = '%s' AND active_pid IS NOT NULL",
-		               ledger->name))
+		               " WHERE 'replication slot ' || slot_name = '%s' AND active_pid IS NOT NULL",
+		               object->what))
 			return false;
 		if (!stop_sleep_ms(NULL, SLOT_PAUSE_MS, err))
 			return false;
@@ -108,12 +114,12 @@ undo_slot(Sql *side, const Ledger *ledger, const LedgerObject *object, Error *er
 }
 
 static bool
-undo_one(Sql *side, const Ledger *ledger, const LedgerObject *object, Error *err)
+undo_one(Sql *side, const LedgerObject *object, Error *err)
 {
 	Locked locked = {.sql = side, .what = object->what, .patience_ms = UNDO_PATIENCE_MS};
 
 	if (strcmp(object->kind, "slot") == 0)
-		return undo_slot(side, ledger, object, err);
+		return undo_slot(side, object, err);
 	return locked_exec(&locked, object->undo, err);
 }
 
@@ -149,7 +155,7 @@ ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger, const char *si
 		return false;
 	for (size_t i = 0; i < count && !lost; i++) {
 		Error failure = ERROR_INIT;
-		if (undo_one(side_session, ledger, &objects[i], &failure) &&
+		if (undo_one(side_session, &objects[i], &failure) &&
 		    ledger_forget(target, ledger, objects[i].id, &failure)) {
 			log_debug("ledger", "undone: %s", objects[i].what);
 			undone++;

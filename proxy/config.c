@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "apply/ledger.h"
 #include "common/memory.h"
 #include "proxy/config_internal.h"
 
@@ -252,6 +253,11 @@ check_together(const ConfigDraft *draft, Error *err)
 	if (config->mode == MODE_OFFLINE && config->cutover_auto)
 		return error_set(err, ERROR_CONFIG,
 		                 "--cutover auto has no meaning with --mode offline: it ends by itself");
+	if (config->failback && config->mode == MODE_OFFLINE)
+		return error_set(err, ERROR_CONFIG, "--failback has no meaning with --mode offline");
+	if (config->failback && strlen(config->name) > LEDGER_BACK_NAME_MAX)
+		return error_set(err, ERROR_CONFIG, "--name: with --failback at most %d characters",
+		                 LEDGER_BACK_NAME_MAX);
 	if (draft->command != FOR_RUN)
 		return true;
 	if (config->admin_token_file == NULL && !config_is_loopback(config->admin_host)) {

@@ -38,6 +38,7 @@ typedef struct {
 	int lanes;                    /* --lanes, 1 to 8; 0: as the target's cores */
 	Selection selection;          /* --include-table, --exclude-table, repeatable */
 	bool cutover_auto;            /* --cutover manual|auto */
+	bool failback;                /* --failback: keep a way back (K5) */
 	ConfirmMode confirm;          /* --confirm logged|applied */
 	uint64_t log_max_bytes;       /* --log-max-bytes SIZE (64MB, 10GB), 0 none */
 	bool log_compress;            /* --log-compress */

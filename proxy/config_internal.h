@@ -17,8 +17,10 @@ enum {
 	FOR_CUTOVER = 1 << 4,
 	FOR_VERIFY = 1 << 5,
 	FOR_ENDING = 1 << 6, /* finish, cancel */
-	FOR_OTHER = 1 << 7,  /* failback, pause, resume */
-	FOR_CLIENTS = FOR_STATUS | FOR_WAIT | FOR_CUTOVER | FOR_VERIFY | FOR_ENDING | FOR_OTHER,
+	FOR_OTHER = 1 << 7,  /* pause, resume */
+	FOR_FAILBACK = 1 << 8,
+	FOR_CLIENTS = FOR_STATUS | FOR_WAIT | FOR_CUTOVER | FOR_FAILBACK | FOR_VERIFY | FOR_ENDING |
+	              FOR_OTHER,
 	FOR_SIDES = FOR_RUN | FOR_CHECK | FOR_ENDING,
 	FOR_ALL = FOR_RUN | FOR_CHECK | FOR_CLIENTS
 };

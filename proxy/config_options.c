@@ -166,6 +166,12 @@ set_cutover(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_failback(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--failback", value, &draft->config->failback, err);
+}
+
+static bool
 set_confirm(ConfigDraft *draft, const char *value, Error *err)
 {
 	static const char *const choices[] = {"logged", "applied", NULL};
@@ -364,7 +370,9 @@ const ConfigOption config_options[] = {
      "how long the slot may wait for running transactions (default 60)"},
 	{"cutover", "WHEN", false, true, FOR_RUN, set_cutover,
      "manual: when asked to; auto: as soon as it follows (default manual)"},
-	{"hold-timeout", "SECONDS", false, true, FOR_RUN | FOR_CUTOVER, set_hold_timeout,
+	{"failback", NULL, false, true, FOR_SETUP, set_failback,
+     "keep a way back: after the cutover the old source follows the target until finish"},
+	{"hold-timeout", "SECONDS", false, true, FOR_RUN | FOR_CUTOVER | FOR_FAILBACK, set_hold_timeout,
      "a cutover ends within this time or is undone (default 2)"},
 	{"sequence-margin", "N", false, true, FOR_RUN, set_margin,
      "set sequences this many steps further on the target (default 0)"},
@@ -384,13 +392,14 @@ const ConfigOption config_options[] = {
 	{"table", "PATTERN", false, false, FOR_VERIFY, set_table,
      "only these tables (not available yet)"},
 	{"for", "STATE", false, false, FOR_WAIT, set_wait_for,
-     "checking, preparing, copying, catching_up, following, cutting_over, switched, finished"},
+     "checking, preparing, copying, catching_up, following, cutting_over, switched, failed_back, "
+     "finished"},
 	{"timeout", "SECONDS", false, false, FOR_WAIT, set_timeout,
      "give up after this time (default: never)"},
 	{"watch", NULL, false, false, FOR_STATUS, set_watch,
      "again every second, until the migration has ended"},
-	{"json", NULL, false, false, FOR_CHECK | FOR_STATUS | FOR_CUTOVER | FOR_VERIFY, set_json,
-     "print JSON"},
+	{"json", NULL, false, false, FOR_CHECK | FOR_STATUS | FOR_CUTOVER | FOR_FAILBACK | FOR_VERIFY,
+     set_json, "print JSON"},
 };
 
 const size_t config_option_count = sizeof(config_options) / sizeof(*config_options);
@@ -414,7 +423,7 @@ config_command_bit(const char *command)
 	} commands[] = {
 		{"run", FOR_RUN},       {"check", FOR_CHECK},     {"status", FOR_STATUS},
 		{"wait", FOR_WAIT},     {"cutover", FOR_CUTOVER}, {"verify", FOR_VERIFY},
-		{"finish", FOR_ENDING}, {"cancel", FOR_ENDING},   {"failback", FOR_OTHER},
+		{"finish", FOR_ENDING}, {"cancel", FOR_ENDING},   {"failback", FOR_FAILBACK},
 		{"pause", FOR_OTHER},   {"resume", FOR_OTHER},
 	};
 

@@ -10,7 +10,8 @@
  */
 
 /* 'A' and 'R' fire in the replica role, internal ones (ENABLE ALWAYS TRIGGER ALL) too.
- * Leaves only: changes arrive at the leaf, where a parent's row triggers have clones. */
+ * Leaves only: changes arrive at the leaf, where a parent's row triggers have clones. Not a
+ * fence: it lets the lanes through, and keeps everybody else out while changes flow back. */
 static const char triggers_sql[] =
 	"SELECT pg_catalog.format('trigger %%s on %%s.%%s', t.tgname, n.nspname, c.relname),"
 	" pg_catalog.format('ALTER TABLE ONLY %%I.%%I DISABLE TRIGGER %%I', n.nspname, c.relname, t.tgname),"
@@ -19,7 +20,9 @@ static const char triggers_sql[] =
 	" FROM pg_catalog.pg_trigger t"
 	" JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid"
 	" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-	" WHERE t.tgenabled IN ('A', 'R') AND t.tgrelid = ANY ('{%s}'::pg_catalog.oid[])"
+	" WHERE t.tgenabled IN ('A', 'R') AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_proc p"
+	"  WHERE p.oid = t.tgfoid AND p.proname = 'refuse_writes' AND pg_catalog.obj_description("
+	"  p.pronamespace, 'pg_namespace') LIKE 'pgbaton migration%%') AND t.tgrelid = ANY ('{%s}'::pg_catalog.oid[])"
 	" ORDER BY 1";
 
 /* The same holds for rewrite rules, for the lanes' INSERT, UPDATE and DELETE. */
@@ -66,52 +69,56 @@ put_target_oids(Buffer *out, const Catalog *catalog)
 
 /* Recorded, then done (S2). */
 static bool
-disable_one(Sql *target, const Ledger *ledger, const char *kind, const PGresult *found, int row,
-            Error *err)
+disable_one(Sql *to, const Book *book, const char *kind, const PGresult *found, int row, Error *err)
 {
 	const char *what = sql_get(found, row, 0);
 
-	if (ledger_record(target, ledger, "target", kind, what, sql_get(found, row, 2), err) &&
-	    sql_exec(target, err, sql_get(found, row, 1)))
+	if (book_record(book, kind, what, sql_get(found, row, 2), err) &&
+	    sql_exec(to, err, sql_get(found, row, 1)))
 		return true;
 	return error_add_context(err, "disabling %s", what);
 }
 
 static bool
-disable_found(Sql *target, const Ledger *ledger, const char *kind, PGresult *found, Error *err)
+disable_found(Sql *to, const Book *book, const char *kind, PGresult *found, Error *err)
 {
 	bool ok = found != NULL;
 
 	for (int row = 0; ok && row < PQntuples(found); row++)
-		ok = disable_one(target, ledger, kind, found, row, err);
+		ok = disable_one(to, book, kind, found, row, err);
 	PQclear(found);
+	return ok;
+}
+
+bool
+target_prepare_booked(Sql *to, const Book *book, const Catalog *catalog, Error *err)
+{
+	Buffer oids = BUFFER_INIT;
+
+	put_target_oids(&oids, catalog);
+	const char *list = buffer_cstr(&oids);
+	bool ok = disable_found(to, book, "trigger", sql_queryf(to, err, triggers_sql, list), err) &&
+	          disable_found(to, book, "trigger", sql_queryf(to, err, rules_sql, list), err) &&
+	          disable_found(to, book, "identity", sql_queryf(to, err, identities_sql, list), err);
+	buffer_free(&oids);
 	return ok;
 }
 
 bool
 target_prepare(Sql *target, const Ledger *ledger, const Catalog *catalog, Error *err)
 {
-	Buffer oids = BUFFER_INIT;
+	const Book book = {target, ledger, "target"};
 
-	put_target_oids(&oids, catalog);
-	const char *list = buffer_cstr(&oids);
-	bool ok = disable_found(target, ledger, "trigger", sql_queryf(target, err, triggers_sql, list),
-	                        err) &&
-	          disable_found(target, ledger, "trigger", sql_queryf(target, err, rules_sql, list),
-	                        err) &&
-	          disable_found(target, ledger, "identity",
-	                        sql_queryf(target, err, identities_sql, list), err);
-	buffer_free(&oids);
-	return ok;
+	return target_prepare_booked(target, &book, catalog, err);
 }
 
 static bool
-put_undo(Sql *target, const Ledger *ledger, const char *kind, Buffer *sql, Error *err)
+put_undo(const Book *book, const char *kind, Buffer *sql, Error *err)
 {
 	LedgerObject *objects = NULL;
 	size_t count = 0;
 
-	if (!ledger_objects(target, ledger, "target", kind, &objects, &count, err))
+	if (!ledger_objects(book->sql, book->ledger, book->side, kind, &objects, &count, err))
 		return false;
 	for (size_t i = 0; i < count; i++)
 		buffer_printf(sql, "%s;\n", objects[i].undo);
@@ -120,8 +127,23 @@ put_undo(Sql *target, const Ledger *ledger, const char *kind, Buffer *sql, Error
 }
 
 bool
+target_restore_booked_sql(const Book *book, Buffer *sql, Error *err)
+{
+	return put_undo(book, "trigger", sql, err) && put_undo(book, "identity", sql, err);
+}
+
+bool
 target_restore_sql(Sql *target, const Ledger *ledger, Buffer *sql, Error *err)
 {
-	return put_undo(target, ledger, "trigger", sql, err) &&
-	       put_undo(target, ledger, "identity", sql, err);
+	const Book book = {target, ledger, "target"};
+
+	return target_restore_booked_sql(&book, sql, err);
+}
+
+bool
+target_forget_restored(const Book *book, Error *err)
+{
+	return sql_execf(book->sql, err,
+	                 "DELETE FROM %s.object WHERE side = '%s' AND kind IN ('trigger', 'identity')",
+	                 book->ledger->schema, book->side);
 }

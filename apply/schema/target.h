@@ -17,6 +17,12 @@ MUST_CHECK bool target_prepare(Sql *target, const Ledger *ledger, const Catalog 
                                Error *err);
 /* Appends the statements that put all of it back, for the cutover's transaction. */
 MUST_CHECK bool target_restore_sql(Sql *target, const Ledger *ledger, Buffer *sql, Error *err);
+/* Both for the side that a direction goes to, whichever it is; and what was put back is no
+ * longer to be undone. */
+MUST_CHECK bool target_prepare_booked(Sql *to, const Book *book, const Catalog *catalog,
+                                      Error *err);
+MUST_CHECK bool target_restore_booked_sql(const Book *book, Buffer *sql, Error *err);
+MUST_CHECK bool target_forget_restored(const Book *book, Error *err);
 
 /* Sequences: read last_value and is_called of all on the source (after the marker), set
  * on the target: called ones to value + margin * increment within the sequence's bounds.

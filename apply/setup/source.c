@@ -13,6 +13,15 @@
 enum { NAMED_TABLES = 10 };
 
 bool
+source_record(const SourceSetup *setup, const char *kind, const char *what, const char *undo,
+              Error *err)
+{
+	const Book own = {setup->target, setup->ledger, "source"};
+
+	return book_record(setup->book.sql != NULL ? &setup->book : &own, kind, what, undo, err);
+}
+
+bool
 source_make(const SourceSetup *setup, const char *kind, const char *what, const char *undo,
             uint32_t relation, const char *statement, Error *err)
 {
@@ -23,8 +32,7 @@ source_make(const SourceSetup *setup, const char *kind, const char *what, const 
 	                 .patience_ms = setup->lock_patience_ms,
 	                 .stop = setup->stop};
 
-	return ledger_record(setup->target, setup->ledger, "source", kind, what, undo, err) &&
-	       locked_exec(&locked, statement, err);
+	return source_record(setup, kind, what, undo, err) && locked_exec(&locked, statement, err);
 }
 
 /* ---- schema ---- */

@@ -18,6 +18,7 @@
 typedef struct {
 	Sql *source;
 	Sql *target; /* for the ledger */
+	Book book;   /* where it is recorded; sql NULL: in that ledger, as of the source */
 	const ConnInfo *source_info;
 	const Ledger *ledger;
 	Catalog *catalog;             /* key and key_needs_full are brought up to date */
@@ -108,6 +109,10 @@ MUST_CHECK bool source_fence_enable(Sql *fence, const Ledger *ledger, const Cata
  * Waits for a fence transaction that is still ending (its locks), so its outcome is seen. */
 MUST_CHECK bool source_fence_disable(Sql *source, const Ledger *ledger, const Catalog *catalog,
                                      Error *err);
+/* The statements alone, for a caller's own transaction: failback takes the old source's
+ * fence off in the one that commits its journal. */
+MUST_CHECK bool source_fence_disable_sql(Sql *source, const Ledger *ledger, Buffer *sql,
+                                         int *tables, Error *err);
 /* Whether the fence is on (a trigger of ours enabled anywhere). */
 MUST_CHECK bool source_fence_state(Sql *source, const Ledger *ledger, bool *on, Error *err);
 /* Commits the marker on a second session; content comes back through the stream: as a

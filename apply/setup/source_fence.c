@@ -173,7 +173,7 @@ record_triggers(const SourceSetup *setup, const FencedList *list, const PGresult
 		                        " DROP TRIGGER IF EXISTS \"%s_fence\" ON %s; END IF; END $$",
 		                        setup->ledger->name, table->oid, setup->ledger->name,
 		                        table->qualified);
-		bool ok = ledger_record(setup->target, setup->ledger, "source", "fence", what, undo, err);
+		bool ok = source_record(setup, "fence", what, undo, err);
 		free(what);
 		free(undo);
 		if (!ok)
@@ -404,20 +404,31 @@ bool
 source_fence_disable(Sql *source, const Ledger *ledger, const Catalog *catalog, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
-	PGresult *rows = query_triggers(source, ledger, "AND t.tgenabled <> 'D'", err);
+	int tables;
 
 	(void)catalog;
+	if (!source_fence_disable_sql(source, ledger, &sql, &tables, err))
+		return false;
+	Locked locked = {.sql = source, .what = "switching the fence off"};
+	bool ok = tables == 0 || locked_exec(&locked, buffer_cstr(&sql), err);
+	if (ok && tables > 0)
+		log_info("setup", "fence off on %d tables", tables);
+	buffer_free(&sql);
+	return ok;
+}
+
+bool
+source_fence_disable_sql(Sql *source, const Ledger *ledger, Buffer *sql, int *tables, Error *err)
+{
+	PGresult *rows = query_triggers(source, ledger, "AND t.tgenabled <> 'D'", err);
+
 	if (rows == NULL)
 		return error_add_context(err, "fence");
-	for (int i = 0; i < PQntuples(rows); i++)
-		put_switch(PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 2), "DISABLE", ledger, &sql);
-	Locked locked = {.sql = source, .what = "switching the fence off"};
-	bool ok = PQntuples(rows) == 0 || locked_exec(&locked, buffer_cstr(&sql), err);
-	if (ok && PQntuples(rows) > 0)
-		log_info("setup", "fence off on %d tables", PQntuples(rows));
-	buffer_free(&sql);
+	*tables = PQntuples(rows);
+	for (int i = 0; i < *tables; i++)
+		put_switch(PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 2), "DISABLE", ledger, sql);
 	PQclear(rows);
-	return ok;
+	return true;
 }
 
 bool

@@ -11,6 +11,8 @@
 /* How a schema on the source is known to be a migration's (catalog.h leaves it out). */
 #define SOURCE_SCHEMA_MARK "pgbaton migration, format 1"
 
+MUST_CHECK bool source_record(const SourceSetup *setup, const char *kind, const char *what,
+                              const char *undo, Error *err);
 /* Records what is about to be made on the source, then makes it politely. relation: whose
  * lock is wanted, 0 none. */
 MUST_CHECK bool source_make(const SourceSetup *setup, const char *kind, const char *what,

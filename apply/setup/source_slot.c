@@ -145,7 +145,7 @@ create_slot(const SourceSetup *setup, Lsn *start, Error *err)
 	char *undo = mem_printf("SELECT pg_catalog.pg_drop_replication_slot(slot_name)"
 	                        " FROM pg_catalog.pg_replication_slots WHERE slot_name = '%s'",
 	                        name);
-	bool ok = ledger_record(setup->target, setup->ledger, "source", "slot", what, undo, err);
+	bool ok = source_record(setup, "slot", what, undo, err);
 
 	free(what);
 	free(undo);

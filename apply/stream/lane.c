@@ -14,6 +14,7 @@
 struct Lane {
 	pthread_t thread;
 	const ConnInfo *target;
+	const char *writer;
 	int number;
 	const Stop *stop;
 	Queue *tasks; /* of Work */
@@ -62,13 +63,14 @@ set_replica_role(Sql *sql, Error *err)
 }
 
 static Sql *
-open_session(const ConnInfo *target, int number, const Stop *stop, Error *err)
+open_session(const ConnInfo *target, const char *writer, int number, const Stop *stop, Error *err)
 {
 	char purpose[32];
 
 	snprintf(purpose, sizeof(purpose), "apply %d", number);
 	Sql *sql = sql_connect(target, "target", purpose, stop, err);
-	if (sql == NULL || (set_replica_role(sql, err) && sql_exec(sql, err, lane_settings)))
+	if (sql == NULL || (set_replica_role(sql, err) && sql_exec(sql, err, lane_settings) &&
+	                    sql_execf(sql, err, "SET pgbaton.writer = '%s'", writer)))
 		return sql;
 	sql_close(sql);
 	return NULL;
@@ -80,7 +82,7 @@ static void
 renew_session(Lane *lane)
 {
 	Error err = ERROR_INIT;
-	Sql *sql = open_session(lane->target, lane->number, lane->stop, &err);
+	Sql *sql = open_session(lane->target, lane->writer, lane->number, lane->stop, &err);
 
 	if (sql == NULL) {
 		log_debug("applier", "no new session: %s", err.message);
@@ -318,14 +320,15 @@ lane_main(void *arg)
 /* ---- for the applier's thread ---- */
 
 Lane *
-lane_start(const ConnInfo *target, int number, const Stop *stop, Error *err)
+lane_start(const ConnInfo *target, const char *writer, int number, const Stop *stop, Error *err)
 {
-	Sql *sql = open_session(target, number, stop, err);
+	Sql *sql = open_session(target, writer, number, stop, err);
 
 	if (sql == NULL)
 		return NULL;
 	Lane *lane = mem_zalloc(sizeof(Lane));
 	lane->target = target;
+	lane->writer = writer;
 	lane->number = number;
 	lane->stop = stop;
 	lane->sql = sql;

@@ -179,7 +179,7 @@ read_hold_timeout(const json_t *value, int64_t *out_ms, Error *err)
 static bool
 takes_hold_timeout(MigrationCommand command)
 {
-	return command == COMMAND_CUTOVER || command == COMMAND_REHEARSE;
+	return command == COMMAND_CUTOVER || command == COMMAND_REHEARSE || command == COMMAND_FAILBACK;
 }
 
 static bool
@@ -235,23 +235,22 @@ typedef struct {
 	const char *path;
 	enum MHD_Result (*get)(Admin *admin, struct MHD_Connection *connection);
 	MigrationCommand command; /* when get is NULL */
-	bool later;               /* not available yet */
 } Resource;
 
 static const Resource resources[] = {
-	{"/", get_page, 0, false},
-	{"/v1/status", get_status, 0, false},
-	{"/metrics", get_metrics, 0, false},
-	{"/healthz", get_healthz, 0, false},
-	{"/readyz", get_readyz, 0, false},
-	{"/v1/cutover", NULL, COMMAND_CUTOVER, false},
-	{"/v1/rehearse", NULL, COMMAND_REHEARSE, false},
-	{"/v1/verify", NULL, COMMAND_VERIFY, false},
-	{"/v1/failback", NULL, COMMAND_FAILBACK, true},
-	{"/v1/finish", NULL, COMMAND_FINISH, false},
-	{"/v1/cancel", NULL, COMMAND_CANCEL, false},
-	{"/v1/pause", NULL, COMMAND_PAUSE, false},
-	{"/v1/resume", NULL, COMMAND_RESUME, false},
+	{"/", get_page, 0},
+	{"/v1/status", get_status, 0},
+	{"/metrics", get_metrics, 0},
+	{"/healthz", get_healthz, 0},
+	{"/readyz", get_readyz, 0},
+	{"/v1/cutover", NULL, COMMAND_CUTOVER},
+	{"/v1/rehearse", NULL, COMMAND_REHEARSE},
+	{"/v1/verify", NULL, COMMAND_VERIFY},
+	{"/v1/failback", NULL, COMMAND_FAILBACK},
+	{"/v1/finish", NULL, COMMAND_FINISH},
+	{"/v1/cancel", NULL, COMMAND_CANCEL},
+	{"/v1/pause", NULL, COMMAND_PAUSE},
+	{"/v1/resume", NULL, COMMAND_RESUME},
 };
 
 static const Resource *
@@ -300,8 +299,6 @@ admit(Admin *admin, struct MHD_Connection *connection, const Resource *resource,
 	else if (length != NULL && strtoull(length, NULL, 10) > BODY_MAX)
 		*result = refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large", NULL,
 		                 NULL);
-	else if (resource->later)
-		*result = refuse(connection, MHD_HTTP_NOT_IMPLEMENTED, "not available yet", NULL, NULL);
 	else
 		return true;
 	return false;

@@ -7,7 +7,7 @@
  *   GET  /readyz      200 when following or later, else 503
  *   GET  /            a page to watch it on
  *   POST /v1/{cutover,rehearse,verify,failback,finish,cancel,pause,resume}
- *        202 {"accepted":true,"id":N}; 409 {"error":{...}}; 501 not available yet
+ *        202 {"accepted":true,"id":N}; 409 {"error":{...}}
  *
  * Loopback needs no token; anywhere else --admin-token-file does, sent as
  * "Authorization: Bearer TOKEN". Host must be the address listened on or localhost, and an

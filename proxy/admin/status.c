@@ -281,6 +281,7 @@ cutover_json(const CutoverStatus *c)
 	json_t *json = json_object();
 
 	json_object_set_new(json, "id", json_count(c->id));
+	json_object_set_new(json, "failback", json_boolean(c->failback));
 	json_object_set_new(json, "outcome", json_string(outcomes[c->outcome]));
 	json_object_set_new(json, "step", json_text(c->step));
 	json_object_set_new(json, "prepare_ms", json_known(c->prepare_ms));
@@ -297,6 +298,32 @@ cutover_json(const CutoverStatus *c)
 	json_object_set_new(json, "bypassing_sessions", json_count(c->bypassing.sessions));
 	json_object_set_new(json, "bypassing", sessions_json(&c->bypassing));
 	json_object_set_new(json, "error", error_json(&c->error));
+	return json;
+}
+
+static json_t *
+way_back_json(const WayBackStatus *w)
+{
+	static const char *const states[] = {
+		[WAY_BACK_NONE] = "none",
+		[WAY_BACK_STARTING] = "starting",
+		[WAY_BACK_FOLLOWING] = "following",
+		[WAY_BACK_FAILED] = "failed",
+	};
+	json_t *json = json_object();
+
+	json_object_set_new(json, "state", json_string(states[w->state]));
+	json_object_set_new(json, "received_bytes", json_count(w->received_bytes));
+	json_object_set_new(json, "applied_bytes", json_count(w->applied_bytes));
+	json_object_set_new(json, "target_lsn", json_lsn(w->target_lsn));
+	json_object_set_new(json, "logged_lsn", json_lsn(w->log.synced_end));
+	json_object_set_new(json, "applied_lsn", json_lsn(w->applier.applied_end));
+	json_object_set_new(json, "transactions", json_count(w->applier.transactions));
+	json_object_set_new(json, "receiver", receiver_json(&w->receiver));
+	json_object_set_new(json, "applier", applier_json(&w->applier));
+	json_object_set_new(json, "log", log_json(&w->log));
+	json_object_set_new(json, "slot", slot_json(&w->slot));
+	json_object_set_new(json, "error", error_json(&w->error));
 	return json;
 }
 
@@ -346,5 +373,6 @@ status_json(const MigrationStatus *s)
 	json_object_set_new(json, "listener", json_null());
 	json_object_set_new(json, "cutover", cutover_json(&s->cutover));
 	json_object_set_new(json, "verify", verify_json(&s->verify));
+	json_object_set_new(json, "way_back", way_back_json(&s->way_back));
 	return json;
 }

@@ -70,7 +70,8 @@ cmd_wait(int argc, char **argv)
 	} else if (!migration_state_parse(config->wait_for, &wanted)) {
 		error_set(&err, ERROR_CONFIG, "--for: \"%s\" is not a state", config->wait_for);
 		error_set_hint(&err, "checking, preparing, copying, catching_up, following, "
-		                     "cutting_over, switched, finished, failed or cancelled");
+		                     "cutting_over, switched, failing_back, failed_back, finished, failed "
+		                     "or cancelled");
 		cli_fail(&err);
 	} else {
 		exit_code = wait_for(config, wanted);

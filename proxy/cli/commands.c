@@ -33,7 +33,11 @@ const CliCommand cli_commands[] = {
      "Holds writers on the source for the moment that it takes to meet at one point, then\n"
      "compares every table beside them, and waits for the outcome.\n" CLIENT_TEXT
      "Exit codes: 0 equal, 1 different or refused (the error names the tables), 2 usage.\n"},
-	{"failback", cmd_failback, "go back to the old source (not available yet)", CLIENT_TEXT},
+	{"failback", cmd_failback, "after the switch: back to the old source",
+     "The same cutover the other way, where `run` was given --failback. Within the hold\n"
+     "timeout the old source is live again, or the target goes on. Afterwards the target is not\n"
+     "followed and not followed by: only `finish` leads on.\n" CLIENT_TEXT
+     "Exit codes: 0 failed back, 1 undone (the error says why), 2 usage.\n"},
 	{"finish", cmd_finish, "after the switch: remove everything of ours from both servers",
      "Where no process runs any more, --source and --target let it be done from here.\n" CLIENT_TEXT
      "Exit codes: 0 finished, 1 failed, 2 usage.\n"},

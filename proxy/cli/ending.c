@@ -27,7 +27,7 @@ judge(void *arg, const json_t *status, bool gone, Error *err)
 		return FOLLOW_DONE;
 	bool settled = gone || clock_mono_ms() - ending->asked_ms > OLD_ERROR_MS;
 	/* finish that failed leaves it switched; cancel that failed ends the process. */
-	bool may_fail = ending->finish ? state == STATE_SWITCHED : gone;
+	bool may_fail = ending->finish ? state == STATE_SWITCHED || state == STATE_FAILED_BACK : gone;
 	if (settled && may_fail && !doc_true(status, "retrying") && doc_error(status, "error", err))
 		return FOLLOW_FAILED;
 	return FOLLOW_ON;

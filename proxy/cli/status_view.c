@@ -147,6 +147,23 @@ view_slot(FILE *out, const json_t *status)
 }
 
 static void
+view_way_back(FILE *out, const json_t *status)
+{
+	const json_t *back = doc_at(status, "way_back");
+	const char *state = doc_text(back, "state");
+
+	if (state[0] == '\0' || strcmp(state, "none") == 0)
+		return;
+	fprintf(out, "way back   %s", state);
+	if (strcmp(state, "following") == 0)
+		fprintf(out, "; %s to receive, %s to apply, %s transactions applied on the old source",
+		        BYTES(doc_number(back, "received_bytes")), BYTES(doc_number(back, "applied_bytes")),
+		        COUNT(doc_number(back, "transactions")));
+	fputc('\n', out);
+	view_error(out, back, "error", "");
+}
+
+static void
 view_cutover(FILE *out, const json_t *status)
 {
 	const json_t *cutover = doc_at(status, "cutover");
@@ -256,6 +273,7 @@ status_view(FILE *out, const json_t *status, const json_t *before, double second
 		view_stream(out, status, before, seconds);
 		view_slot(out, status);
 		view_cutover(out, status);
+		view_way_back(out, status);
 	}
 	view_copy(out, status, before, seconds);
 	view_tables(out, status);

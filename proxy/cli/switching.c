@@ -20,6 +20,8 @@ typedef struct {
 static Switch
 switch_of(MigrationCommand command)
 {
+	if (command == COMMAND_FAILBACK)
+		return (Switch){command, 0, "failback", "failback", "target", STATE_FAILED_BACK};
 	if (command == COMMAND_REHEARSE)
 		return (Switch){command, 0, "rehearse", "rehearsal", "source", STATE_CANCELLED};
 	return (Switch){command, 0, "cutover", "cutover", "source", STATE_SWITCHED};
@@ -38,7 +40,8 @@ judge_after_restart(const Switch *asked, const json_t *status, Error *err)
 		return FOLLOW_ON;
 	if (state == asked->after || (state == STATE_FINISHED && asked->command != COMMAND_REHEARSE))
 		return FOLLOW_DONE;
-	if (state == STATE_CHECKING || state == STATE_PREPARING || state == STATE_CUTTING_OVER)
+	if (state == STATE_CHECKING || state == STATE_PREPARING || state == STATE_CUTTING_OVER ||
+	    state == STATE_FAILING_BACK)
 		return FOLLOW_ON;
 	error_set(err, ERROR_CANCELLED,
 	          "the process was started again during the %s, which was undone; the %s goes on",
@@ -124,13 +127,14 @@ print_result(const json_t *status, bool as_json)
 		return;
 	}
 	if (strcmp(outcome, "switched") == 0)
-		printf("switched: writes were held %.1f ms (drain %.1f ms), %.0f sequences set\n",
+		printf("%s: writes were held %.1f ms (drain %.1f ms), %.0f sequences set\n",
+		       doc_true(cutover, "failback") ? "failed back: the old source is live" : "switched",
 		       doc_number(cutover, "hold_ms"), doc_number(cutover, "drain_ms"),
 		       doc_number(cutover, "sequences"));
 	else if (strcmp(outcome, "rehearsed") == 0)
 		print_rehearsal(cutover);
 	else if (strcmp(outcome, "none") == 0)
-		puts("switched");
+		puts(doc_text(status, "state"));
 }
 
 /* ---- */

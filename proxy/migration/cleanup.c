@@ -30,15 +30,23 @@ remove_files(const char *directory)
 
 /* The log's changes are of no use to anybody any more; the directory stays. */
 static void
-remove_log(const Config *config)
+remove_log(const Config *config, const char *name)
 {
-	char *log = mem_printf("%s/log", config->state_dir);
-	char *dump = mem_printf("%s/schema.dump", config->state_dir);
+	char *log = mem_printf("%s/%s", config->state_dir, name);
 
 	remove_files(log);
 	rmdir(log);
-	unlink(dump);
 	free(log);
+}
+
+static void
+remove_state(const Config *config)
+{
+	char *dump = mem_printf("%s/schema.dump", config->state_dir);
+
+	remove_log(config, "log");
+	remove_log(config, "log_back");
+	unlink(dump);
 	free(dump);
 }
 
@@ -58,18 +66,50 @@ say_what_goes(Sql *target, const Ledger *ledger, const char *side)
 	ledger_objects_free(objects, count);
 }
 
+/* What is on the target, without the source: a slot there keeps the WAL of the server that is
+ * live. The ledger stays, and with it what is left on the source. */
+static bool
+without_source(Migration *m, const Error *unreachable, Error *err)
+{
+	LedgerObject *objects;
+	size_t count;
+
+	if (!ledger_undo(m->target, m->target, &m->ledger, "target", NULL, err) ||
+	    !ledger_objects(m->target, &m->ledger, "source", NULL, &objects, &count, err))
+		return false;
+	for (size_t i = 0; i < count; i++)
+		log_warning("cleanup", "left over on the source: %s; remove it by: %s", objects[i].what,
+		            objects[i].undo);
+	ledger_objects_free(objects, count);
+	*err = *unreachable;
+	error_add_context(err, "%zu things are left on the source, nothing on the target but schema %s",
+	                  count, m->ledger.schema);
+	return error_set_hint(err,
+	                      "ask again when the source can be reached; if it never will be: DROP "
+	                      "SCHEMA %s CASCADE on the target (SELECT what, undo FROM %s.object tells "
+	                      "what is left on the source)",
+	                      m->ledger.schema, m->ledger.schema);
+}
+
 bool
 cleanup_all(Migration *m, bool finish, Error *err)
 {
+	Error unreachable = ERROR_INIT;
+
 	migration_set_detail(m, "removing what was made");
 	phase_stop_stream(m);
+	way_back_stop(m);
+	if (!migration_connect_target(m, err))
+		return false;
 	say_what_goes(m->target, &m->ledger, "source");
 	say_what_goes(m->target, &m->ledger, "target");
+	if (finish && !migration_connect_source(m, &unreachable))
+		return without_source(m, &unreachable, err);
 	if (!ledger_undo(m->target, m->source, &m->ledger, "source", NULL, err) ||
 	    !ledger_undo(m->target, m->target, &m->ledger, "target", NULL, err) ||
 	    !ledger_drop(m->target, m->config->name, err))
 		return false;
-	remove_log(m->config);
+	remove_state(m->config);
 	log_info("cleanup", finish ? "finished: nothing of the migration is left on either side"
 	                           : "cancelled: nothing of the migration is left on the source; "
 	                             "copied tables stay on the target");
@@ -84,7 +124,9 @@ migration_cleanup(const Config *config, bool finish, Error *err)
 	Journal journal = JOURNAL_NONE;
 
 	pthread_mutex_init(&m.lock, NULL);
-	bool ok = migration_connect(&m, err) && ledger_lock(m.target, config->name, err) &&
+	/* Finish begins with the target; what it needs of the source it asks for itself. */
+	bool ok = (finish ? migration_connect_target(&m, err) : migration_connect(&m, err)) &&
+	          ledger_lock(m.target, config->name, err) &&
 	          ledger_exists(m.target, config->name, &exists, err);
 	if (ok && !exists) {
 		ok = error_set(err, ERROR_CONFIG, "the target has no migration \"%s\"", config->name);

@@ -49,6 +49,7 @@ publish(Cutover *c, const char *step)
 	pthread_mutex_lock(&m->lock);
 	c->now.id = m->cutover.id;
 	c->now.outcome = m->cutover.outcome;
+	c->now.failback = c->way.back;
 	m->cutover = c->now;
 	pthread_mutex_unlock(&m->lock);
 	log_info("cutover", "%s", step);
@@ -104,6 +105,13 @@ name_sessions(Cutover *c, Error *err)
 	return true;
 }
 
+/* Only the way forth has one. */
+static bool
+has_way_back(const Cutover *c)
+{
+	return !c->way.back && way_back_wanted(c->m);
+}
+
 static bool
 prepare(Cutover *c, Error *err)
 {
@@ -115,8 +123,12 @@ prepare(Cutover *c, Error *err)
 	publish(c, "prepare");
 	if (!name_sessions(c, err) || !cutover_refuse_ddl(c, err) ||
 	    !source_fence_prepare(&setup, err) ||
-	    !target_refresh_matviews(way_to(&c->way), c->m->catalog, err) ||
-	    !drain_before_hold(&c->way, err))
+	    !target_refresh_matviews(way_to(&c->way), c->m->catalog, err))
+		return false;
+	/* K5: the slot waits for transactions that run on the target; nobody waits for it yet. */
+	if (has_way_back(c) && !way_back_arm(c->m, err))
+		return false;
+	if (!drain_before_hold(&c->way, err))
 		return false;
 	c->now.prepare_ms = ms_since(start_us);
 	return true;
@@ -202,19 +214,38 @@ move_sequences(Cutover *c, Error *err)
 	return ok && in_time(c, err);
 }
 
+/* What `to` was not allowed to do while it followed; and, on the way back, the old source's
+ * fence off: in the journal's own transaction, so that not a moment lies between the two. */
+static bool
+put_opening(Cutover *c, Buffer *sql, Error *err)
+{
+	const Way *way = &c->way;
+	Book book = way_book_to(way);
+	int tables;
+
+	if (!target_restore_booked_sql(&book, sql, err))
+		return false;
+	if (way->back)
+		return source_fence_disable_sql(way_to(way), &c->m->ledger, sql, &tables, err);
+	buffer_printf(
+		sql, "; DELETE FROM %s.object WHERE side = 'target' AND kind IN ('trigger', 'identity');",
+		way->ledger->schema);
+	if (has_way_back(c))
+		ledger_way_back_start_sql(way->ledger, sql);
+	return true;
+}
+
 /* The transaction on `to`: all that the switch changes there, open until the fence is in. */
 static bool
 ready_target(Cutover *c, Error *err)
 {
-	Migration *m = c->m;
 	Buffer sql = BUFFER_INIT;
 
 	buffer_printf(&sql, "BEGIN; SET LOCAL lock_timeout = %d; SET LOCAL synchronous_commit = on;",
 	              deadline_left_ms(c->deadline_ms));
-	bool ok = target_restore_sql(m->target, &m->ledger, &sql, err);
+	bool ok = put_opening(c, &sql, err);
 	if (ok) {
-		buffer_printf(&sql, "; DELETE FROM %s.object WHERE side = 'target';", m->ledger.schema);
-		ledger_journal_sql(&m->ledger, JOURNAL_SWITCHED, &sql);
+		ledger_journal_sql(c->way.ledger, JOURNAL_SWITCHED, &sql);
 		ok = sql_exec(c->switcher, err, buffer_cstr(&sql));
 	}
 	buffer_free(&sql);
@@ -334,8 +365,9 @@ worth_another_attempt(const Error *err)
 static bool
 begin_journal(Cutover *c, Error *err)
 {
-	return c->rehearsal || (migration_set_state(c->m, STATE_CUTTING_OVER, err) &&
-	                        journal_set(&c->way, JOURNAL_SWITCHING, err));
+	return c->rehearsal ||
+	       (migration_set_state(c->m, c->way.back ? STATE_FAILING_BACK : STATE_CUTTING_OVER, err) &&
+	        journal_set(&c->way, JOURNAL_SWITCHING, err));
 }
 
 static bool
@@ -372,10 +404,37 @@ attempts(Cutover *c, int64_t timeout_ms, Error *err)
 static void
 back_to_following(Cutover *c)
 {
+	MigrationState before = c->way.back ? STATE_SWITCHED : STATE_FOLLOWING;
 	Error err = ERROR_INIT;
 
-	if (!c->rehearsal && !migration_set_state(c->m, STATE_FOLLOWING, &err))
+	if (!c->rehearsal && !migration_set_state(c->m, before, &err))
 		log_failure(LOG_WARNING, "cutover", &err);
+}
+
+/* A slot that nobody reads keeps the target's WAL. What cannot be removed now is removed by
+ * the next start, by cancel or by finish: it is recorded. */
+static void
+end_way_back(Cutover *c)
+{
+	Error err = ERROR_INIT;
+
+	if (has_way_back(c) && !c->outcome_unknown && !way_back_disarm(c->m, &err))
+		log_failure(LOG_WARNING, "cutover", &err);
+}
+
+/* What the switch has made true, and needs to be known at once. */
+static void
+take_up(Cutover *c)
+{
+	Error err = ERROR_INIT;
+	Book book = way_book_to(&c->way);
+
+	if (!c->way.back) {
+		if (!way_back_wanted(c->m))
+			log_info("cutover", "there is no way back: --failback was not given");
+	} else if (!target_forget_restored(&book, &err)) {
+		log_failure(LOG_WARNING, "cutover", &err);
+	}
 }
 
 bool
@@ -390,10 +449,14 @@ cutover_run(const Way *way, const MigrationRequest *request, Error *err)
 	sql_close(c.switcher);
 	sql_close(c.fence);
 	publish(&c, !ok ? "aborted" : c.rehearsal ? "rehearsed" : "switched");
+	if (!ok || c.rehearsal)
+		end_way_back(&c);
 	if (!ok) {
 		back_to_following(&c);
 		return false;
 	}
+	if (!c.rehearsal)
+		take_up(&c);
 	if (c.rehearsal)
 		log_info("cutover", "rehearsed: writes were held for %.1f ms, nothing was changed",
 		         c.now.hold_ms);

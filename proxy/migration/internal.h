@@ -34,6 +34,30 @@ typedef struct {
 	Monitor *monitor;
 } Way;
 
+/*
+ * The way back (way_back.c): from the target to the source. Its ledger is NAME_back on the
+ * source; its log DIR/log_back.
+ */
+typedef struct {
+	bool loaded;        /* whether there is one is known; the thread's own */
+	WayBackState state; /* under the lock, as all down to `monitor` */
+	TxLog *log;
+	Receiver *receiver;
+	Applier *applier;
+	SlotHealth slot;
+	Lsn from_lsn;
+	Error error;
+
+	/* the thread's own */
+	Monitor *monitor;
+	Ledger ledger;    /* id empty: not loaded */
+	Catalog *catalog; /* read on the target, matched with the source */
+	Lsn start;        /* where the application's changes begin on the target */
+	int64_t next_try_ms;
+	int64_t pause_ms;
+	int64_t next_warning_ms;
+} WayBack;
+
 /* `lock` guards what the status shows; the rest belongs to the migration's thread. */
 struct Migration {
 	const Config *config;
@@ -66,6 +90,7 @@ struct Migration {
 	ReceiverState last_receiver; /* of the three when they were stopped */
 	ApplierState last_applier;
 	TxLogState last_log;
+	WayBack back;
 
 	/* the thread's own */
 	Sql *source;
@@ -96,12 +121,18 @@ SourceSetup migration_source_setup(Migration *m);
 
 /* As things stand: to be taken anew after something of it was started or stopped. */
 Way way_forth(Migration *m);
+Way way_back(Migration *m);
 /* The control sessions, as they are now (migration_connect may open them anew). */
 Sql *way_from(const Way *way);
 Sql *way_to(const Way *way);
 /* Reopens the session of `from` alone. */
 MUST_CHECK bool way_connect_from(const Way *way, Error *err);
 SourceSetup way_setup(const Way *way);
+/* Where what is made on `from`, and what is switched off on `to`, is recorded. */
+Book way_book_from(const Way *way);
+Book way_book_to(const Way *way);
+Receiver *way_start_receiver(const Way *way, TxLog *log, Lsn start, Error *err);
+Applier *way_start_applier(const Way *way, TxLog *log, Lsn start, Error *err);
 /* What stopped the stream for good, if anything: receiver, applier, slot, publication. */
 bool way_failed(const Way *way, Error *err);
 /* Sends a marker and waits until everything before it is applied (K3). */
@@ -109,6 +140,8 @@ MUST_CHECK bool way_drain_to_marker(const Way *way, int64_t deadline_ms, bool ma
                                     Error *err);
 
 SchemaWork migration_schema_work(Migration *m);
+/* Time may heal it: the connection was lost, the server is starting or full. */
+bool migration_is_retryable(const Error *err);
 /* Pauses the applier or lets it go on, as was asked for last. */
 void migration_follow_pause(Migration *m);
 bool migration_online(const Migration *m);
@@ -129,10 +162,36 @@ void phase_stop_stream(Migration *m);
 /* One cutover, or its rehearsal, with its attempts. False: aborted, everything undone, `from`
  * goes on. */
 MUST_CHECK bool cutover_run(const Way *way, const MigrationRequest *request, Error *err);
-/* Start after a crash: undoes what a cutover before its journal left. */
-MUST_CHECK bool cutover_recover(Migration *m, bool *switched, Error *err);
+/* Start after a crash: undoes what a switch before its journal left. *at: SWITCHED or
+ * FAILED_BACK when a journal says so, else CHECKING. */
+MUST_CHECK bool cutover_recover(Migration *m, MigrationState *at, Error *err);
 /* Compares source and target at one and the same state (a short hold on the source). */
 MUST_CHECK bool cutover_verify(Migration *m, Error *err);
+
+/* ---- way_back.c (K5) ---- */
+
+/* Ahead of time, beside the apply: the source's ledger of the way back; identities,
+ * publication and fence (off) on the target. */
+MUST_CHECK bool way_back_prepare(Migration *m, Error *err);
+bool way_back_wanted(const Migration *m);
+/* Before a switch: the slot on the target. Undone when the switch is. */
+MUST_CHECK bool way_back_arm(Migration *m, Error *err);
+MUST_CHECK bool way_back_disarm(Migration *m, Error *err);
+/* Its fence is on: a failback has begun. Asks the target alone. */
+MUST_CHECK bool way_back_fenced(Migration *m, bool *fenced, Error *err);
+/* Its ledger, on the source. */
+MUST_CHECK bool way_back_open(Migration *m, Error *err);
+/* Whether there is one: loads where it starts (known once it has switched). */
+MUST_CHECK bool way_back_load(Migration *m, Error *err);
+/* Switched: starts it, tries again when that failed, notes what stopped it. Never waits
+ * long: the application on the target does not depend on it. */
+void way_back_tend(Migration *m);
+void way_back_retry(Migration *m); /* after resume */
+/* Another process has the migration's lock: we must not go on. */
+void way_back_lost(Migration *m, const Error *err);
+void way_back_stop(Migration *m);
+/* The caller holds the lock. */
+void way_back_status(Migration *m, WayBackStatus *out);
 
 /* ---- cleanup.c ---- */
 
@@ -140,9 +199,10 @@ MUST_CHECK bool cutover_verify(Migration *m, Error *err);
  * the log. What could not be removed is named. */
 MUST_CHECK bool cleanup_all(Migration *m, bool finish, Error *err);
 
-/* ---- monitor.c: watches the source on a session of its own ---- */
+/* ---- monitor.c: watches `from` on a session of its own ---- */
 
-Monitor *monitor_start(Migration *m);
+/* The slot's health and the end of the WAL are put there, under the migration's lock. */
+Monitor *monitor_start(const Way *way, SlotHealth *slot, Lsn *from_lsn);
 void monitor_stop(Monitor *monitor);
 /* Something that cannot come right by itself (slot lost, publication altered). */
 bool monitor_failed(Monitor *monitor, Error *err);

@@ -109,17 +109,55 @@ undo_cut_off(const Way *way, Error *err)
 	       journal_set(way, JOURNAL_NONE, err);
 }
 
+/*
+ * After the switch, which side is live? A failback commits the target's fence first and its
+ * journal, on the old source, after it: a target without its fence is live, whether or not
+ * the old source can be asked. With it, only the journal knows.
+ */
+static bool
+recover_back(Migration *m, MigrationState *at, Error *err)
+{
+	Way way = way_back(m);
+	Journal journal;
+	char state[32];
+	bool fenced;
+
+	*at = STATE_SWITCHED;
+	if (!way_back_load(m, err) || !ledger_get_state(m->target, &m->ledger, state, err))
+		return false;
+	if (m->back.state == WAY_BACK_NONE)
+		return true;
+	if (strcmp(state, migration_state_name(STATE_FAILED_BACK)) == 0) {
+		*at = STATE_FAILED_BACK;
+		return true;
+	}
+	if (!way_back_fenced(m, &fenced, err))
+		return false;
+	if (!fenced)
+		return true;
+	if (!migration_connect(m, err) || !way_back_open(m, err) ||
+	    !journal_read_settled(&way, &journal, err))
+		return false;
+	if (journal == JOURNAL_SWITCHED) {
+		*at = STATE_FAILED_BACK;
+		return migration_set_state(m, STATE_FAILED_BACK, err);
+	}
+	return undo_cut_off(&way, err);
+}
+
 bool
-cutover_recover(Migration *m, bool *switched, Error *err)
+cutover_recover(Migration *m, MigrationState *at, Error *err)
 {
 	Way way = way_forth(m);
 	Journal journal;
 
-	*switched = false;
+	*at = STATE_CHECKING;
 	if (m->ledger.id[0] == '\0')
 		return true;
 	if (!journal_read_settled(&way, &journal, err))
 		return false;
-	*switched = journal == JOURNAL_SWITCHED;
-	return journal != JOURNAL_SWITCHING || undo_cut_off(&way, err);
+	if (journal == JOURNAL_SWITCHED)
+		return recover_back(m, at, err);
+	/* The slot of the way back belongs to a cutover that has not come to its end. */
+	return (journal != JOURNAL_SWITCHING || undo_cut_off(&way, err)) && way_back_disarm(m, err);
 }

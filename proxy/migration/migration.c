@@ -11,8 +11,13 @@
  *                                                            CUTTING_OVER -----+
  *                                                                  | journal committed (K4)
  *                                                                  v
- *                                               FINISHED <---- SWITCHED
- *                                                  cleanup_all(finish)
+ *                                               FINISHED <---- SWITCHED <----------+
+ *                                                  ^               | cutover_run,  | aborted
+ *                                                  |               v back          |
+ *                                                  |          FAILING_BACK --------+
+ *                               cleanup_all(finish)|               | journal committed (K4)
+ *                                                  |               v
+ *                                                  +---------- FAILED_BACK
  *
  * From COPYING on a failure leads to FAILED, where the process stays so that the status can
  * be read; resume runs the phase again (each phase can be repeated), cancel undoes all. Before
@@ -31,11 +36,12 @@
 #include "proxy/migration/internal.h"
 
 static const char *const state_names[] = {
-	[STATE_CHECKING] = "checking",   [STATE_PREPARING] = "preparing",
-	[STATE_COPYING] = "copying",     [STATE_CATCHING_UP] = "catching_up",
-	[STATE_FOLLOWING] = "following", [STATE_CUTTING_OVER] = "cutting_over",
-	[STATE_SWITCHED] = "switched",   [STATE_FINISHED] = "finished",
-	[STATE_FAILED] = "failed",       [STATE_CANCELLED] = "cancelled",
+	[STATE_CHECKING] = "checking",       [STATE_PREPARING] = "preparing",
+	[STATE_COPYING] = "copying",         [STATE_CATCHING_UP] = "catching_up",
+	[STATE_FOLLOWING] = "following",     [STATE_CUTTING_OVER] = "cutting_over",
+	[STATE_SWITCHED] = "switched",       [STATE_FAILING_BACK] = "failing_back",
+	[STATE_FAILED_BACK] = "failed_back", [STATE_FINISHED] = "finished",
+	[STATE_FAILED] = "failed",           [STATE_CANCELLED] = "cancelled",
 };
 
 const char *
@@ -177,6 +183,7 @@ keep_lock(Migration *m, int64_t *next_ms, Error *err)
 	if (err->class != ERROR_CONFIG)
 		return true; /* the target is away: the applier retries, and so do we */
 	phase_stop_stream(m);
+	way_back_stop(m);
 	return false;
 }
 
@@ -207,8 +214,8 @@ migration_schema_work(Migration *m)
 
 typedef bool (*Phase)(Migration *m, Error *err);
 
-static bool
-is_retryable(const Error *err)
+bool
+migration_is_retryable(const Error *err)
 {
 	return err->class == ERROR_NETWORK || error_has_sqlstate(err, "57P01") ||
 	       error_has_sqlstate(err, "57P02") || error_has_sqlstate(err, "57P03") ||
@@ -275,7 +282,7 @@ run_phase(Migration *m, MigrationState state, Phase phase)
 		}
 		if (stop_requested(m->stop))
 			return false;
-		if (is_retryable(&err)) {
+		if (migration_is_retryable(&err)) {
 			note_error(m, &err, true);
 			log_failure(LOG_WARNING, "migration", &err);
 			if (!stop_sleep_ms(m->stop, clock_jitter_ms(pause_ms), NULL))
@@ -304,15 +311,15 @@ undo_fresh_start(Migration *m)
 
 /* Up to PREPARING: failures end the process, nothing has to be waited for. */
 static bool
-begin(Migration *m, bool *switched)
+begin(Migration *m, MigrationState *at)
 {
 	Error err = ERROR_INIT;
 	bool blocked = false;
 
-	*switched = false;
-	if (!phase_open(m, &err) || !cutover_recover(m, switched, &err))
+	*at = STATE_CHECKING;
+	if (!phase_open(m, &err) || !cutover_recover(m, at, &err))
 		goto failed;
-	if (*switched)
+	if (*at != STATE_CHECKING)
 		return true;
 	if (!phase_check(m, &blocked, &err))
 		goto failed;
@@ -357,17 +364,15 @@ migration_follow_pause(Migration *m)
 
 /* True: switched. */
 static bool
-follow_cutover(Migration *m, const MigrationRequest *request)
+follow_cutover(const Way *way, const MigrationRequest *request)
 {
+	Migration *m = way->m;
 	Error err = ERROR_INIT;
-	Way way = way_forth(m);
 	bool rehearsal = request->command == COMMAND_REHEARSE;
-	bool ok = !m->paused && migration_connect(m, &err) && cutover_run(&way, request, &err);
+	bool ok = !m->paused && migration_connect(m, &err) && cutover_run(way, request, &err);
 
 	if (m->paused)
 		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
-	if (ok && !rehearsal)
-		phase_stop_stream(m);
 	pthread_mutex_lock(&m->lock);
 	m->cutover.outcome = !ok ? CUTOVER_ABORTED : rehearsal ? CUTOVER_REHEARSED : CUTOVER_SWITCHED;
 	m->cutover.error = err;
@@ -433,7 +438,7 @@ follow(Migration *m, Error *err)
 		MigrationRequest todo = *request;
 		free(request);
 		if ((todo.command == COMMAND_CUTOVER || todo.command == COMMAND_REHEARSE) &&
-		    follow_cutover(m, &todo))
+		    follow_cutover(&way, &todo))
 			return FOLLOW_SWITCHED;
 		if (todo.command == COMMAND_VERIFY)
 			follow_verify(m);
@@ -453,7 +458,7 @@ run_following(Migration *m)
 				return true;
 			if (end == FOLLOW_STOPPED)
 				return false;
-		} else if (is_retryable(&err)) {
+		} else if (migration_is_retryable(&err)) {
 			note_error(m, &err, true);
 			if (!stop_sleep_ms(m->stop, clock_jitter_ms(RETRY_FIRST_MS), NULL))
 				return false;
@@ -466,28 +471,73 @@ run_following(Migration *m)
 	}
 }
 
-/* SWITCHED: nothing is left to do but to wait for finish. */
-static void
-run_switched(Migration *m)
+/* True: finished. */
+static bool
+end_finish(Migration *m)
 {
-	enter_state(m, STATE_SWITCHED);
+	Error err = ERROR_INIT;
+
+	clear_error(m);
+	if (cleanup_all(m, true, &err)) {
+		enter_state(m, STATE_FINISHED);
+		return true;
+	}
+	note_error(m, &err, false);
+	log_failure(LOG_ERROR, "migration", &err);
+	return false;
+}
+
+/* After the journal's commit: it says so where finish and a start look first. */
+static void
+enter_failed_back(Migration *m)
+{
+	Error err = ERROR_INIT;
+
+	way_back_stop(m);
+	while (!stop_requested(m->stop) && !(migration_connect_target(m, &err) &&
+	                                     migration_set_state(m, STATE_FAILED_BACK, &err))) {
+		log_failure(LOG_WARNING, "cutover", &err);
+		if (!stop_sleep_ms(m->stop, RETRY_FIRST_MS, NULL))
+			return;
+	}
+}
+
+/* The way back goes on by itself, or is tried again; the application depends on none of it. */
+static void
+tend_switched(Migration *m, int64_t *next_lock_ms)
+{
+	Error err = ERROR_INIT;
+
+	if (m->state != STATE_SWITCHED || (m->back.loaded && m->back.state == WAY_BACK_NONE))
+		return;
+	if (keep_lock(m, next_lock_ms, &err))
+		way_back_tend(m);
+	else
+		way_back_lost(m, &err);
+}
+
+/* SWITCHED, and with a way back FAILED_BACK: until finish. */
+static void
+run_switched(Migration *m, MigrationState at)
+{
+	int64_t next_lock_ms = 0;
+
+	enter_state(m, at);
 	while (!stop_requested(m->stop)) {
 		MigrationRequest *request = NULL;
+
+		tend_switched(m, &next_lock_ms);
 		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(100)) != QUEUE_OK)
 			continue;
-		bool finish = request->command == COMMAND_FINISH;
+		MigrationRequest todo = *request;
 		free(request);
-		if (!finish)
-			continue;
-
-		Error err = ERROR_INIT;
-		clear_error(m);
-		if (migration_connect(m, &err) && cleanup_all(m, true, &err)) {
-			enter_state(m, STATE_FINISHED);
+		Way way = way_back(m);
+		if (todo.command == COMMAND_RESUME)
+			way_back_retry(m);
+		if (todo.command == COMMAND_FAILBACK && follow_cutover(&way, &todo))
+			enter_failed_back(m);
+		if (todo.command == COMMAND_FINISH && end_finish(m))
 			return;
-		}
-		note_error(m, &err, false);
-		log_failure(LOG_ERROR, "migration", &err);
 	}
 }
 
@@ -517,11 +567,11 @@ run_cancel(Migration *m)
 static void
 run(Migration *m)
 {
-	bool switched;
+	MigrationState at;
 
-	if (!begin(m, &switched))
+	if (!begin(m, &at))
 		return;
-	if (!switched) {
+	if (at == STATE_CHECKING) {
 		if (!run_phase(m, STATE_COPYING, phase_copy))
 			return;
 		if (!migration_online(m)) {
@@ -531,8 +581,10 @@ run(Migration *m)
 		}
 		if (!run_phase(m, STATE_CATCHING_UP, phase_catch_up) || !run_following(m))
 			return;
+		phase_stop_stream(m);
+		at = STATE_SWITCHED;
 	}
-	run_switched(m);
+	run_switched(m, at);
 }
 
 static void *
@@ -542,6 +594,7 @@ migration_main(void *arg)
 
 	run(m);
 	phase_stop_stream(m);
+	way_back_stop(m);
 	if (atomic_load(&m->cancel_wanted)) {
 		if (m->ledger.id[0] != '\0')
 			run_cancel(m);
@@ -604,6 +657,7 @@ migration_free(Migration *migration)
 		free(request);
 	queue_free(migration->requests);
 	catalog_free(migration->catalog);
+	catalog_free(migration->back.catalog);
 	stop_free(migration->stop);
 	pthread_mutex_destroy(&migration->lock);
 	free(migration);
@@ -614,6 +668,28 @@ refuse(Error *err, MigrationState state, const char *what, const char *needs)
 {
 	error_set(err, ERROR_CONFIG, "cannot %s while %s", what, state_names[state]);
 	return error_set_hint(err, "%s", needs);
+}
+
+static bool
+failback_allowed(Migration *m, Error *err)
+{
+	if (m->cutover.outcome == CUTOVER_RUNNING)
+		return error_set(err, ERROR_CONFIG, "a failback is running already");
+	if (m->state != STATE_SWITCHED)
+		return refuse(err, m->state, "fail back", "the way back is open once it has switched");
+	switch (m->back.state) {
+	case WAY_BACK_FOLLOWING:
+		return true;
+	case WAY_BACK_NONE:
+		error_set(err, ERROR_CONFIG, "this migration has no way back");
+		return error_set_hint(err, "it was started without --failback");
+	default:
+		error_set(err, ERROR_CONFIG, "the old source does not follow the target now: %s",
+		          m->back.error.class != ERROR_NONE ? m->back.error.message : "it is starting");
+		return error_set_hint(err,
+		                      "see way_back in `pgbaton status --json`; `pgbaton resume` tries "
+		                      "again after a failure");
+	}
 }
 
 /* Which states a command may come in; the caller holds the lock. */
@@ -638,13 +714,16 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 			return error_set(err, ERROR_CONFIG, "a comparison is running already");
 		return now == STATE_FOLLOWING ||
 		       refuse(err, now, "verify", "`pgbaton wait --for following` waits until it can");
+	case COMMAND_FAILBACK:
+		return failback_allowed(m, err);
 	case COMMAND_FINISH:
-		return now == STATE_SWITCHED || refuse(err, now, "finish",
-		                                       "finish ends a migration that has switched; "
-		                                       "`pgbaton cancel` gives one up before");
+		return now == STATE_SWITCHED || now == STATE_FAILED_BACK ||
+		       refuse(err, now, "finish",
+		              "finish ends a migration that has switched; "
+		              "`pgbaton cancel` gives one up before");
 	case COMMAND_CANCEL:
-		if (now == STATE_SWITCHED || now == STATE_FINISHED)
-			return refuse(err, now, "cancel", "the target is live: `pgbaton finish` ends it");
+		if (now >= STATE_SWITCHED && now <= STATE_FINISHED)
+			return refuse(err, now, "cancel", "it has switched: `pgbaton finish` ends it");
 		if (now == STATE_CUTTING_OVER)
 			return refuse(err, now, "cancel", "wait for the cutover's end");
 		return true;
@@ -652,10 +731,10 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 	case COMMAND_RESUME:
 		if (now == STATE_FAILED && (m->resumes_in == STATE_FAILED || command == COMMAND_PAUSE))
 			return refuse(err, now, "pause or resume", "see `pgbaton status` for why");
+		if (now == STATE_SWITCHED && command == COMMAND_RESUME && m->back.state == WAY_BACK_FAILED)
+			return true;
 		return now < STATE_SWITCHED || now == STATE_FAILED ||
 		       refuse(err, now, "pause or resume", "nothing is applied any more");
-	case COMMAND_FAILBACK:
-		return error_set(err, ERROR_CONFIG, "not available yet");
 	}
 	return error_set(err, ERROR_BUG, "unknown command %d", (int)command);
 }
@@ -680,9 +759,11 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 {
 	pthread_mutex_lock(&migration->lock);
 	bool ok = command_allowed(migration, request->command, err);
-	if (ok && (request->command == COMMAND_CUTOVER || request->command == COMMAND_REHEARSE)) {
+	if (ok && (request->command == COMMAND_CUTOVER || request->command == COMMAND_REHEARSE ||
+	           request->command == COMMAND_FAILBACK)) {
 		uint64_t id = migration->cutover.id + 1;
-		migration->cutover = (CutoverStatus){.id = id, .outcome = CUTOVER_RUNNING};
+		migration->cutover = (CutoverStatus){
+			.id = id, .outcome = CUTOVER_RUNNING, .failback = request->command == COMMAND_FAILBACK};
 	}
 	if (ok && request->command == COMMAND_VERIFY) {
 		uint64_t id = migration->verify.id + 1;

@@ -30,6 +30,8 @@ typedef enum {
 	STATE_FOLLOWING,
 	STATE_CUTTING_OVER,
 	STATE_SWITCHED,
+	STATE_FAILING_BACK,
+	STATE_FAILED_BACK, /* the old source is live again; only finish leads on */
 	STATE_FINISHED,
 	STATE_FAILED,
 	STATE_CANCELLED
@@ -51,7 +53,7 @@ typedef enum {
 
 typedef struct {
 	MigrationCommand command;
-	int64_t hold_timeout_ms; /* CUTOVER; 0: the configuration's */
+	int64_t hold_timeout_ms; /* CUTOVER, REHEARSE, FAILBACK; 0: the configuration's */
 } MigrationRequest;
 
 /* The thread starts at once. */
@@ -67,7 +69,7 @@ void migration_free(Migration *migration);
 /*
  * Hands a command over. False with ERROR_CONFIG when the state does not allow it (the
  * text says what does). True: accepted; *ticket then names the run in the status
- * (cutover.id for CUTOVER, verify.id for VERIFY); its end is seen there.
+ * (cutover.id for CUTOVER, REHEARSE, FAILBACK; verify.id for VERIFY); its end is seen there.
  */
 MUST_CHECK bool migration_command(Migration *migration, const MigrationRequest *request,
                                   uint64_t *ticket, Error *err);
@@ -80,8 +82,10 @@ typedef enum {
 	CUTOVER_REHEARSED /* all but the switch; the source goes on */
 } CutoverOutcome;
 
+/* Of the last cutover, rehearsal or failback. */
 typedef struct {
-	uint64_t id; /* of the last one; 0: never */
+	uint64_t id;   /* 0: never */
+	bool failback; /* from the target to the old source */
 	CutoverOutcome outcome;
 	char step[32];     /* prepare, hold, fence, marker, drain, verify, sequences, commit */
 	double prepare_ms; /* before anyone was held */
@@ -98,6 +102,26 @@ typedef struct {
 	SessionGroups bypassing; /* connected to the side that is left, as the cutover began */
 	Error error;             /* of an aborted one */
 } CutoverStatus;
+
+typedef enum {
+	WAY_BACK_NONE,
+	WAY_BACK_STARTING,  /* also: tried again, see error */
+	WAY_BACK_FOLLOWING, /* the old source follows the target */
+	WAY_BACK_FAILED     /* for good, or until resume: see error */
+} WayBackState;
+
+/* K5, after the switch: what flows from the target to the old source. */
+typedef struct {
+	WayBackState state;
+	uint64_t received_bytes; /* lag, as of the way forth */
+	uint64_t applied_bytes;
+	ReceiverState receiver;
+	ApplierState applier;
+	TxLogState log;
+	SlotHealth slot; /* on the target */
+	Lsn target_lsn;
+	Error error;
+} WayBackStatus;
 
 typedef enum { VERIFY_NEVER, VERIFY_RUNNING, VERIFY_EQUAL, VERIFY_FAILED } VerifyOutcome;
 
@@ -141,6 +165,7 @@ typedef struct {
 
 	CutoverStatus cutover;
 	VerifyStatus verify;
+	WayBackStatus way_back;
 	const Catalog *catalog; /* NULL before it is read; lives as long as the migration */
 } MigrationStatus;
 

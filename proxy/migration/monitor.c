@@ -1,5 +1,5 @@
 /*
- * Watches the source on a session of its own: how far it is, what the slot holds back, and
+ * Watches the side that changes come from on a session of its own: how far it is, what the slot holds back, and
  * what somebody may have done to slot and publication behind our back. Warns before the
  * slot's limit is reached (S3).
  */
@@ -12,6 +12,9 @@
 
 struct Monitor {
 	Migration *m;
+	Way way; /* as of its start: what it uses of it lives longer than the monitor */
+	SlotHealth *slot;
+	Lsn *from_lsn;
 	Stop *stop;
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -35,7 +38,7 @@ set_failure(Monitor *monitor, const Error *err)
 }
 
 static void
-warn_of_limit(const SlotHealth *slot, int64_t *next_warning_ms)
+warn_of_limit(const char *side, const SlotHealth *slot, int64_t *next_warning_ms)
 {
 	bool close = slot->safe_bytes >= 0 && (uint64_t)slot->safe_bytes < slot->kept_bytes / 4;
 
@@ -44,19 +47,20 @@ warn_of_limit(const SlotHealth *slot, int64_t *next_warning_ms)
 	*next_warning_ms = clock_mono_ms() + WARN_EVERY_MS;
 	log_warning("monitor",
 	            "the slot holds back %llu bytes of WAL and is %lld bytes from "
-	            "max_slot_wal_keep_size: raise it on the source, or the slot will be lost",
-	            (unsigned long long)slot->kept_bytes, (long long)slot->safe_bytes);
+	            "max_slot_wal_keep_size: raise it on the %s, or the slot will be lost",
+	            (unsigned long long)slot->kept_bytes, (long long)slot->safe_bytes, side);
 }
 
 static bool
 look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err)
 {
 	Migration *m = monitor->m;
+	const Way *way = &monitor->way;
 	SlotHealth slot;
 	char text[32];
 	Lsn lsn = LSN_INVALID;
 
-	if (!source_slot_health(source, &m->ledger, &slot, err) ||
+	if (!source_slot_health(source, way->ledger, &slot, err) ||
 	    !sql_value(source, err, text, sizeof(text), "SELECT pg_current_wal_lsn()::text"))
 		return false;
 	if (!lsn_parse(text, &lsn))
@@ -71,21 +75,23 @@ look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err
 		return false;
 
 	pthread_mutex_lock(&m->lock);
-	m->slot = slot;
-	m->source_lsn = lsn;
-	m->oldest_snapshot_s = strtod(age, NULL);
+	*monitor->slot = slot;
+	*monitor->from_lsn = lsn;
+	if (!way->back)
+		m->oldest_snapshot_s = strtod(age, NULL);
 	pthread_mutex_unlock(&m->lock);
-	warn_of_limit(&slot, next_warning_ms);
+	warn_of_limit(way->from_side, &slot, next_warning_ms);
 
 	if (slot.exists && !slot.lost)
 		return true;
 	if (slot.exists)
-		error_set(err, ERROR_CONFIG, "replication slot \"%s\" was invalidated by the source (%s)",
-		          m->ledger.name, slot.why);
+		error_set(err, ERROR_CONFIG, "replication slot \"%s\" was invalidated by the %s (%s)",
+		          way->ledger->name, way->from_side, slot.why);
 	else
-		error_set(err, ERROR_CONFIG, "replication slot \"%s\" is gone from the source",
-		          m->ledger.name);
-	error_set_hint(err, "changes are lost: run `pgbaton cancel` and begin again");
+		error_set(err, ERROR_CONFIG, "replication slot \"%s\" is gone from the %s",
+		          way->ledger->name, way->from_side);
+	error_set_hint(err, way->back ? "changes are lost: there is no way back any more"
+	                              : "changes are lost: run `pgbaton cancel` and begin again");
 	set_failure(monitor, err);
 	return false;
 }
@@ -94,12 +100,12 @@ look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err
 static bool
 look(Monitor *monitor, Sql *source, unsigned round, int64_t *next_warning_ms, Error *err)
 {
-	Migration *m = monitor->m;
+	const Way *way = &monitor->way;
 
 	if (!look_at_slot(monitor, source, next_warning_ms, err))
 		return false;
 	if (round % PUBLICATION_EVERY != 0 ||
-	    source_check_publication(source, &m->ledger, m->catalog, err))
+	    source_check_publication(source, way->ledger, way->catalog, err))
 		return true;
 	if (err->class == ERROR_CONFIG)
 		set_failure(monitor, err);
@@ -110,7 +116,7 @@ static void *
 monitor_main(void *arg)
 {
 	Monitor *monitor = arg;
-	Migration *m = monitor->m;
+	const Way *way = &monitor->way;
 	Sql *source = NULL;
 	int64_t next_warning_ms = 0;
 
@@ -118,7 +124,7 @@ monitor_main(void *arg)
 		Error err = ERROR_INIT;
 
 		if (source == NULL) {
-			source = sql_connect(m->config->source, "source", "monitor", monitor->stop, &err);
+			source = sql_connect(way->from_info, way->from_side, "monitor", monitor->stop, &err);
 			if (source != NULL)
 				sql_set_timeout_ms(source, QUERY_TIMEOUT_MS);
 		}
@@ -136,11 +142,14 @@ monitor_main(void *arg)
 }
 
 Monitor *
-monitor_start(Migration *m)
+monitor_start(const Way *way, SlotHealth *slot, Lsn *from_lsn)
 {
 	Monitor *monitor = mem_zalloc(sizeof(Monitor));
 
-	monitor->m = m;
+	monitor->m = way->m;
+	monitor->way = *way;
+	monitor->slot = slot;
+	monitor->from_lsn = from_lsn;
 	monitor->stop = stop_new();
 	pthread_mutex_init(&monitor->lock, NULL);
 	CHECK(pthread_create(&monitor->thread, NULL, monitor_main, monitor) == 0);

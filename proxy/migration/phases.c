@@ -86,37 +86,51 @@ check_ledger(Migration *m, const Ledger *ledger, Error *err)
 	return true;
 }
 
+/* *switched: from then on the source need not be there for the target to be served. */
+static bool
+load_ledger(Migration *m, bool *switched, Error *err)
+{
+	Ledger ledger = {.lanes = 0};
+	Journal journal;
+	MigrationState at;
+	char state[32];
+
+	if (!ledger_load(m->target, m->config->name, &ledger, err) ||
+	    !ledger_get_state(m->target, &ledger, state, err) ||
+	    !ledger_journal(m->target, &ledger, &journal, err))
+		return false;
+	*switched = journal == JOURNAL_SWITCHED;
+	m->fresh = !migration_state_parse(state, &at) || at < STATE_COPYING;
+	log_info("migration", "going on with migration %s, which was %s", ledger.id, state);
+	pthread_mutex_lock(&m->lock);
+	m->ledger = ledger;
+	pthread_mutex_unlock(&m->lock);
+	return true;
+}
+
 bool
 phase_open(Migration *m, Error *err)
 {
-	Ledger ledger = {.lanes = 0};
 	bool exists;
+	bool switched = false;
 
-	if (!migration_connect(m, err))
+	if (!migration_connect_target(m, err))
 		return false;
 	if (m->lock_session == NULL) {
 		m->lock_session = sql_connect(m->config->target, "target", "lock", m->stop, err);
 		if (m->lock_session == NULL)
 			return false;
 	}
-	if (!ledger_lock(m->lock_session, m->config->name, err) || !source_identity(m, err) ||
+	if (!ledger_lock(m->lock_session, m->config->name, err) ||
 	    !ledger_exists(m->target, m->config->name, &exists, err))
 		return false;
-
 	m->fresh = true;
-	if (exists) {
-		char state[32];
-		if (!ledger_load(m->target, m->config->name, &ledger, err) ||
-		    !check_ledger(m, &ledger, err) || !ledger_get_state(m->target, &ledger, state, err))
-			return false;
-		MigrationState at;
-		m->fresh = !migration_state_parse(state, &at) || at < STATE_COPYING;
-		log_info("migration", "going on with migration %s, which was %s", ledger.id, state);
-		pthread_mutex_lock(&m->lock);
-		m->ledger = ledger;
-		pthread_mutex_unlock(&m->lock);
-	}
-	return true;
+	if (exists && !load_ledger(m, &switched, err))
+		return false;
+	if (switched)
+		return true;
+	return migration_connect_source(m, err) && source_identity(m, err) &&
+	       (!exists || check_ledger(m, &m->ledger, err));
 }
 
 /* ---- check ---- */
@@ -251,19 +265,9 @@ open_log(Migration *m, bool slot_created, Error *err)
 static bool
 start_receiver(Migration *m, Error *err)
 {
-	char publications[160];
-	ReceiverOptions options = {
-		.source = m->config->source,
-		.system_id = m->ledger.system_id,
-		.slot = m->ledger.name,
-		.publication = publications,
-		.binary = m->catalog->stream_binary,
-		.confirm = m->config->confirm,
-		.start = m->start,
-	};
+	Way way = way_forth(m);
 
-	source_publications(&m->ledger, m->catalog, publications, sizeof(publications));
-	Receiver *receiver = receiver_start(&options, m->log, err);
+	Receiver *receiver = way_start_receiver(&way, m->log, m->start, err);
 	if (receiver == NULL)
 		return false;
 	pthread_mutex_lock(&m->lock);
@@ -379,6 +383,14 @@ dump_schema(Migration *m, Error *err)
 	return schema_dump(&work, err);
 }
 
+static Monitor *
+start_monitor(Migration *m)
+{
+	Way way = way_forth(m);
+
+	return monitor_start(&way, &m->slot, &m->source_lsn);
+}
+
 bool
 phase_prepare(Migration *m, Error *err)
 {
@@ -396,7 +408,7 @@ phase_prepare(Migration *m, Error *err)
 		if (m->receiver == NULL && !start_receiver(m, err))
 			return false;
 		if (m->monitor == NULL)
-			m->monitor = monitor_start(m);
+			m->monitor = start_monitor(m);
 	}
 	return prepare_schema(m, err);
 }
@@ -462,28 +474,12 @@ phase_offline_end(Migration *m, Error *err)
 
 /* ---- catch up ---- */
 
-static void
-on_durable(void *arg, Lsn end)
-{
-	receiver_set_applied(arg, end);
-}
-
 static bool
 start_applier(Migration *m, Error *err)
 {
-	ApplierOptions options = {
-		.target = m->config->target,
-		.ledger = &m->ledger,
-		.catalog = m->catalog,
-		.log = m->log,
-		.start = m->start,
-		.lanes = m->config->lanes > 0 ? m->config->lanes : m->ledger.lanes,
-		.proto_version = 1,
-		.on_durable = on_durable,
-		.arg = m->receiver,
-	};
+	Way way = way_forth(m);
 
-	Applier *applier = applier_start(&options, err);
+	Applier *applier = way_start_applier(&way, m->log, m->start, err);
 	if (applier == NULL)
 		return false;
 	pthread_mutex_lock(&m->lock);
@@ -602,6 +598,8 @@ phase_catch_up(Migration *m, Error *err)
 	if (!fill_and_analyze(m, err))
 		return false;
 	prepare_fence(m);
+	if (way_back_wanted(m) && !way_back_prepare(m, err))
+		return false;
 	migration_set_detail(m, "applying changes since the copy");
 	return wait_for_small_lag(m, err);
 }

@@ -66,7 +66,7 @@ fill_lag(MigrationStatus *out)
 	Lsn applied = out->applier.applied_end;
 
 	/* After the switch the source's WAL is nobody's lag. */
-	if (!out->online || out->state == STATE_SWITCHED || out->state == STATE_FINISHED)
+	if (!out->online || (out->state >= STATE_SWITCHED && out->state <= STATE_FINISHED))
 		return;
 	out->received_bytes = distance(out->receiver.received, source_end);
 	if (lsn_cmp(out->log.last_commit, out->applier.applied_commit) <= 0)
@@ -123,6 +123,7 @@ migration_status(Migration *migration, MigrationStatus *out)
 	out->oldest_snapshot_s = m->oldest_snapshot_s;
 	out->cutover = m->cutover;
 	out->verify = m->verify;
+	way_back_status(m, &out->way_back);
 	out->catalog = m->catalog;
 	migration_stream_states(m, &out->log, &out->receiver, &out->applier);
 	if (m->state == STATE_FINISHED || m->state == STATE_CANCELLED) { /* both are removed */

@@ -19,6 +19,24 @@ way_forth(Migration *m)
 	};
 }
 
+Way
+way_back(Migration *m)
+{
+	return (Way){
+		.m = m,
+		.back = true,
+		.from_side = "target",
+		.to_side = "source",
+		.from_info = m->config->target,
+		.to_info = m->config->source,
+		.ledger = &m->back.ledger,
+		.catalog = m->back.catalog,
+		.applier = m->back.applier,
+		.receiver = m->back.receiver,
+		.monitor = m->back.monitor,
+	};
+}
+
 Sql *
 way_from(const Way *way)
 {
@@ -38,6 +56,25 @@ way_connect_from(const Way *way, Error *err)
 	                 : migration_connect_source(way->m, err);
 }
 
+/* One ledger, the target's, has both sides' records: finish needs no other. */
+static Book
+book_of(const Way *way, const char *side)
+{
+	return (Book){way->m->target, &way->m->ledger, side};
+}
+
+Book
+way_book_from(const Way *way)
+{
+	return book_of(way, way->from_side);
+}
+
+Book
+way_book_to(const Way *way)
+{
+	return book_of(way, way->to_side);
+}
+
 SourceSetup
 way_setup(const Way *way)
 {
@@ -46,6 +83,7 @@ way_setup(const Way *way)
 	return (SourceSetup){
 		.source = way_from(way),
 		.target = way_to(way),
+		.book = way_book_from(way),
 		.source_info = way->from_info,
 		.ledger = way->ledger,
 		.catalog = way->catalog,
@@ -61,6 +99,48 @@ migration_source_setup(Migration *m)
 	Way way = way_forth(m);
 
 	return way_setup(&way);
+}
+
+Receiver *
+way_start_receiver(const Way *way, TxLog *log, Lsn start, Error *err)
+{
+	char publications[160];
+	ReceiverOptions options = {
+		.source = way->from_info,
+		.system_id = way->ledger->system_id,
+		.slot = way->ledger->name,
+		.publication = publications,
+		.binary = way->catalog->stream_binary,
+		.confirm = way->m->config->confirm,
+		.start = start,
+	};
+
+	source_publications(way->ledger, way->catalog, publications, sizeof(publications));
+	return receiver_start(&options, log, err);
+}
+
+static void
+on_durable(void *arg, Lsn end)
+{
+	receiver_set_applied(arg, end);
+}
+
+Applier *
+way_start_applier(const Way *way, TxLog *log, Lsn start, Error *err)
+{
+	ApplierOptions options = {
+		.target = way->to_info,
+		.ledger = way->ledger,
+		.catalog = way->catalog,
+		.log = log,
+		.start = start,
+		.lanes = way->m->config->lanes > 0 ? way->m->config->lanes : way->ledger->lanes,
+		.proto_version = 1,
+		.on_durable = on_durable,
+		.arg = way->receiver,
+	};
+
+	return applier_start(&options, err);
 }
 
 bool

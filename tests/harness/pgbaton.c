@@ -34,8 +34,8 @@ struct Pgbaton {
 
 /* In the order in which a migration goes through them. */
 static const char *const states[] = {
-	"checking",  "preparing",    "copying",  "catching_up",
-	"following", "cutting_over", "switched", "finished",
+	"checking",     "preparing", "copying",      "catching_up", "following",
+	"cutting_over", "switched",  "failing_back", "failed_back", "finished",
 };
 
 const char *

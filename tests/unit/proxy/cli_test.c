@@ -194,7 +194,6 @@ static const Usage usages[] = {
 	{{"wait", "--for", "following", "--timeout", "soon"}, "--timeout"},
 	{{"cutover", "--hold-timeout", "0"}, "--hold-timeout"},
 	{{"verify", "--table", "t"}, "not available yet"},
-	{{"failback"}, "not available yet"},
 	{{"pause", "now"}, "unexpected argument"},
 	{{"finish", "--source", "host=a"}, "PGBATON_TARGET"},
 	{{"status", "--admin", "localhost"}, "HOST:PORT"},

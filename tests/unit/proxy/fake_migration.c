@@ -7,8 +7,8 @@
 #include "common/memory.h"
 
 static const char *const names[] = {
-	"checking",     "preparing", "copying",  "catching_up", "following",
-	"cutting_over", "switched",  "finished", "failed",      "cancelled",
+	"checking", "preparing",    "copying",     "catching_up", "following", "cutting_over",
+	"switched", "failing_back", "failed_back", "finished",    "failed",    "cancelled",
 };
 
 const char *

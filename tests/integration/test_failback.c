@@ -1,0 +1,574 @@
+/*
+ * The way back (K5): after the switch the old source follows, and failback returns to it.
+ * A writer goes with the active side and keeps count of what was acknowledged; at the end
+ * both sides hold exactly that. Killed at each step of both switches and in between.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/harness/compare.h"
+#include "tests/harness/db.h"
+#include "tests/harness/pgbaton.h"
+#include "tests/unit/runner.h"
+
+enum { SOURCE, TARGET, SIDES };
+
+static Cluster *clusters[SIDES];
+
+static void
+start_clusters(void)
+{
+	clusters[SOURCE] = cluster_start(&(ClusterOptions){.name = "source"});
+	clusters[TARGET] = cluster_start(&(ClusterOptions){.name = "target"});
+}
+
+static void
+stop_clusters(void)
+{
+	cluster_free(clusters[SOURCE]);
+	cluster_free(clusters[TARGET]);
+}
+
+/* ---- the application ---- */
+
+typedef struct {
+	char uri[SIDES][160];
+	_Atomic int side; /* where it writes; what is refused there is tried again */
+	_Atomic bool end;
+	_Atomic long acknowledged;
+	pthread_t thread;
+} Writer;
+
+/* One transaction over three tables: with a key and a sequence, a counter, and without a key. */
+static const char write_sql[] =
+	"WITH e AS (INSERT INTO entry (k) VALUES (%ld)), l AS (INSERT INTO line VALUES (%ld %% 5))"
+	" UPDATE account SET total = total + 1 WHERE id = %ld %% 7";
+
+typedef enum { WROTE, REFUSED, LOST } Written;
+
+static Written
+write_once(PGconn *conn, long k)
+{
+	char sql[300];
+
+	snprintf(sql, sizeof(sql), write_sql, k, k, k);
+	PGresult *result = PQexec(conn, sql);
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	Written written = PQresultStatus(result) == PGRES_COMMAND_OK ? WROTE : LOST;
+
+	if (sqlstate != NULL && strcmp(sqlstate, "25006") == 0)
+		written = REFUSED;
+	else if (sqlstate != NULL && strncmp(sqlstate, "57P", 3) != 0)
+		ck_abort_msg("the application got %s: %s", sqlstate, PQresultErrorMessage(result));
+	PQclear(result);
+	return written;
+}
+
+static bool
+has_entry(PGconn *conn, long k, bool *known)
+{
+	char sql[80];
+
+	snprintf(sql, sizeof(sql), "SELECT 1 FROM entry WHERE k = %ld", k);
+	PGresult *result = PQexec(conn, sql);
+	bool found = PQntuples(result) > 0;
+	*known = PQresultStatus(result) == PGRES_TUPLES_OK;
+	PQclear(result);
+	return found;
+}
+
+/* A lost answer is looked up where it was asked for. */
+static bool
+settle(PGconn **conn, const char *uri, long k)
+{
+	for (;;) {
+		bool known = false;
+		PQfinish(*conn);
+		*conn = PQconnectdb(uri);
+		bool found = PQstatus(*conn) == CONNECTION_OK && has_entry(*conn, k, &known);
+		if (known)
+			return found;
+		usleep(20000);
+	}
+}
+
+static void *
+writer_main(void *arg)
+{
+	Writer *w = arg;
+	PGconn *conn[SIDES] = {PQconnectdb(w->uri[SOURCE]), PQconnectdb(w->uri[TARGET])};
+
+	for (long k = 1; !w->end;) {
+		int side = w->side;
+		Written written = write_once(conn[side], k);
+		if (written == LOST && settle(&conn[side], w->uri[side], k))
+			written = WROTE;
+		if (written == WROTE) {
+			w->acknowledged = k++;
+			usleep(1000);
+		} else {
+			usleep(5000);
+		}
+	}
+	for (int i = 0; i < SIDES; i++)
+		PQfinish(conn[i]);
+	return NULL;
+}
+
+static void
+writer_end(Writer *w)
+{
+	w->end = true;
+	pthread_join(w->thread, NULL);
+}
+
+static void
+writer_progress(Writer *w, long more)
+{
+	long from = w->acknowledged;
+
+	for (int i = 0; w->acknowledged < from + more; i++) {
+		ck_assert_msg(i < 3000, "the application does not come on on the %s",
+		              w->side == SOURCE ? "source" : "target");
+		usleep(10000);
+	}
+}
+
+/* ---- a migration with a way back ---- */
+
+typedef struct {
+	char name[32];
+	PGconn *conn[SIDES];
+	Writer writer;
+	Pgbaton *p;
+	const char *args[16];
+	int arg_count;
+	char *state_dir;
+} Case;
+
+static const char schema[] =
+	"CREATE TABLE entry (k bigint PRIMARY KEY, s bigserial UNIQUE);"
+	"CREATE TABLE account (id int PRIMARY KEY, total bigint NOT NULL);"
+	"CREATE TABLE line (a bigint);"
+	"CREATE TABLE always (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text);"
+	"CREATE TABLE part (id int, k int, PRIMARY KEY (id, k)) PARTITION BY LIST (k);"
+	"CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);"
+	"CREATE TABLE part_2 PARTITION OF part FOR VALUES IN (2);"
+	"CREATE TABLE noted (k bigint);"
+	"CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS"
+	" $$BEGIN INSERT INTO noted VALUES (NEW.k); RETURN NEW; END$$;"
+	"CREATE TRIGGER note AFTER INSERT ON entry FOR EACH ROW EXECUTE FUNCTION note();"
+	"ALTER TABLE entry ENABLE ALWAYS TRIGGER note;"
+	"INSERT INTO account SELECT g, 0 FROM generate_series(0, 6) g;"
+	"INSERT INTO always (v) SELECT 'v' || g FROM generate_series(1, 20) g;"
+	"INSERT INTO part SELECT g, 1 + g % 2 FROM generate_series(1, 50) g;";
+
+static void
+case_open(Case *c, const char *name)
+{
+	memset(c, 0, sizeof(*c));
+	snprintf(c->name, sizeof(c->name), "%s", name);
+	for (int i = 0; i < SIDES; i++) {
+		db_create(clusters[i], name);
+		snprintf(c->writer.uri[i], sizeof(c->writer.uri[i]), "%s", cluster_uri(clusters[i], name));
+		c->conn[i] = db_connect_uri(c->writer.uri[i]);
+	}
+	db_exec(c->conn[SOURCE], "%s", schema);
+	c->state_dir = scratch_dir_new(name);
+	c->args[c->arg_count++] = "--name";
+	c->args[c->arg_count++] = c->name;
+	c->args[c->arg_count++] = "--failback";
+	ck_assert_int_eq(pthread_create(&c->writer.thread, NULL, writer_main, &c->writer), 0);
+}
+
+static void
+case_run(Case *c, const char *fault)
+{
+	char text[96];
+	const char *env[] = {text, NULL};
+
+	snprintf(text, sizeof(text), "PGBATON_FAULT=%s", fault != NULL ? fault : "none");
+	pgbaton_free(c->p);
+	c->p = pgbaton_start(&(PgbatonOptions){.source = c->writer.uri[SOURCE],
+	                                       .target = c->writer.uri[TARGET],
+	                                       .args = c->args,
+	                                       .env = env,
+	                                       .state_dir = c->state_dir});
+}
+
+static void
+case_reconnect(Case *c, int side)
+{
+	PQfinish(c->conn[side]);
+	c->conn[side] = db_connect_uri(c->writer.uri[side]);
+}
+
+static void
+case_ask(Case *c, const char *command)
+{
+	char *out;
+	int code = pgbaton_cli(c->p, &out, 60, command, NULL);
+	ck_assert_msg(code == 0, "%s exited with %d: %s\n%s", command, code, out, pgbaton_log(c->p));
+	free(out);
+}
+
+static bool
+writable(Case *c, int side)
+{
+	char sqlstate[6];
+	bool ok = db_try(c->conn[side], sqlstate, "UPDATE account SET total = total WHERE id = 0");
+
+	if (!ok)
+		ck_assert_str_eq(sqlstate, "25006");
+	return ok;
+}
+
+static void
+case_wait_follows(Case *c)
+{
+	for (int i = 0;; i++) {
+		char *state = pgbaton_status_text(c->p, "way_back.state");
+		bool follows = strcmp(state, "following") == 0;
+		ck_assert_msg(i < 3000 && strcmp(state, "failed") != 0, "the way back is %s\n%s", state,
+		              pgbaton_log(c->p));
+		free(state);
+		if (follows)
+			return;
+		usleep(10000);
+	}
+}
+
+static void
+case_switch(Case *c)
+{
+	case_ask(c, "cutover");
+	c->writer.side = TARGET;
+	ck_assert(!writable(c, SOURCE));
+}
+
+static void
+case_traceless(Case *c, int side)
+{
+	PGconn *conn = c->conn[side];
+
+	ck_assert_int_eq(db_int(conn,
+	                        "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE"
+	                        " '%s%%'",
+	                        c->name),
+	                 0);
+	ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM pg_publication"), 0);
+	ck_assert_int_eq(
+		db_int(conn, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%s%%'", c->name), 0);
+	ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND"
+	                              " (tgname <> 'note' OR tgenabled <> 'A')"),
+	                 0);
+	ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM pg_class WHERE relname = 'line' AND"
+	                              " relreplident = 'd'"),
+	                 1);
+	ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM pg_attribute WHERE attidentity = 'a'"), 1);
+}
+
+/* Everything acknowledged is on both sides, once; nothing of ours is left on either. */
+static void
+case_finish(Case *c)
+{
+	writer_end(&c->writer);
+	/* The last acknowledged may still be on its way. */
+	int other = c->writer.side == SOURCE ? TARGET : SOURCE;
+	char all[120];
+	snprintf(all, sizeof(all), "SELECT count(*) = %ld FROM entry", (long)c->writer.acknowledged);
+	bool failed_back = pgbaton_reached(c->p, "failed_back");
+	if (!failed_back)
+		db_wait_until(c->conn[other], all, 60);
+	case_ask(c, "finish");
+	ck_assert_int_eq(pgbaton_wait_exit(c->p, 20), 0);
+	for (int i = 0; i < SIDES; i++) {
+		case_traceless(c, i);
+		if (failed_back && i == TARGET)
+			continue; /* it is left behind where it was */
+		ck_assert(db_true(c->conn[i], "%s", all));
+		ck_assert_int_eq(db_int(c->conn[i], "SELECT sum(total) FROM account"),
+		                 c->writer.acknowledged);
+		ck_assert_int_eq(db_int(c->conn[i], "SELECT count(*) FROM line"), c->writer.acknowledged);
+		ck_assert_int_eq(db_int(c->conn[i], "SELECT count(*) FROM noted"), c->writer.acknowledged);
+	}
+	if (!failed_back)
+		compare_databases(c->conn[SOURCE], c->conn[TARGET], NULL);
+}
+
+static void
+case_close(Case *c)
+{
+	pgbaton_free(c->p);
+	PQfinish(c->conn[SOURCE]);
+	PQfinish(c->conn[TARGET]);
+	scratch_dir_free(c->state_dir);
+}
+
+/* ---- when all is well ---- */
+
+START_TEST(old_source_follows)
+{
+	Case c;
+
+	case_open(&c, "follows");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	writer_progress(&c.writer, 50);
+	/* Off costs nothing, and on keeps no slot before it is needed. */
+	ck_assert_int_eq(
+		db_int(c.conn[TARGET],
+	           "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"),
+		0);
+	case_switch(&c);
+	case_wait_follows(&c);
+	/* The slot of the way forth would keep the WAL of what flows back. */
+	ck_assert_int_eq(
+		db_int(c.conn[SOURCE],
+	           "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"),
+		0);
+	writer_progress(&c.writer, 200);
+	db_exec(
+		c.conn[TARGET],
+		"INSERT INTO always (v) VALUES ('new'); UPDATE always SET v = v || '+' WHERE id %% 3 = 0;"
+		"DELETE FROM always WHERE id = 5; UPDATE part SET k = 3 - k WHERE id %% 4 = 0;"
+		"UPDATE line SET a = a + 100 WHERE a = 3");
+	db_wait_until(c.conn[SOURCE], "SELECT count(*) = 1 FROM always WHERE v = 'new+'", 30);
+	ck_assert(!writable(&c, SOURCE));
+	case_finish(&c);
+	case_close(&c);
+}
+END_TEST
+
+START_TEST(there_and_back)
+{
+	Case c;
+
+	case_open(&c, "and_back");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_switch(&c);
+	case_wait_follows(&c);
+	writer_progress(&c.writer, 100);
+	char *out;
+	int code = pgbaton_cli(c.p, &out, 60, "failback", "--json", NULL);
+	ck_assert_msg(code == 0, "%s\n%s", out, pgbaton_log(c.p));
+	json_t *json = json_loads(out, 0, NULL);
+	ck_assert(json_is_true(json_object_get(json, "failback")));
+	ck_assert_str_eq(json_string_value(json_object_get(json, "outcome")), "switched");
+	printf("failback: hold_ms %.1f\n", json_number_value(json_object_get(json, "hold_ms")));
+	json_decref(json);
+	free(out);
+	ck_assert(!writable(&c, TARGET));
+	ck_assert(writable(&c, SOURCE));
+	c.writer.side = SOURCE;
+	writer_progress(&c.writer, 50); /* its sequence has gone on where the target's was */
+	case_finish(&c);
+	case_close(&c);
+}
+END_TEST
+
+START_TEST(refused_without_a_way_back)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "one_way");
+	c.args[--c.arg_count] = NULL;
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 20, "failback", NULL), 1);
+	free(out);
+	case_ask(&c, "cutover");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 20, "failback", NULL), 1);
+	ck_assert_msg(strstr(out, "--failback") != NULL, "%s", out);
+	free(out);
+	ck_assert_int_eq(db_int(c.conn[TARGET], "SELECT count(*) FROM pg_publication"), 0);
+	writer_end(&c.writer);
+	case_ask(&c, "finish");
+	case_close(&c);
+}
+END_TEST
+
+/* An undone cutover and a rehearsal leave no slot: it would keep the target's WAL. */
+START_TEST(undone_keeps_no_slot)
+{
+	Case c;
+
+	case_open(&c, "undone");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	PGconn *blocker = db_connect_uri(c.writer.uri[SOURCE]);
+	db_exec(blocker, "BEGIN; UPDATE part SET id = id WHERE id = 1");
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "cutover", "--hold-timeout", "0.2", NULL), 1);
+	ck_assert_int_eq(
+		db_int(c.conn[TARGET],
+	           "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"),
+		0);
+	db_exec(blocker, "COMMIT");
+	PQfinish(blocker);
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "cutover", "--rehearse", NULL), 0);
+	ck_assert_int_eq(
+		db_int(c.conn[TARGET],
+	           "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"),
+		0);
+	writer_progress(&c.writer, 20);
+	/* And a failback that is blocked leaves the target as it was. */
+	case_switch(&c);
+	case_wait_follows(&c);
+	blocker = db_connect_uri(c.writer.uri[TARGET]);
+	db_exec(blocker, "BEGIN; UPDATE part SET id = id WHERE id = 1");
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "failback", "--hold-timeout", "0.2", NULL), 1);
+	db_exec(blocker, "COMMIT");
+	PQfinish(blocker);
+	ck_assert(!writable(&c, SOURCE));
+	writer_progress(&c.writer, 20);
+	case_finish(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* ---- killed at each step ---- */
+
+/* command NULL: it comes to that point by itself. */
+static void
+case_killed(Case *c, const char *command, const char *point)
+{
+	char admin[32];
+	Process *asked = NULL;
+
+	if (command != NULL) {
+		snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c->p));
+		const char *argv[] = {pgbaton_binary(), command, "--admin", admin, NULL};
+		asked = process_start(argv, NULL);
+	}
+	int ended = pgbaton_wait_exit(c->p, 60);
+	/* It would look for the process a while longer. */
+	process_free(asked);
+	ck_assert_msg(ended == 128 + SIGKILL, "%s was not passed: exit %d\n%s", point, ended,
+	              pgbaton_log(c->p));
+}
+
+START_TEST(killed_there_and_back)
+{
+	static const char *const there[] = {
+		"way_back_armed",        "cutover_journal_begun",   "cutover_locked",
+		"cutover_fence_enabled", "cutover_fence_committed", "cutover_switched",
+	};
+	static const char *const back[] = {
+		"way_back_started",        "apply_execute",    "apply_committed",   "cutover_journal_begun",
+		"cutover_locked",          "cutover_drained",  "cutover_sequences", "cutover_fence_enabled",
+		"cutover_fence_committed", "cutover_switched",
+	};
+	Case c;
+
+	case_open(&c, "killed");
+	case_run(&c, "way_back_prepared");
+	case_killed(&c, NULL, "way_back_prepared");
+	for (size_t i = 0; i < sizeof(there) / sizeof(*there); i++) {
+		case_run(&c, there[i]);
+		pgbaton_wait_state(c.p, "following", 60);
+		writer_progress(&c.writer, 10);
+		case_killed(&c, "cutover", there[i]);
+	}
+	ck_assert(!writable(&c, SOURCE));
+	c.writer.side = TARGET;
+	for (size_t i = 0; i < sizeof(back) / sizeof(*back); i++) {
+		bool failback = strncmp(back[i], "cutover", 7) == 0;
+		case_run(&c, back[i]);
+		if (failback) {
+			pgbaton_wait_state(c.p, "switched", 60);
+			case_wait_follows(&c);
+			writer_progress(&c.writer, 10);
+		}
+		case_killed(&c, failback ? "failback" : NULL, back[i]);
+		/* Never both: the target's refusal comes before the old source takes writes. */
+		bool source = writable(&c, SOURCE);
+		bool target = writable(&c, TARGET);
+		ck_assert_msg(!(source && target), "both sides are writable after %s", back[i]);
+		ck_assert_msg(source == (strcmp(back[i], "cutover_switched") == 0), "%s", back[i]);
+	}
+	c.writer.side = SOURCE;
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "failed_back", 60);
+	ck_assert(!writable(&c, TARGET));
+	writer_progress(&c.writer, 20);
+	case_finish(&c);
+	case_close(&c);
+}
+END_TEST
+
+/* ---- servers that go away ---- */
+
+/* The target's application goes on; the log keeps what the old source has to catch up on. */
+START_TEST(servers_restart)
+{
+	Case c;
+
+	case_open(&c, "restarts");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_switch(&c);
+	case_wait_follows(&c);
+	writer_progress(&c.writer, 20);
+	cluster_stop(clusters[SOURCE], CLUSTER_IMMEDIATE);
+	writer_progress(&c.writer, 200);
+	char *out;
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "failback", NULL), 1);
+	free(out);
+	writer_progress(&c.writer, 20);
+	/* A start finds the target live without asking the old source. */
+	pgbaton_stop(c.p, SIGTERM);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	writer_progress(&c.writer, 20);
+	cluster_resume(clusters[SOURCE]);
+	case_reconnect(&c, SOURCE);
+	case_wait_follows(&c);
+
+	cluster_restart(clusters[TARGET], CLUSTER_IMMEDIATE);
+	case_reconnect(&c, TARGET);
+	writer_progress(&c.writer, 50);
+	case_wait_follows(&c);
+	ck_assert(!writable(&c, SOURCE));
+	case_ask(&c, "failback");
+	c.writer.side = SOURCE;
+	ck_assert(!writable(&c, TARGET));
+	writer_progress(&c.writer, 20);
+	case_finish(&c);
+	case_close(&c);
+}
+END_TEST
+
+static TCase *
+add_case(Suite *suite, const char *name)
+{
+	TCase *tc = tcase_create(name);
+
+	tcase_set_timeout(tc, 240);
+	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
+	suite_add_tcase(suite, tc);
+	return tc;
+}
+
+static Suite *
+failback_suite(void)
+{
+	Suite *suite = suite_create("failback");
+	TCase *tc = add_case(suite, "well");
+
+	tcase_add_test(tc, old_source_follows);
+	tcase_add_test(tc, there_and_back);
+	tcase_add_test(tc, refused_without_a_way_back);
+	tcase_add_test(tc, undone_keeps_no_slot);
+	tcase_add_test(add_case(suite, "killed"), killed_there_and_back);
+	tcase_add_test(add_case(suite, "restarts"), servers_restart);
+	return suite;
+}
+TEST_SUITE(failback_suite)
