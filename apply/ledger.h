@@ -103,6 +103,9 @@ MUST_CHECK bool ledger_record(Sql *target, const Ledger *ledger, const char *sid
 /* Newest first. kind NULL: all. Free with ledger_objects_free. */
 MUST_CHECK bool ledger_objects(Sql *target, const Ledger *ledger, const char *side,
                                const char *kind, LedgerObject **out, size_t *count, Error *err);
+/* "source: slot pgbaton, 12 fences; target: ..." of all that is recorded, cut at size. */
+MUST_CHECK bool ledger_objects_sum(Sql *target, const Ledger *ledger, char *out, size_t size,
+                                   Error *err);
 void ledger_objects_free(LedgerObject *objects, size_t count);
 MUST_CHECK bool ledger_forget(Sql *target, const Ledger *ledger, int64_t id, Error *err);
 /* Runs the undo statements of one side's objects (kind NULL: all), newest first,

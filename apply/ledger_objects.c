@@ -70,6 +70,28 @@ ledger_objects(Sql *target, const Ledger *ledger, const char *side, const char *
 	return true;
 }
 
+/* One of a kind by its name, more by their number: a fence has as many as there are tables. */
+bool
+ledger_objects_sum(Sql *target, const Ledger *ledger, char *out, size_t size, Error *err)
+{
+	PGresult *rows = sql_queryf(
+		target, err,
+		"SELECT side || ': ' || string_agg(item, ', ' ORDER BY item) FROM (SELECT side,"
+		" CASE WHEN count(*) = 1 THEN min(what) ELSE count(*) || ' of kind ' || kind END AS item"
+		" FROM %s.object GROUP BY side, kind) o GROUP BY side ORDER BY side",
+		ledger->schema);
+
+	out[0] = '\0';
+	if (rows == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(rows); i++) {
+		size_t len = strlen(out);
+		snprintf(out + len, size - len, "%s%s", i > 0 ? "; " : "", PQgetvalue(rows, i, 0));
+	}
+	PQclear(rows);
+	return true;
+}
+
 void
 ledger_objects_free(LedgerObject *objects, size_t count)
 {

@@ -275,8 +275,8 @@ check_leftovers(Check *check)
 		" UNION ALL SELECT 'schema', CASE WHEN obj_description(oid, 'pg_namespace')"
 		" LIKE 'pgbaton migration%%' THEN format('DROP SCHEMA %%I CASCADE;', nspname)"
 		" ELSE 'choose another --name' END"
-		" FROM pg_catalog.pg_namespace WHERE nspname = '%s'",
-		name, name, name, name);
+		" FROM pg_catalog.pg_namespace WHERE nspname IN ('%s', '%s_back')",
+		name, name, name, name, name);
 
 	for (int i = 0; rows != NULL && i < PQntuples(rows); i++)
 		findings_add(check->findings, FINDING_BLOCKER, "name_taken",

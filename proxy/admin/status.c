@@ -373,6 +373,8 @@ status_json(const MigrationStatus *s)
 	json_object_set_new(json, "listener", json_null());
 	json_object_set_new(json, "cutover", cutover_json(&s->cutover));
 	json_object_set_new(json, "verify", verify_json(&s->verify));
+	json_object_set_new(json, "removed",
+	                    s->removed[0] != '\0' ? json_text(s->removed) : json_null());
 	json_object_set_new(json, "way_back", way_back_json(&s->way_back));
 	return json;
 }

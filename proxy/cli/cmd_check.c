@@ -79,6 +79,7 @@ check_both(const Config *config, Sql *source, Sql *target, Findings *findings, E
 		.schema_copy = config->schema_copy,
 		.replica_identity = config->replica_identity,
 		.no_owner = config->no_owner,
+		.failback = config->failback,
 		.name = config->name,
 		.selection = config->selection,
 	};

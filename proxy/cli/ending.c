@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "proxy/cli/cli.h"
 #include "proxy/cli/follow.h"
+#include "proxy/cli/format.h"
 
 /* So long an error in the status may still be one from before our request. */
 enum { OLD_ERROR_MS = 2000 };
@@ -57,7 +58,7 @@ end_from_here(const Config *config, bool finish, const Error *unreachable, Error
 }
 
 static bool
-end_migration(const Config *config, Client *client, bool finish, Error *err)
+end_migration(const Config *config, Client *client, bool finish, json_t **status, Error *err)
 {
 	Ending ending = {
 		.wanted = finish ? STATE_FINISHED : STATE_CANCELLED,
@@ -77,7 +78,7 @@ end_migration(const Config *config, Client *client, bool finish, Error *err)
 	 * gone before it could be asked again. */
 	json_decref(client_status(client, &unread));
 	if (client_post(client, finish ? "finish" : "cancel", NULL, NULL, &post))
-		return follow_status(client, &options, NULL, err);
+		return follow_status(client, &options, status, err);
 	if (post.class == ERROR_NETWORK && config->source == NULL &&
 	    has_ended_so(client, ending.wanted))
 		return true;
@@ -87,10 +88,23 @@ end_migration(const Config *config, Client *client, bool finish, Error *err)
 	return false;
 }
 
+static void
+print_removed(const json_t *status)
+{
+	const char *removed = doc_text(status, "removed");
+
+	if (removed[0] == '\0')
+		return;
+	fputs("removed, or put back as it was: ", stdout);
+	print_plain(stdout, removed);
+	putchar('\n');
+}
+
 int
 cli_end(int argc, char **argv, bool finish)
 {
 	Error err = ERROR_INIT;
+	json_t *status = NULL;
 	int exit_code;
 	Config *config = cli_config(argc, argv, &exit_code);
 
@@ -98,10 +112,13 @@ cli_end(int argc, char **argv, bool finish)
 		return exit_code;
 	log_set_level(config->log_level);
 	Client *client = client_new(config, &err);
-	bool ok = client != NULL && end_migration(config, client, finish, &err);
-	if (ok)
+	bool ok = client != NULL && end_migration(config, client, finish, &status, &err);
+	if (ok) {
 		puts(finish ? "finished" : "cancelled");
+		print_removed(status);
+	}
 	exit_code = ok ? EXIT_DONE : cli_fail(&err);
+	json_decref(status);
 	client_free(client);
 	config_free(config);
 	return exit_code;

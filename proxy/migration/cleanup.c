@@ -50,20 +50,23 @@ remove_state(const Config *config)
 	free(dump);
 }
 
+/* Kept from the first try: a second one finds only what was left. */
 static void
-say_what_goes(Sql *target, const Ledger *ledger, const char *side)
+note_what_goes(Migration *m)
 {
-	LedgerObject *objects;
-	size_t count;
+	char sum[sizeof(m->removed)];
 	Error err = ERROR_INIT;
 
-	if (!ledger_objects(target, ledger, side, NULL, &objects, &count, &err)) {
+	if (!ledger_objects_sum(m->target, &m->ledger, sum, sizeof(sum), &err)) {
 		log_failure(LOG_WARNING, "cleanup", &err);
 		return;
 	}
-	for (size_t i = 0; i < count; i++)
-		log_info("cleanup", "%s: undoing %s", side, objects[i].what);
-	ledger_objects_free(objects, count);
+	log_info("cleanup", "removing, or putting back as it was: %s; schema %s of the target", sum,
+	         m->ledger.schema);
+	pthread_mutex_lock(&m->lock);
+	if (m->removed[0] == '\0')
+		snprintf(m->removed, sizeof(m->removed), "%s", sum);
+	pthread_mutex_unlock(&m->lock);
 }
 
 /* What is on the target, without the source: a slot there keeps the WAL of the server that is
@@ -98,11 +101,10 @@ cleanup_all(Migration *m, bool finish, Error *err)
 
 	migration_set_detail(m, "removing what was made");
 	phase_stop_stream(m);
-	way_back_stop(m);
+	way_back_end(m);
 	if (!migration_connect_target(m, err))
 		return false;
-	say_what_goes(m->target, &m->ledger, "source");
-	say_what_goes(m->target, &m->ledger, "target");
+	note_what_goes(m);
 	if (finish && !migration_connect_source(m, &unreachable))
 		return without_source(m, &unreachable, err);
 	if (!ledger_undo(m->target, m->source, &m->ledger, "source", NULL, err) ||

@@ -322,7 +322,16 @@ undo_once(Cutover *c, Error *err)
 		c->fence_enabled = false;
 		log_info("cutover", "the %s takes writes again", way->from_side);
 	}
-	return c->rehearsal || (migration_connect(c->m, err) && journal_set(way, JOURNAL_NONE, err));
+	if (c->rehearsal)
+		return true;
+	/* On the way back a start asks the target's fence first, which is off: the old source may
+	 * be gone, and must not keep the target's operator waiting. */
+	bool ok = migration_connect(c->m, err) && journal_set(way, JOURNAL_NONE, err);
+	if (!ok && way->back) {
+		log_failure(LOG_WARNING, "cutover", err);
+		error_clear(err);
+	}
+	return ok || way->back;
 }
 
 /* Everything as it was before the hold. What cannot be undone now (a server is away) is

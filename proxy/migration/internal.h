@@ -77,6 +77,7 @@ struct Migration {
 	bool retrying;
 	CutoverStatus cutover;
 	VerifyStatus verify;
+	char removed[1024]; /* by finish or cancel */
 	SlotHealth slot;
 	Lsn source_lsn;
 	double oldest_snapshot_s;
@@ -190,6 +191,8 @@ void way_back_retry(Migration *m); /* after resume */
 /* Another process has the migration's lock: we must not go on. */
 void way_back_lost(Migration *m, const Error *err);
 void way_back_stop(Migration *m);
+/* Stopped for good: failed back, or finish has begun to take its things away. */
+void way_back_end(Migration *m);
 /* The caller holds the lock. */
 void way_back_status(Migration *m, WayBackStatus *out);
 

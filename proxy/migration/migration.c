@@ -493,7 +493,7 @@ enter_failed_back(Migration *m)
 {
 	Error err = ERROR_INIT;
 
-	way_back_stop(m);
+	way_back_end(m);
 	while (!stop_requested(m->stop) && !(migration_connect_target(m, &err) &&
 	                                     migration_set_state(m, STATE_FAILED_BACK, &err))) {
 		log_failure(LOG_WARNING, "cutover", &err);

@@ -166,6 +166,7 @@ typedef struct {
 	CutoverStatus cutover;
 	VerifyStatus verify;
 	WayBackStatus way_back;
+	char removed[1024];     /* what finish or cancel has removed, for people; "" before */
 	const Catalog *catalog; /* NULL before it is read; lives as long as the migration */
 } MigrationStatus;
 

@@ -124,6 +124,8 @@ migration_status(Migration *migration, MigrationStatus *out)
 	out->cutover = m->cutover;
 	out->verify = m->verify;
 	way_back_status(m, &out->way_back);
+	if (m->state == STATE_FINISHED || m->state == STATE_CANCELLED)
+		snprintf(out->removed, sizeof(out->removed), "%s", m->removed);
 	out->catalog = m->catalog;
 	migration_stream_states(m, &out->log, &out->receiver, &out->applier);
 	if (m->state == STATE_FINISHED || m->state == STATE_CANCELLED) { /* both are removed */

@@ -420,6 +420,13 @@ way_back_stop(Migration *m)
 		txlog_close(log);
 }
 
+void
+way_back_end(Migration *m)
+{
+	way_back_stop(m);
+	set_state(m, WAY_BACK_NONE, NULL);
+}
+
 /* ---- for the status ---- */
 
 static uint64_t

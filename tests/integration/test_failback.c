@@ -15,6 +15,7 @@
 #include "tests/harness/compare.h"
 #include "tests/harness/db.h"
 #include "tests/harness/pgbaton.h"
+#include "tests/harness/skip.h"
 #include "tests/unit/runner.h"
 
 enum { SOURCE, TARGET, SIDES };
@@ -22,10 +23,16 @@ enum { SOURCE, TARGET, SIDES };
 static Cluster *clusters[SIDES];
 
 static void
+start_majors(int source, int target)
+{
+	clusters[SOURCE] = cluster_start(&(ClusterOptions){.name = "source", .major = source});
+	clusters[TARGET] = cluster_start(&(ClusterOptions){.name = "target", .major = target});
+}
+
+static void
 start_clusters(void)
 {
-	clusters[SOURCE] = cluster_start(&(ClusterOptions){.name = "source"});
-	clusters[TARGET] = cluster_start(&(ClusterOptions){.name = "target"});
+	start_majors(0, 0);
 }
 
 static void
@@ -286,7 +293,11 @@ case_finish(Case *c)
 	bool failed_back = pgbaton_reached(c->p, "failed_back");
 	if (!failed_back)
 		db_wait_until(c->conn[other], all, 60);
-	case_ask(c, "finish");
+	char *out;
+	ck_assert_int_eq(pgbaton_cli(c->p, &out, 60, "finish", NULL), 0);
+	ck_assert_msg(strstr(out, "replication slot") != NULL && strstr(out, "_back") != NULL,
+	              "finish does not say what it removed: %s", out);
+	free(out);
 	ck_assert_int_eq(pgbaton_wait_exit(c->p, 20), 0);
 	for (int i = 0; i < SIDES; i++) {
 		case_traceless(c, i);
@@ -546,6 +557,64 @@ START_TEST(servers_restart)
 }
 END_TEST
 
+/* ---- a source that is gone for good ---- */
+
+/* What is on the target, the server that is live, is removed all the same. */
+START_TEST(finish_without_the_source)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "gone");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_switch(&c);
+	case_wait_follows(&c);
+	writer_progress(&c.writer, 20);
+	writer_end(&c.writer);
+	cluster_stop(clusters[SOURCE], CLUSTER_IMMEDIATE);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "finish", NULL), 1);
+	ck_assert_msg(strstr(out, "left on the source") != NULL, "%s", out);
+	free(out);
+	ck_assert_int_eq(db_int(c.conn[TARGET], "SELECT count(*) FROM pg_replication_slots"), 0);
+	ck_assert_int_eq(db_int(c.conn[TARGET], "SELECT count(*) FROM pg_publication"), 0);
+	/* It has come back after all. */
+	cluster_resume(clusters[SOURCE]);
+	case_reconnect(&c, SOURCE);
+	case_ask(&c, "finish");
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 20), 0);
+	case_traceless(&c, SOURCE);
+	case_traceless(&c, TARGET);
+	case_close(&c);
+}
+END_TEST
+
+/* ---- other majors ---- */
+
+/* The oldest source without messages in the stream, and the newest target. */
+START_TEST(other_majors)
+{
+	Case c;
+
+	TEST_NEEDS_MAJOR(12);
+	TEST_NEEDS_MAJOR(18);
+	start_majors(12, 18);
+	case_open(&c, "majors");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_switch(&c);
+	case_wait_follows(&c);
+	writer_progress(&c.writer, 100);
+	case_ask(&c, "failback");
+	ck_assert(!writable(&c, TARGET));
+	c.writer.side = SOURCE;
+	writer_progress(&c.writer, 20);
+	case_finish(&c);
+	case_close(&c);
+	stop_clusters();
+}
+END_TEST
+
 static TCase *
 add_case(Suite *suite, const char *name)
 {
@@ -568,7 +637,13 @@ failback_suite(void)
 	tcase_add_test(tc, refused_without_a_way_back);
 	tcase_add_test(tc, undone_keeps_no_slot);
 	tcase_add_test(add_case(suite, "killed"), killed_there_and_back);
-	tcase_add_test(add_case(suite, "restarts"), servers_restart);
+	tc = add_case(suite, "restarts");
+	tcase_add_test(tc, servers_restart);
+	tcase_add_test(tc, finish_without_the_source);
+	tc = tcase_create("majors");
+	tcase_set_timeout(tc, 240);
+	tcase_add_test(tc, other_majors);
+	suite_add_tcase(suite, tc);
 	return suite;
 }
 TEST_SUITE(failback_suite)

@@ -305,6 +305,13 @@ START_TEST(small_rights_are_named)
 	expect(findings, FINDING_BLOCKER, "session_replication_role", "target",
 	       "GRANT SET ON PARAMETER");
 	ck_assert_ptr_null(find(findings, "select", "table public.secret"));
+	expect_none(findings, "way_back_role");
+	findings_free(findings);
+
+	options.failback = true;
+	findings = run_on(cluster, "source", "target", "small");
+	expect(findings, FINDING_BLOCKER, "way_back_role", "source", "GRANT SET ON PARAMETER");
+	expect(findings, FINDING_WARNING, "way_back_replication", "target", "REPLICATION");
 	findings_free(findings);
 	servers_clean(cluster);
 }
@@ -498,6 +505,16 @@ START_TEST(server_settings_block)
 	expect(findings, FINDING_WARNING, "max_slot_wal_keep_size", "source", "pg_reload_conf");
 	expect(findings, FINDING_INFO, "wal_sender_timeout", "source", NULL);
 	expect(findings, FINDING_WARNING, "log_disk", "/nowhere", NULL);
+	expect_none(findings, "way_back_wal_level");
+	findings_free(findings);
+
+	options.failback = true;
+	options.name = "a_name_of_thirty_seven_characters_123";
+	findings = run_on(own, "source", "target", NULL);
+	expect(findings, FINDING_BLOCKER, "way_back_name", "migration", NULL);
+	expect(findings, FINDING_BLOCKER, "way_back_wal_level", "target", "wal_level = logical");
+	expect(findings, FINDING_BLOCKER, "way_back_slots", "target", "max_replication_slots");
+	expect(findings, FINDING_BLOCKER, "way_back_senders", "target", "max_wal_senders");
 	findings_free(findings);
 	cluster_free(own);
 }

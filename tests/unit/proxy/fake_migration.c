@@ -126,6 +126,9 @@ fill_cutover(CutoverStatus *c)
 		.sessions_closed = 82,
 		.sequences = 83,
 		.attempts = 2,
+		.bypassing = {.groups = {{.user = "app", .application = "psql", .sessions = 4}},
+	                  .count = 1,
+	                  .sessions = 84},
 	};
 	error_set(&c->error, ERROR_TIMEOUT, "not drained");
 }
@@ -145,6 +148,12 @@ fake_status_fill(MigrationStatus *s, const Catalog *catalog)
 		.applied_bytes = 102,
 		.lag_seconds = 1.25,
 		.pending_transactions = 103,
+		.way_back = {.state = WAY_BACK_FOLLOWING,
+	                 .received_bytes = 191,
+	                 .applied_bytes = 192,
+	                 .applier = {.transactions = 193},
+	                 .target_lsn = {0x194}},
+		.removed = "source: slot",
 		.receiver = {.connected = true,
 	                 .received = {0x110},
 	                 .confirmed = {0x111},

@@ -71,6 +71,10 @@ static const NumberField numbers[] = {
 	{"cutover.sessions_closed", 82},
 	{"cutover.sequences", 83},
 	{"cutover.attempts", 2},
+	{"cutover.bypassing_sessions", 84},
+	{"way_back.received_bytes", 191},
+	{"way_back.applied_bytes", 192},
+	{"way_back.transactions", 193},
 };
 
 typedef struct {
@@ -103,6 +107,9 @@ static const TextField texts[] = {
 	{"cutover.outcome", "aborted"},
 	{"cutover.step", "drain"},
 	{"cutover.error.message", "not drained"},
+	{"way_back.state", "following"},
+	{"way_back.target_lsn", "0/194"},
+	{"removed", "source: slot"},
 };
 
 START_TEST(json_has_every_field)
@@ -121,6 +128,10 @@ START_TEST(json_has_every_field)
 	ck_assert(json_is_false(doc_at(json, "paused")));
 	ck_assert(doc_true(json, "receiver.connected"));
 	ck_assert(doc_true(json, "slot.exists"));
+	ck_assert(json_is_false(doc_at(json, "cutover.failback")));
+	const json_t *sessions = json_array_get(doc_at(json, "cutover.bypassing"), 0);
+	ck_assert_str_eq(doc_text(sessions, "user"), "app");
+	ck_assert_int_eq((int)doc_number(sessions, "sessions"), 4);
 	/* Unknown is null, not a number that looks like one. */
 	ck_assert(json_is_null(doc_at(json, "copy.eta_seconds")));
 	ck_assert(json_is_null(doc_at(json, "receiver.error")));
