@@ -184,8 +184,9 @@ MUST_CHECK bool way_back_fenced(Migration *m, bool *fenced, Error *err);
 MUST_CHECK bool way_back_open(Migration *m, Error *err);
 /* Whether there is one: loads where it starts (known once it has switched). */
 MUST_CHECK bool way_back_load(Migration *m, Error *err);
-/* Switched: starts it, tries again when that failed, notes what stopped it. Never waits
- * long: the application on the target does not depend on it. */
+/* Switched: starts it, tries again when that failed, notes what stopped it. A server that
+ * does not answer may cost a connection's timeout; the application on the target waits for
+ * none of it. */
 void way_back_tend(Migration *m);
 void way_back_retry(Migration *m); /* after resume */
 /* Another process has the migration's lock: we must not go on. */
