@@ -134,7 +134,7 @@ put_tables_sql(const char *schema, Buffer *sql)
 		"CREATE TABLE %s.migration (one boolean PRIMARY KEY DEFAULT true CHECK (one),"
 		" id text NOT NULL, system_id text NOT NULL, source_db text NOT NULL,"
 		" mode text NOT NULL, lanes integer NOT NULL CHECK (lanes > 0), state text NOT NULL,"
-		" start_lsn pg_lsn, fingerprint text, journal text NOT NULL DEFAULT 'none'"
+		" start_lsn pg_lsn, selection text, journal text NOT NULL DEFAULT 'none'"
 		" CHECK (journal IN ('none', 'switching', 'switched')),"
 		" created timestamptz NOT NULL DEFAULT now(),"
 		" changed timestamptz NOT NULL DEFAULT now());"
@@ -297,15 +297,32 @@ ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err)
 }
 
 bool
-ledger_set_fingerprint(Sql *target, const Ledger *ledger, const char *fp, Error *err)
+ledger_keep_selection(Sql *target, const Ledger *ledger, const Selection *selection, Error *err)
 {
-	return migration_set(target, ledger, "fingerprint", "text", fp, err);
-}
+	Buffer is = BUFFER_INIT;
+	Buffer difference = BUFFER_INIT;
+	PGresult *row = sql_queryf(target, err, "SELECT selection FROM %s.migration", ledger->schema);
 
-bool
-ledger_get_fingerprint(Sql *target, const Ledger *ledger, char out[36], Error *err)
-{
-	return migration_get(target, ledger, "fingerprint", out, 36, err);
+	if (row == NULL)
+		return false;
+	const char *was = PQntuples(row) == 1 ? sql_get(row, 0, 0) : NULL;
+	selection_describe(selection, &is);
+	bool ok = true;
+	if (was == NULL)
+		ok = migration_set(target, ledger, "selection", "text", buffer_cstr(&is), err);
+	else
+		selection_difference(was, buffer_cstr(&is), &difference);
+	if (difference.len > 0) {
+		ok = error_set(
+			err, ERROR_CONFIG,
+			"migration \"%s\" was begun with another selection of tables; this one is %s",
+			ledger->name, buffer_cstr(&difference));
+		error_set_hint(err, "go on with the selection it was begun with, or run `pgbaton cancel`");
+	}
+	PQclear(row);
+	buffer_free(&is);
+	buffer_free(&difference);
+	return ok;
 }
 
 static const char *const journal_names[] = {

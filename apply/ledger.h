@@ -68,10 +68,10 @@ MUST_CHECK bool ledger_get_state(Sql *target, const Ledger *ledger, char out[32]
 /* The slot's consistent point: where the stream starts. */
 MUST_CHECK bool ledger_set_start(Sql *target, const Ledger *ledger, Lsn start, Error *err);
 MUST_CHECK bool ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err);
-/* The catalogue's fingerprint, to see DDL after a restart. Nobody asks for it yet. */
-MUST_CHECK bool ledger_set_fingerprint(Sql *target, const Ledger *ledger, const char *fp,
-                                       Error *err);
-MUST_CHECK bool ledger_get_fingerprint(Sql *target, const Ledger *ledger, char out[36], Error *err);
+/* What was chosen when the migration began: the first call records the selection, a later
+ * one with another is ERROR_CONFIG naming the difference. */
+MUST_CHECK bool ledger_keep_selection(Sql *target, const Ledger *ledger, const Selection *selection,
+                                      Error *err);
 
 MUST_CHECK bool ledger_journal(Sql *target, const Ledger *ledger, Journal *out, Error *err);
 /* The statement that sets it, for a caller's own transaction. */

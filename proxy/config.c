@@ -163,10 +163,9 @@ apply_command_line(ConfigDraft *draft, const CommandLine *line, Error *err)
 
 	/* A list on the command line replaces the file's, as any value does. */
 	for (int i = 0; i < line->count; i++) {
-		if (strcmp(line->items[i].option->name, "include-table") == 0)
-			selection->include_count = 0;
-		if (strcmp(line->items[i].option->name, "exclude-table") == 0)
-			selection->exclude_count = 0;
+		int list = config_selection_list(line->items[i].option->name);
+		if (list >= 0)
+			selection->lists[list].count = 0;
 	}
 	for (int i = 0; i < line->count; i++) {
 		const Given *given = &line->items[i];
@@ -285,6 +284,10 @@ draft_fill(ConfigDraft *draft, const CommandLine *line, Error *err)
 	if (line->file != NULL && !config_file_load(draft, line->file, err))
 		return false;
 	if (!apply_environment(draft, err) || !apply_command_line(draft, line, err))
+		return false;
+	if (draft->filters != NULL && !config_filters_load(draft, err))
+		return false;
+	if (!config_selection_check(&config->selection, err))
 		return false;
 	if (config->state_dir == NULL)
 		config->state_dir = arena_printf(config->arena, "./%s.state", config->name);

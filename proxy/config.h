@@ -36,12 +36,12 @@ typedef struct {
 	const char *admin_token_file; /* --admin-token-file; needed when not loopback */
 	int jobs;                     /* --jobs, default 4 */
 	int lanes;                    /* --lanes, 1 to 8; 0: as the target's cores */
-	Selection selection;          /* --include-table, --exclude-table, repeatable */
-	bool cutover_auto;            /* --cutover manual|auto */
-	bool failback;                /* --failback: keep a way back (K5) */
-	ConfirmMode confirm;          /* --confirm logged|applied */
-	uint64_t log_max_bytes;       /* --log-max-bytes SIZE (64MB, 10GB), 0 none */
-	bool log_compress;            /* --log-compress */
+	Selection selection;    /* --include-table, ..., --exclude-index (repeatable), --filters */
+	bool cutover_auto;      /* --cutover manual|auto */
+	bool failback;          /* --failback: keep a way back (K5) */
+	ConfirmMode confirm;    /* --confirm logged|applied */
+	uint64_t log_max_bytes; /* --log-max-bytes SIZE (64MB, 10GB), 0 none */
+	bool log_compress;      /* --log-compress */
 	const char *replica_identity; /* --replica-identity full|refuse|insert-only */
 	int64_t sequence_margin;      /* --sequence-margin N, default 0 */
 	VerifyWhen verify;            /* --verify[=counts|checksums]: before the switch */

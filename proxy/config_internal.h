@@ -32,6 +32,7 @@ typedef struct {
 	int command; /* one FOR_ bit */
 	char *source;
 	char *target;
+	const char *filters; /* --filters, or NULL */
 } ConfigDraft;
 
 typedef struct {
@@ -52,6 +53,17 @@ int config_command_bit(const char *command);
 const ConfigOption *config_option_find(const char *name);
 /* The file's keys into draft. Errors name file, line and key. */
 MUST_CHECK bool config_file_load(ConfigDraft *draft, const char *path, Error *err);
+
+/* ---- config_selection.c ---- */
+
+MUST_CHECK bool config_add_pattern(ConfigDraft *draft, SelectionList list, const char *pattern,
+                                   Error *err);
+/* The list with this option's name ("include-table"); -1: it is none of these. */
+int config_selection_list(const char *option);
+/* Adds what pgcopydb's filter file at draft->filters says. */
+MUST_CHECK bool config_filters_load(ConfigDraft *draft, Error *err);
+/* Lists that exclude each other. */
+MUST_CHECK bool config_selection_check(const Selection *selection, Error *err);
 
 /* Readers of values: false with ERROR_CONFIG "--NAME: ..." naming value and what is
  * allowed. */

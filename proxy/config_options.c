@@ -124,33 +124,45 @@ set_lanes(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
-add_pattern(ConfigDraft *draft, const char *name, const char *value, const char ***list,
-            size_t *count, Error *err)
+add_include_table(ConfigDraft *draft, const char *value, Error *err)
 {
-	Arena *arena = draft->config->arena;
-	const char **longer = arena_new_array(arena, const char *, *count + 1);
-
-	if (value[0] == '\0')
-		return error_set(err, ERROR_CONFIG, "%s: the pattern is empty", name);
-	for (size_t i = 0; i < *count; i++)
-		longer[i] = (*list)[i];
-	longer[(*count)++] = arena_strdup(arena, value);
-	*list = longer;
-	return true;
+	return config_add_pattern(draft, INCLUDE_TABLE, value, err);
 }
 
 static bool
-set_include(ConfigDraft *draft, const char *value, Error *err)
+add_exclude_table(ConfigDraft *draft, const char *value, Error *err)
 {
-	Selection *s = &draft->config->selection;
-	return add_pattern(draft, "--include-table", value, &s->include, &s->include_count, err);
+	return config_add_pattern(draft, EXCLUDE_TABLE, value, err);
 }
 
 static bool
-set_exclude(ConfigDraft *draft, const char *value, Error *err)
+add_include_schema(ConfigDraft *draft, const char *value, Error *err)
 {
-	Selection *s = &draft->config->selection;
-	return add_pattern(draft, "--exclude-table", value, &s->exclude, &s->exclude_count, err);
+	return config_add_pattern(draft, INCLUDE_SCHEMA, value, err);
+}
+
+static bool
+add_exclude_schema(ConfigDraft *draft, const char *value, Error *err)
+{
+	return config_add_pattern(draft, EXCLUDE_SCHEMA, value, err);
+}
+
+static bool
+add_exclude_data(ConfigDraft *draft, const char *value, Error *err)
+{
+	return config_add_pattern(draft, EXCLUDE_DATA, value, err);
+}
+
+static bool
+add_exclude_index(ConfigDraft *draft, const char *value, Error *err)
+{
+	return config_add_pattern(draft, EXCLUDE_INDEX, value, err);
+}
+
+static bool
+set_filters(ConfigDraft *draft, const char *value, Error *err)
+{
+	return set_text(draft, "--filters", value, &draft->filters, err);
 }
 
 static bool
@@ -350,10 +362,20 @@ const ConfigOption config_options[] = {
      "copy: create it on the target; none: it is already there (default copy)"},
 	{"no-owner", NULL, false, true, FOR_SETUP, set_no_owner,
      "the objects on the target belong to the user that connects"},
-	{"include-table", "PATTERN", false, true, FOR_SETUP, set_include,
-     "move only these, schema.table with * and ? (repeatable; default all)"},
-	{"exclude-table", "PATTERN", false, true, FOR_SETUP, set_exclude,
+	{"include-table", "PATTERN", false, true, FOR_SETUP, add_include_table,
+     "move only these, schema.table by pg_dump's pattern rules (repeatable; default all)"},
+	{"exclude-table", "PATTERN", false, true, FOR_SETUP, add_exclude_table,
      "leave these out (repeatable)"},
+	{"include-schema", "PATTERN", false, true, FOR_SETUP, add_include_schema,
+     "move only what is in these schemas (repeatable)"},
+	{"exclude-schema", "PATTERN", false, true, FOR_SETUP, add_exclude_schema,
+     "leave these schemas out (repeatable)"},
+	{"exclude-table-data", "PATTERN", false, true, FOR_SETUP, add_exclude_data,
+     "move these tables' definitions without their rows (repeatable)"},
+	{"exclude-index", "PATTERN", false, true, FOR_SETUP, add_exclude_index,
+     "do not build these indexes on the target (repeatable)"},
+	{"filters", "FILE", false, true, FOR_SETUP, set_filters,
+     "more of these lists from FILE, in pgcopydb's format"},
 	{"replica-identity", "HOW", false, true, FOR_SETUP, set_replica_identity,
      "tables without a usable key: full, refuse or insert-only (default full)"},
 	{"jobs", "N", false, true, FOR_RUN, set_jobs, "tables copied at a time, 1 to 64 (default 4)"},

@@ -59,6 +59,7 @@ catalog_free(Catalog *catalog)
 	if (catalog == NULL)
 		return;
 	map_free(catalog->by_name);
+	matches_free(catalog->matches);
 	pthread_mutex_destroy(&catalog->lock);
 	arena_free(catalog->arena);
 	free(catalog);
@@ -140,10 +141,16 @@ catalog_sum_binary(Catalog *catalog)
 static bool
 read_all(CatalogReader *reader, Error *err)
 {
+	Matches *matches = matches_find(reader->sql, reader->selection, reader->strict, reader->arena,
+	                                err);
+	if (matches == NULL)
+		return false;
+	reader->matches = reader->catalog->matches = matches;
 	reader->types = types_load(reader->sql, reader->arena, err);
 	return reader->types != NULL && catalog_read_tables(reader, err) &&
 	       catalog_read_columns(reader, err) && catalog_read_keys(reader, err) &&
-	       catalog_read_others(reader, err);
+	       catalog_read_omitted_indexes(reader, err) && catalog_read_others(reader, err) &&
+	       (selection_is_all(reader->selection) || catalog_read_outside(reader, err));
 }
 
 /* One snapshot, so that DDL between two queries cannot give half a table. */
@@ -165,22 +172,25 @@ read_source(Sql *source, const Selection *selection, const char *own_schema, boo
 {
 	Catalog *catalog = mem_zalloc(sizeof(Catalog));
 	CatalogReader reader = {
-		.sql = source, .catalog = catalog, .own_schema = own_schema, .sizes = sizes};
+		.sql = source,
+		.catalog = catalog,
+		.own_schema = own_schema,
+		.selection = selection,
+		.strict = strict,
+		.sizes = sizes,
+	};
 
 	catalog->arena = reader.arena = arena_new(0);
 	pthread_mutex_init(&catalog->lock, NULL);
 	catalog->by_name = map_new(64);
 	catalog->source_version = sql_server_version(source);
 	reader.by_oid = map_new(64);
+	reader.moves = map_new(64);
 
-	bool ok = patterns_compile(selection, reader.arena, &reader.patterns, err) &&
-	          read_in_transaction(&reader, err);
-	const char *unused = ok && strict ? patterns_unused(&reader.patterns) : NULL;
-	if (unused != NULL)
-		ok = error_set(err, ERROR_CONFIG, "--include-table '%s' matches no table of the source",
-		               unused);
+	bool ok = read_in_transaction(&reader, err);
 	types_free(reader.types);
 	map_free(reader.by_oid);
+	map_free(reader.moves);
 	if (!ok) {
 		catalog_free(catalog);
 		return NULL;

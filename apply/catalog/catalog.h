@@ -16,20 +16,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "apply/catalog/matches.h"
+#include "apply/catalog/selection.h"
 #include "apply/sql.h"
 #include "common/arena.h"
 #include "common/error.h"
 #include "common/lsn.h"
 #include "common/map.h"
-
-/* --include-table and --exclude-table: "schema.table" or "table" (any schema),
- * with pg_dump's wildcards * and ? and its double quotes. Empty include: all. */
-typedef struct {
-	const char **include;
-	size_t include_count;
-	const char **exclude;
-	size_t exclude_count;
-} Selection;
 
 typedef struct {
 	const char *name;
@@ -107,6 +100,23 @@ typedef struct {
 	const char *qualified;
 } Named;
 
+/* Where the selection cuts through what belongs together. */
+typedef enum {
+	OUTSIDE_KEY,       /* a foreign key to a table whose rows are not moved: left out */
+	OUTSIDE_PARENT,    /* name inherits from, or is a partition of, what is not moved */
+	OUTSIDE_PARTITION, /* a partition (other) of name is not moved */
+	OUTSIDE_VIEW       /* the view name reads what is not moved */
+} OutsideKind;
+
+typedef struct {
+	OutsideKind kind;
+	uint32_t oid;           /* of the constraint on the source; else 0 */
+	const char *constraint; /* its quoted name and definition; else NULL */
+	const char *definition;
+	const char *name; /* qualified: what is moved */
+	const char *other;
+} Outside;
+
 typedef struct Catalog {
 	Arena *arena;
 	pthread_mutex_t lock; /* Table.error, Table.snapshot, arena while workers run */
@@ -115,6 +125,15 @@ typedef struct Catalog {
 	Map *by_name;   /* "schema\0name" -> Table */
 	Named *parents; /* partitioned tables above the leaves (for the fence) */
 	size_t parent_count;
+	Named *rowless; /* tables, and partitioned ones, that move without rows (EXCLUDE_DATA) */
+	size_t rowless_count;
+	Named *omitted; /* left out because a table above them, or their owner, is */
+	size_t omitted_count;
+	Named *omitted_indexes; /* EXCLUDE_INDEX, with all below them */
+	size_t omitted_index_count;
+	Outside *outside;
+	size_t outside_count;
+	Matches *matches; /* what the selection's patterns are here */
 	Named *sequences;
 	size_t sequence_count;
 	Named *matviews; /* populated ones, in dependency order */

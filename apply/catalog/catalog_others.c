@@ -5,8 +5,8 @@
 #include "apply/catalog/catalog_internal.h"
 #include "common/map.h"
 
-static void
-fill_named(CatalogReader *reader, Named *out, const PGresult *rows, int row)
+void
+catalog_fill_named(CatalogReader *reader, Named *out, const PGresult *rows, int row)
 {
 	out->oid = (uint32_t)sql_get_int(rows, row, 0);
 	out->schema = arena_strdup(reader->arena, PQgetvalue(rows, row, 1));
@@ -20,37 +20,43 @@ is_ours(const CatalogReader *reader, const PGresult *rows, int row)
 	return strcmp(PQgetvalue(rows, row, 1), reader->own_schema) != 0;
 }
 
-/* A sequence goes with the table that owns it; one that no table owns goes when
- * a moved table's default uses it, or by its own name. */
+/* A sequence goes with the table that owns it, whatever the patterns say of itself (so
+ * does pg_dump); one that no table owns goes when a moved table's default uses it, or by
+ * its own name or schema. */
 static bool
 sequence_wanted(CatalogReader *reader, const PGresult *rows, int row)
 {
 	uint32_t owner = (uint32_t)sql_get_int(rows, row, 3);
 	const char *users = PQgetvalue(rows, row, 4);
-	const char *schema = PQgetvalue(rows, row, 1);
-	const char *name = PQgetvalue(rows, row, 2);
+	uint32_t oid = (uint32_t)sql_get_int(rows, row, 0);
 	char *end;
 
-	if (!is_ours(reader, rows, row) || patterns_exclude(&reader->patterns, schema, name))
+	if (!is_ours(reader, rows, row))
 		return false;
-	bool named = patterns_include(&reader->patterns, schema, name);
-	if (owner != 0 && map_get(reader->by_oid, slice_of(&owner, sizeof(owner))) != NULL)
-		return true;
-	/* The owner may be a partitioned table, whose leaves are what is in the map. */
-	for (size_t i = 0; owner != 0 && i < reader->catalog->parent_count; i++) {
-		if (reader->catalog->parents[i].oid == owner)
-			return true;
-	}
 	if (owner != 0)
+		return catalog_moves(reader, owner, MOVES_DEFINITION);
+	if (matches_relation(reader->matches, EXCLUDE_TABLE, oid))
 		return false;
 	for (const char *at = users; *at != '\0'; at = end) {
 		uint32_t user = (uint32_t)strtoul(at, &end, 10);
 		if (end == at)
 			break;
-		if (map_get(reader->by_oid, slice_of(&user, sizeof(user))) != NULL)
+		if (catalog_moves(reader, user, MOVES_DEFINITION))
 			return true;
 	}
-	return named;
+	return matches_chosen(reader->matches, oid, PQgetvalue(rows, row, 1));
+}
+
+/* pg_dump would make an owned sequence whose table it was told to leave out. */
+static void
+grow_omitted(CatalogReader *reader, size_t more)
+{
+	Catalog *catalog = reader->catalog;
+	Named *longer = arena_new_array(reader->arena, Named, catalog->omitted_count + more + 1);
+
+	for (size_t i = 0; i < catalog->omitted_count; i++)
+		longer[i] = catalog->omitted[i];
+	catalog->omitted = longer;
 }
 
 static bool
@@ -76,9 +82,13 @@ read_sequences(CatalogReader *reader, Error *err)
 		return error_add_context(err, "reading the sequences");
 	Catalog *catalog = reader->catalog;
 	catalog->sequences = arena_new_array(reader->arena, Named, PQntuples(rows) + 1);
+	grow_omitted(reader, (size_t)PQntuples(rows));
 	for (int i = 0; i < PQntuples(rows); i++) {
+		uint32_t owner = (uint32_t)sql_get_int(rows, i, 3);
 		if (sequence_wanted(reader, rows, i))
-			fill_named(reader, &catalog->sequences[catalog->sequence_count++], rows, i);
+			catalog_fill_named(reader, &catalog->sequences[catalog->sequence_count++], rows, i);
+		else if (owner != 0)
+			catalog_fill_named(reader, &catalog->omitted[catalog->omitted_count++], rows, i);
 	}
 	PQclear(rows);
 	return true;
@@ -113,11 +123,11 @@ read_matviews(CatalogReader *reader, Error *err)
 	Catalog *catalog = reader->catalog;
 	catalog->matviews = arena_new_array(reader->arena, Named, PQntuples(rows) + 1);
 	for (int i = 0; i < PQntuples(rows); i++) {
-		const char *schema = PQgetvalue(rows, i, 1);
-		const char *name = PQgetvalue(rows, i, 2);
-		if (is_ours(reader, rows, i) && patterns_include(&reader->patterns, schema, name) &&
-		    !patterns_exclude(&reader->patterns, schema, name))
-			fill_named(reader, &catalog->matviews[catalog->matview_count++], rows, i);
+		uint32_t oid = (uint32_t)sql_get_int(rows, i, 0);
+		if (is_ours(reader, rows, i) &&
+		    matches_chosen(reader->matches, oid, PQgetvalue(rows, i, 1)) &&
+		    !matches_relation(reader->matches, EXCLUDE_DATA, oid))
+			catalog_fill_named(reader, &catalog->matviews[catalog->matview_count++], rows, i);
 	}
 	PQclear(rows);
 	return true;

@@ -24,7 +24,10 @@ typedef struct Relation {
 	uint32_t oid;
 	uint32_t parent;
 	char kind;
-	bool wanted; /* leaf: included; parent: a leaf below it is */
+	bool wanted;  /* leaf: included with its rows; parent: a leaf below it is */
+	bool rowless; /* included without rows, or above such a leaf */
+	bool omitted; /* left out by a table above it */
+	bool partial; /* parent: not all leaves below it are wanted */
 	const char *schema;
 	const char *name;
 } Relation;
@@ -87,39 +90,94 @@ parent_of(const Relations *relations, const Relation *relation)
 
 /* A pattern that names a partitioned table means everything below it. */
 static bool
-is_chosen(CatalogReader *reader, const Relations *relations, const Relation *relation)
+in_list(const CatalogReader *reader, const Relations *relations, SelectionList list,
+        const Relation *relation)
 {
-	bool included = false;
-
-	if (strcmp(relation->schema, reader->own_schema) == 0)
-		return false;
 	for (const Relation *r = relation; r != NULL; r = parent_of(relations, r)) {
-		if (patterns_exclude(&reader->patterns, r->schema, r->name))
-			return false;
-		if (patterns_include(&reader->patterns, r->schema, r->name))
-			included = true;
+		if (matches_relation(reader->matches, list, r->oid))
+			return true;
 	}
-	return included;
+	return false;
+}
+
+/* Not a schema's: a partition may lie in another one than its parent. */
+static bool
+is_chosen(const CatalogReader *reader, const Relations *relations, const Relation *relation)
+{
+	if (strcmp(relation->schema, reader->own_schema) == 0 ||
+	    in_list(reader, relations, EXCLUDE_TABLE, relation))
+		return false;
+	return matches_by_table(reader->matches)
+	           ? in_list(reader, relations, INCLUDE_TABLE, relation)
+	           : matches_schema_chosen(reader->matches, relation->schema);
+}
+
+static void
+choose_leaf(CatalogReader *reader, const Relations *relations, Relation *relation)
+{
+	Catalog *catalog = reader->catalog;
+	bool chosen = is_chosen(reader, relations, relation);
+
+	relation->rowless = chosen && relation->kind == 'r' &&
+	                    in_list(reader, relations, EXCLUDE_DATA, relation);
+	relation->wanted = chosen && !relation->rowless;
+	relation->omitted = !matches_relation(reader->matches, EXCLUDE_TABLE, relation->oid) &&
+	                    in_list(reader, relations, EXCLUDE_TABLE, relation);
+	if (relation->wanted && relation->kind == 'f')
+		catalog->foreign_tables++;
+	else if (relation->wanted)
+		catalog->table_count++;
+	for (Relation *r = parent_of(relations, relation); r != NULL; r = parent_of(relations, r)) {
+		r->partial = r->partial || !relation->wanted;
+		r->rowless = r->rowless || relation->rowless;
+		/* A chosen leaf brings the tables above it; a chosen schema brings nothing else. */
+		if (relation->wanted && relation->kind == 'r' && !r->wanted &&
+		    (matches_by_table(reader->matches) || is_chosen(reader, relations, r))) {
+			r->wanted = true;
+			catalog->parent_count++;
+		}
+	}
+}
+
+/* What of the partitioned tables has no leaf to be wanted for is a matter of its own. */
+static void
+choose_childless(const CatalogReader *reader, const Relations *relations, Relation *relation)
+{
+	bool chosen = is_chosen(reader, relations, relation);
+
+	relation->rowless = chosen || relation->rowless;
+	relation->omitted = !matches_relation(reader->matches, EXCLUDE_TABLE, relation->oid) &&
+	                    in_list(reader, relations, EXCLUDE_TABLE, relation);
+}
+
+static void
+note_move(CatalogReader *reader, const Relation *relation)
+{
+	uint32_t *oid = arena_alloc(reader->arena, sizeof(*oid));
+	uintptr_t moves = (relation->wanted || relation->rowless ? MOVES_DEFINITION : 0) |
+	                  (relation->wanted && relation->kind != 'f' ? MOVES_ROWS : 0) |
+	                  (relation->wanted && !relation->partial ? MOVES_WHOLE : 0);
+
+	*oid = relation->oid;
+	if (moves != 0)
+		map_put(reader->moves, slice_of(oid, sizeof(*oid)), (void *)moves);
 }
 
 static void
 choose(CatalogReader *reader, Relations *relations)
 {
 	for (size_t i = 0; i < relations->count; i++) {
+		if (relations->items[i].kind != 'p')
+			choose_leaf(reader, relations, &relations->items[i]);
+	}
+	for (size_t i = 0; i < relations->count; i++) {
 		Relation *relation = &relations->items[i];
-		if (relation->kind == 'p' || !is_chosen(reader, relations, relation))
-			continue;
-		relation->wanted = true;
-		if (relation->kind == 'f') {
-			reader->catalog->foreign_tables++;
-			continue;
-		}
-		reader->catalog->table_count++;
-		for (Relation *r = parent_of(relations, relation); r != NULL && !r->wanted;
-		     r = parent_of(relations, r)) {
-			r->wanted = true;
-			reader->catalog->parent_count++;
-		}
+		if (relation->kind == 'p' && !relation->wanted)
+			choose_childless(reader, relations, relation);
+		relation->rowless = relation->rowless && !relation->wanted;
+		reader->catalog->rowless_count += relation->rowless;
+		reader->catalog->omitted_count += relation->omitted;
+		note_move(reader, relation);
 	}
 }
 
@@ -144,28 +202,38 @@ fill_table(CatalogReader *reader, Table *table, const PGresult *rows, int row)
 	map_put(reader->catalog->by_name, catalog_name_key(arena, table->schema, table->name), table);
 }
 
+static Named
+named(CatalogReader *reader, const Relation *relation)
+{
+	return (Named){.oid = relation->oid,
+	               .schema = arena_strdup(reader->arena, relation->schema),
+	               .name = arena_strdup(reader->arena, relation->name),
+	               .qualified = catalog_qualified(reader->arena, relation->schema, relation->name)};
+}
+
 static void
 fill(CatalogReader *reader, const Relations *relations, const PGresult *rows)
 {
 	Catalog *catalog = reader->catalog;
 	size_t tables = 0;
 	size_t parents = 0;
+	size_t rowless = 0;
+	size_t omitted = 0;
 
 	catalog->tables = arena_new_array(reader->arena, Table, catalog->table_count + 1);
 	catalog->parents = arena_new_array(reader->arena, Named, catalog->parent_count + 1);
+	catalog->rowless = arena_new_array(reader->arena, Named, catalog->rowless_count + 1);
+	catalog->omitted = arena_new_array(reader->arena, Named, catalog->omitted_count + 1);
 	for (size_t i = 0; i < relations->count; i++) {
 		const Relation *relation = &relations->items[i];
-		if (!relation->wanted || relation->kind == 'f')
-			continue;
-		if (relation->kind == 'r') {
+		if (relation->wanted && relation->kind == 'r')
 			fill_table(reader, &catalog->tables[tables++], rows, (int)i);
-			continue;
-		}
-		Named *parent = &catalog->parents[parents++];
-		parent->oid = relation->oid;
-		parent->schema = arena_strdup(reader->arena, relation->schema);
-		parent->name = arena_strdup(reader->arena, relation->name);
-		parent->qualified = catalog_qualified(reader->arena, relation->schema, relation->name);
+		else if (relation->wanted && relation->kind == 'p')
+			catalog->parents[parents++] = named(reader, relation);
+		else if (relation->rowless)
+			catalog->rowless[rowless++] = named(reader, relation);
+		else if (relation->omitted)
+			catalog->omitted[omitted++] = named(reader, relation);
 	}
 }
 

@@ -1,49 +1,25 @@
 /*
- * pattern.h: which tables the user chose (--include-table, --exclude-table).
+ * pattern.h: pg_dump's patterns, as regular expressions for the server.
  *
- * pg_dump's rules (PostgreSQL documentation, psql, "Patterns"): "schema.table"
- * or "table" in any schema; * is any run of characters, ? is one; what is
- * not in double quotes is folded to lower case; inside quotes * ? . are
- * themselves and "" is one quote. Regular expressions are not taken.
+ * The rules are psql's (PostgreSQL documentation, psql, "Patterns"): "schema.table" or
+ * "table"; * is any run of characters, ? is one; what is not in double quotes is folded to
+ * lower case, and regular expressions work there ([0-9], |, +, ...), but for $; inside
+ * quotes every character is itself and "" is one quote. The server matches (~), so that
+ * its own expressions are what counts.
  */
 #ifndef PGBATON_APPLY_CATALOG_PATTERN_H
 #define PGBATON_APPLY_CATALOG_PATTERN_H
 
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include "apply/catalog/catalog.h"
-#include "common/arena.h"
+#include "common/attr.h"
+#include "common/bytes.h"
 #include "common/error.h"
 
-/* A byte to match, or one of the wildcards. */
-typedef struct {
-	uint16_t *items;
-	size_t count;
-} Glob;
-
-typedef struct {
-	const char *text; /* as the user wrote it */
-	bool any_schema;
-	Glob schema;
-	Glob name;
-	bool used; /* it has matched something */
-} Pattern;
-
-typedef struct {
-	Pattern *include;
-	size_t include_count;
-	Pattern *exclude;
-	size_t exclude_count;
-} Patterns;
-
-/* ERROR_CONFIG on a pattern that is none. Lives in the arena. */
-MUST_CHECK bool patterns_compile(const Selection *selection, Arena *arena, Patterns *out,
-                                 Error *err);
-bool patterns_include(Patterns *patterns, const char *schema, const char *name);
-bool patterns_exclude(Patterns *patterns, const char *schema, const char *name);
-/* The first include pattern that has matched nothing; NULL: all have. */
-const char *patterns_unused(const Patterns *patterns);
+/* Anchored expressions; schema stays empty when the pattern has none. Names what is wrong
+ * with a pattern that is none (ERROR_CONFIG). */
+MUST_CHECK bool pattern_to_regex(const char *text, Buffer *schema, Buffer *name, Error *err);
+/* Has it a schema? "t" is a table of any schema here, of the search_path for pg_dump. */
+bool pattern_has_schema(const char *text);
 
 #endif

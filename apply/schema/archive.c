@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "apply/schema/child.h"
+#include "apply/schema/chosen.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
@@ -170,6 +171,9 @@ archive_read(const SchemaWork *work, const Archive *archive, const char *section
 	          toc_read(buffer_slice(&list), archive->arena, out, err) &&
 	          run_pg_restore(work, archive, section, "--verbose", &script, err) &&
 	          script_read(buffer_slice(&script), archive->arena, out, err);
+
+	if (ok)
+		chosen_entries(work, archive->arena, out);
 
 	buffer_free(&list);
 	buffer_free(&script);

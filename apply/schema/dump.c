@@ -7,6 +7,7 @@
 
 #include "apply/schema/archive.h"
 #include "apply/schema/child.h"
+#include "apply/schema/chosen.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
 
@@ -179,60 +180,11 @@ env_free(ChildEnv *env)
 
 /* ---- arguments ---- */
 
-typedef struct {
-	Arena *arena;
-	const char **argv;
-	size_t count;
-} Args;
-
-static void
-args_add(Args *args, const char *text)
-{
-	args->argv[args->count++] = text;
-}
-
-/* "t" is a table of any schema here, of the search_path for pg_dump. */
-static bool
-has_schema(const char *pattern)
-{
-	bool quoted = false;
-
-	for (; *pattern != '\0'; pattern++) {
-		if (*pattern == '"')
-			quoted = !quoted;
-		else if (*pattern == '.' && !quoted)
-			return true;
-	}
-	return false;
-}
-
-/* Chosen tables by their exact names, with the partitioned tables above them; the
- * patterns have been resolved by the catalogue. */
-static void
-add_selection(Args *args, const SchemaWork *work)
-{
-	const Selection *selection = work->selection;
-	const Catalog *catalog = work->catalog;
-
-	for (size_t i = 0; i < selection->exclude_count; i++)
-		args_add(args, arena_printf(args->arena, "--exclude-table=%s%s",
-		                            has_schema(selection->exclude[i]) ? "" : "*.",
-		                            selection->exclude[i]));
-	if (selection->include_count == 0)
-		return;
-	for (size_t i = 0; i < catalog->table_count; i++)
-		args_add(args, arena_printf(args->arena, "--table=%s", catalog->tables[i].qualified));
-	for (size_t i = 0; i < catalog->parent_count; i++)
-		args_add(args, arena_printf(args->arena, "--table=%s", catalog->parents[i].qualified));
-}
-
 static const char **
 make_args(Arena *arena, const SchemaWork *work, const Archive *archive, const char *file,
           const char *dbname)
 {
-	size_t most = 16 + work->catalog->table_count + work->catalog->parent_count +
-	              (work->selection != NULL ? work->selection->exclude_count : 0);
-	Args args = {.arena = arena, .argv = arena_new_array(arena, const char *, most), .count = 0};
+	Arguments args = {.arena = arena};
 	Buffer schema = BUFFER_INIT;
 
 	sql_put_identifier(&schema, work->ledger->name);
@@ -247,8 +199,7 @@ make_args(Arena *arena, const SchemaWork *work, const Archive *archive, const ch
 	args_add(&args, arena_printf(arena, "--file=%s", file));
 	if (dbname[0] != '\0')
 		args_add(&args, arena_printf(arena, "--dbname=%s", dbname));
-	if (work->selection != NULL)
-		add_selection(&args, work);
+	chosen_arguments(work, &args);
 	args_add(&args, NULL);
 	buffer_free(&schema);
 	return args.argv;

@@ -42,19 +42,6 @@ put_foreign_key(const char *sql, Buffer *out)
 	buffer_put_text(out, ";");
 }
 
-/* A foreign key to a table that was not chosen has nothing to point to. */
-static bool
-skip_unchosen(const SchemaWork *work, const Entry *entry, const Error *err)
-{
-	bool chosen = work->selection != NULL &&
-	              work->selection->include_count + work->selection->exclude_count > 0;
-
-	if (!chosen || entry->kind != ENTRY_FOREIGN_KEY || !error_has_sqlstate(err, "42P01"))
-		return false;
-	log_warning("schema", "%s is left out: %s", entry->what, err->message);
-	return true;
-}
-
 static bool
 restore_rest(const SchemaWork *work, const Entries *entries, Error *err)
 {
@@ -70,8 +57,7 @@ restore_rest(const SchemaWork *work, const Entries *entries, Error *err)
 			put_foreign_key(entry->sql, &sql);
 		else
 			buffer_put_text(&sql, entry->sql);
-		ok = schema_step_entry(work->target_sql, work, entry, buffer_cstr(&sql), err) ||
-		     skip_unchosen(work, entry, err);
+		ok = schema_step_entry(work->target_sql, work, entry, buffer_cstr(&sql), err);
 		buffer_free(&sql);
 	}
 	return ok;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "apply/schema/archive.h"
+#include "apply/schema/chosen.h"
 #include "apply/schema/schema.h"
 #include "apply/schema/step.h"
 #include "common/log.h"
@@ -13,21 +14,6 @@
 static const char pre_data_step[] = "pre-data";
 
 /* ---- pre-data ---- */
-
-/* Chosen tables are dumped without the schemas they lie in. */
-static void
-put_schemas(const SchemaWork *work, Buffer *sql)
-{
-	const Catalog *catalog = work->catalog;
-
-	if (work->selection == NULL || work->selection->include_count == 0)
-		return;
-	for (size_t i = 0; i < catalog->table_count; i++) {
-		buffer_put_text(sql, "CREATE SCHEMA IF NOT EXISTS ");
-		sql_put_identifier(sql, catalog->tables[i].schema);
-		buffer_put_text(sql, ";\n");
-	}
-}
 
 static bool
 hint_pre_data(Error *err)
@@ -50,7 +36,7 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 
 	if (!archive_read(work, archive, "pre-data", &entries, err))
 		return false;
-	put_schemas(work, &sql);
+	chosen_schemas(work, &sql);
 	for (size_t i = 0; i < entries.count; i++)
 		buffer_printf(&sql, "%s%s", entries.items[i].settings, entries.items[i].sql);
 	bool ok = schema_step_run(work->target_sql, work->ledger, pre_data_step, buffer_cstr(&sql),

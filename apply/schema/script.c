@@ -58,12 +58,14 @@ read_line(char *line, Arena *arena, Entry *out)
 	if (end == what || *end != ' ')
 		return false;
 	const char *oid = end + 1;
-	strtoul(oid, &end, 10);
+	unsigned long number = strtoul(oid, &end, 10);
 	if (end == oid || *end != ' ')
 		return false;
 	*out = (Entry){
 		.dump_id = id,
 		.kind = kind_of(class, end + 1),
+		.class = class,
+		.oid = (unsigned)number,
 		.what = arena_strdup(arena, what),
 		.sql = "",
 		.settings = "",

@@ -33,6 +33,8 @@ typedef enum {
 typedef struct {
 	int dump_id;
 	EntryKind kind;
+	unsigned class; /* OIDs on the source, of the catalogue and in it; 0: none */
+	unsigned oid;
 	const char *what;     /* "1259 16501 INDEX app ei postgres": stable between dumps */
 	const char *sql;      /* may be empty */
 	const char *settings; /* SET LOCAL ... that belong in front of it; may be empty */

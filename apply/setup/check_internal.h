@@ -48,6 +48,7 @@ void check_source_server(Check *check);  /* version, recovery, settings, slots, 
 void check_source_traffic(Check *check); /* transactions, what of ours is there already */
 void check_source_tables(Check *check);  /* rights, RLS, identities, what cannot move */
 void check_source_objects(Check *check); /* triggers, publications, large objects, ... */
+void check_selection(Check *check);      /* where it cuts through what belongs together */
 void check_target_server(Check *check);
 void check_target_contents(Check *check); /* what is in the way */
 void check_both(Check *check);            /* same server, encoding, locale, extensions, roles */

@@ -131,22 +131,23 @@ is_moved(const Catalog *catalog, const char *schema, const char *name)
 {
 	return catalog_find(catalog, schema, name) != NULL ||
 	       named_in(catalog->parents, catalog->parent_count, schema, name) ||
+	       named_in(catalog->rowless, catalog->rowless_count, schema, name) ||
 	       named_in(catalog->sequences, catalog->sequence_count, schema, name) ||
 	       named_in(catalog->matviews, catalog->matview_count, schema, name);
 }
 
-/* Views, types and functions come with the schema of a whole database, so any of them
- * of the same name is in the way too; with --include-table only what was chosen is. */
+/* Views, types and functions come with their schemas, so any of them of the same name is
+ * in the way too; with --include-table only what was chosen is. */
 static const char relations_and_types[] =
 	"SELECT n.nspname, c.relname, CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table'"
 	" WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'"
-	" WHEN 'f' THEN 'foreign table' ELSE 'type' END"
+	" WHEN 'f' THEN 'foreign table' ELSE 'type' END, c.oid"
 	" FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 	" WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND n.nspname !~ '^pg_'"
 	" AND n.nspname <> 'information_schema' AND c.relpersistence <> 't'"
 	" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x WHERE"
 	"  x.classid = 'pg_catalog.pg_class'::regclass AND x.objid = c.oid AND x.deptype = 'e')"
-	" UNION ALL SELECT n.nspname, t.typname, CASE t.typtype WHEN 'd' THEN 'domain' ELSE 'type' END"
+	" UNION ALL SELECT n.nspname, t.typname, CASE t.typtype WHEN 'd' THEN 'domain' ELSE 'type' END, 0"
 	" FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
 	" WHERE t.typtype IN ('e', 'd', 'r') AND n.nspname !~ '^pg_'"
 	" AND n.nspname <> 'information_schema'"
@@ -154,12 +155,19 @@ static const char relations_and_types[] =
 	"  x.classid = 'pg_catalog.pg_type'::regclass AND x.objid = t.oid AND x.deptype = 'e')"
 	" ORDER BY 1, 2";
 
+/* Of those that come along. */
 static Map *
 names_of(Check *check, const PGresult *rows)
 {
+	const Matches *matches = check->catalog->matches;
 	Map *map = map_new((size_t)PQntuples(rows));
 
 	for (int i = 0; i < PQntuples(rows); i++) {
+		uint32_t oid = (uint32_t)sql_get_int(rows, i, 3);
+		const char *schema = PQgetvalue(rows, i, 0);
+		if (!(oid != 0 ? matches_chosen(matches, oid, schema)
+		               : matches_schema_chosen(matches, schema)))
+			continue;
 		const char *key = check_text(check, "%s\n%s", PQgetvalue(rows, i, 0),
 		                             PQgetvalue(rows, i, 1));
 		map_put(map, slice_cstr(key), check);
@@ -192,7 +200,6 @@ in_the_way(Check *check, const PGresult *theirs, int row, int *count)
 static void
 check_nothing_in_the_way(Check *check)
 {
-	bool whole = check->options->selection.include_count == 0;
 	PGresult *ours = check_ask(check, check->source, "names", relations_and_types);
 	PGresult *theirs = ours == NULL ? NULL
 	                                : check_ask(check, check->target, "names", relations_and_types);
@@ -205,7 +212,7 @@ check_nothing_in_the_way(Check *check)
 			const char *name = PQgetvalue(theirs, i, 1);
 			const char *key = check_text(check, "%s\n%s", schema, name);
 			bool clash = is_moved(check->catalog, schema, name) ||
-			             (whole && map_get(names, slice_cstr(key)) != NULL);
+			             map_get(names, slice_cstr(key)) != NULL;
 			if (clash && strcmp(schema, check->options->name) != 0)
 				in_the_way(check, theirs, i, &count);
 		}

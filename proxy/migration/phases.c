@@ -83,7 +83,7 @@ check_ledger(Migration *m, const Ledger *ledger, Error *err)
 		          ledger->mode);
 		return error_set_hint(err, "go on with --mode %s, or run `pgbaton cancel`", ledger->mode);
 	}
-	return true;
+	return ledger_keep_selection(m->target, ledger, &m->config->selection, err);
 }
 
 /* *switched: from then on the source need not be there for the target to be served. */
@@ -349,7 +349,8 @@ create_ledger(Migration *m, Error *err)
 
 	if (m->ledger.id[0] != '\0')
 		return true;
-	if (!new_ledger(m, &ledger, err) || !ledger_create(m->target, &ledger, err))
+	if (!new_ledger(m, &ledger, err) || !ledger_create(m->target, &ledger, err) ||
+	    !ledger_keep_selection(m->target, &ledger, &m->config->selection, err))
 		return false;
 	pthread_mutex_lock(&m->lock);
 	m->ledger = ledger;

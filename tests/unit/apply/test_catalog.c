@@ -28,22 +28,40 @@ stop(void)
 
 /* ---- patterns ---- */
 
+static PGconn *matcher;
+
+static bool
+server_matches(const char *regex, const char *text)
+{
+	const char *values[] = {text, regex};
+	PGresult *result = PQexecParams(matcher, "SELECT $1::text ~ $2", 2, NULL, values, NULL, NULL,
+	                                0);
+
+	ck_assert_msg(PQntuples(result) == 1, "'%s': %s", regex, PQresultErrorMessage(result));
+	bool matched = PQgetvalue(result, 0, 0)[0] == 't';
+	PQclear(result);
+	return matched;
+}
+
 static bool
 matches(const char *pattern, const char *schema, const char *name)
 {
 	Error err = ERROR_INIT;
-	Arena *arena = arena_new(0);
-	Selection selection = {.include = &pattern, .include_count = 1};
-	Patterns patterns;
+	Buffer schemas = BUFFER_INIT;
+	Buffer names = BUFFER_INIT;
 
-	ASSERT_OK(patterns_compile(&selection, arena, &patterns, &err));
-	bool result = patterns_include(&patterns, schema, name);
-	arena_free(arena);
+	ASSERT_OK(pattern_to_regex(pattern, &schemas, &names, &err));
+	ck_assert(pattern_has_schema(pattern) == (schemas.len > 0));
+	bool result = (schemas.len == 0 || server_matches(buffer_cstr(&schemas), schema)) &&
+	              server_matches(buffer_cstr(&names), name);
+	buffer_free(&schemas);
+	buffer_free(&names);
 	return result;
 }
 
 START_TEST(patterns_follow_pg_dump)
 {
+	matcher = db_connect(cluster, "postgres");
 	ck_assert(matches("orders", "any", "orders"));
 	ck_assert(matches("ORDERS", "any", "orders"));
 	ck_assert(!matches("\"ORDERS\"", "any", "orders"));
@@ -62,6 +80,17 @@ START_TEST(patterns_follow_pg_dump)
 	ck_assert(matches("*a*a*b", "s", "aaaaaaaaab"));
 	ck_assert(!matches("*a*a*b", "s", "aaaaaaaaac"));
 	ck_assert(matches("*", "s", ""));
+	ck_assert(matches("event_20[12]?", "s", "event_201x"));
+	ck_assert(!matches("event_20[12]?", "s", "event_2030"));
+	ck_assert(matches("(a|b)c+", "s", "bcc"));
+	ck_assert(!matches("\"(a|b)c+\"", "s", "bcc"));
+	ck_assert(matches("\"(a|b)c+\"", "s", "(a|b)c+"));
+	ck_assert(matches("a$b", "s", "a$b"));
+	ck_assert(!matches("a$", "s", "a"));
+	ck_assert(matches("x[]", "s", "x[]"));
+	ck_assert(matches("\"\\^.[]{}$|\"", "s", "\\^.[]{}$|"));
+	ck_assert(!matches("a|ab", "s", "xab")); /* anchored around the whole */
+	PQfinish(matcher);
 }
 END_TEST
 
@@ -71,13 +100,45 @@ START_TEST(bad_patterns_are_refused)
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		Error err = ERROR_INIT;
-		Arena *arena = arena_new(0);
-		Selection selection = {.include = &bad[i], .include_count = 1};
-		Patterns patterns;
-		ck_assert_msg(!patterns_compile(&selection, arena, &patterns, &err), "'%s'", bad[i]);
+		Buffer schema = BUFFER_INIT;
+		Buffer name = BUFFER_INIT;
+		ck_assert_msg(!pattern_to_regex(bad[i], &schema, &name, &err), "'%s'", bad[i]);
 		ck_assert_int_eq(err.class, ERROR_CONFIG);
-		arena_free(arena);
+		buffer_free(&schema);
+		buffer_free(&name);
 	}
+}
+END_TEST
+
+START_TEST(selections_are_compared)
+{
+	const char *some[] = {"b", "a", "a"};
+	const char *other[] = {"a", "c.*"};
+	Selection was = {.lists = {[INCLUDE_TABLE] = {some, 3}, [EXCLUDE_DATA] = {some, 1}}};
+	Selection is = {.lists = {[INCLUDE_TABLE] = {other, 2}}};
+	Selection all = {0};
+	Buffer texts[3] = {BUFFER_INIT, BUFFER_INIT, BUFFER_INIT};
+	Buffer difference = BUFFER_INIT;
+
+	selection_describe(&was, &texts[0]);
+	selection_describe(&is, &texts[1]);
+	selection_describe(&all, &texts[2]);
+	ck_assert_str_eq(buffer_cstr(&texts[0]),
+	                 "include-table a\ninclude-table b\nexclude-table-data b\n");
+	ck_assert_str_eq(buffer_cstr(&texts[2]), "");
+	ck_assert(selection_is_all(&all) && !selection_is_all(&is));
+	selection_difference(buffer_cstr(&texts[0]), buffer_cstr(&texts[0]), &difference);
+	ck_assert_uint_eq(difference.len, 0);
+	selection_difference(buffer_cstr(&texts[0]), buffer_cstr(&texts[1]), &difference);
+	ck_assert_str_eq(buffer_cstr(&difference),
+	                 "without --include-table b, without --exclude-table-data b, with "
+	                 "--include-table c.*");
+	buffer_reset(&difference);
+	selection_difference(buffer_cstr(&texts[2]), buffer_cstr(&texts[1]), &difference);
+	ck_assert_str_eq(buffer_cstr(&difference), "with --include-table a, with --include-table c.*");
+	for (int i = 0; i < 3; i++)
+		buffer_free(&texts[i]);
+	buffer_free(&difference);
 }
 END_TEST
 
@@ -214,7 +275,7 @@ START_TEST(partitions_sequences_matviews)
 	Error err = ERROR_INIT;
 	const char *include[] = {"part", "uses"};
 	const char *exclude[] = {"part_1"};
-	Selection some = {include, 2, exclude, 1};
+	Selection some = {.lists = {[INCLUDE_TABLE] = {include, 2}, [EXCLUDE_TABLE] = {exclude, 1}}};
 	catalog = catalog_read_source(source, &some, "pgbaton", &err);
 	ck_assert_msg(catalog != NULL, "%s", servers_error(&err));
 	ck_assert_uint_eq(catalog->table_count, 2);
@@ -225,10 +286,140 @@ START_TEST(partitions_sequences_matviews)
 	catalog_free(catalog);
 
 	const char *typo[] = {"prat"};
-	Selection wrong = {typo, 1, NULL, 0};
-	ck_assert_ptr_null(catalog_read_source(source, &wrong, "pgbaton", &err));
+	for (int list = 0; list < SELECTION_LISTS; list++) {
+		Selection wrong = {0};
+		wrong.lists[list] = (PatternList){typo, 1};
+		ck_assert_ptr_null(catalog_read_source(source, &wrong, "pgbaton", &err));
+		ck_assert_int_eq(err.class, ERROR_CONFIG);
+		ck_assert_ptr_nonnull(strstr(err.message, "'prat' matches nothing"));
+	}
+	typo[0] = "pr(at";
+	ck_assert_ptr_null(catalog_read_source(
+		source, &(Selection){.lists = {[EXCLUDE_TABLE] = {typo, 1}}}, "pgbaton", &err));
 	ck_assert_int_eq(err.class, ERROR_CONFIG);
-	ck_assert_ptr_nonnull(strstr(err.message, "prat"));
+	ck_assert_ptr_nonnull(strstr(err.context, "pr(at"));
+	sql_close(source);
+	PQfinish(conn);
+}
+END_TEST
+
+static Catalog *
+choose(Sql *source, Selection selection)
+{
+	Error err = ERROR_INIT;
+	Catalog *catalog = catalog_read_source(source, &selection, "pgbaton", &err);
+
+	ck_assert_msg(catalog != NULL, "%s", servers_error(&err));
+	return catalog;
+}
+
+static bool
+is_named(const Named *items, size_t count, const char *qualified)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(items[i].qualified, qualified) == 0)
+			return true;
+	}
+	return false;
+}
+
+static const Outside *
+outside_of(const Catalog *catalog, OutsideKind kind, const char *name)
+{
+	for (size_t i = 0; i < catalog->outside_count; i++) {
+		if (catalog->outside[i].kind == kind && strcmp(catalog->outside[i].name, name) == 0)
+			return &catalog->outside[i];
+	}
+	return NULL;
+}
+
+static const char two_schemas[] =
+	"CREATE SCHEMA a; CREATE SCHEMA b;"
+	"CREATE TABLE a.ref (id serial PRIMARY KEY); CREATE TABLE a.log (id serial, ref int"
+	" REFERENCES a.ref); CREATE TABLE a.log2 (ref int, id int PRIMARY KEY);"
+	"CREATE TABLE b.t (id int PRIMARY KEY, r int CONSTRAINT \"to ref\" REFERENCES a.ref,"
+	" l int REFERENCES a.log2);"
+	"CREATE TABLE b.p (k int, r int REFERENCES a.ref) PARTITION BY LIST (k);"
+	"CREATE TABLE b.p1 PARTITION OF b.p FOR VALUES IN (1);"
+	"CREATE TABLE a.p2 PARTITION OF b.p FOR VALUES IN (2);"
+	"CREATE TABLE b.heir () INHERITS (a.log2); CREATE SEQUENCE a.used; CREATE SEQUENCE a.loose;"
+	"CREATE TABLE b.uses (id int DEFAULT nextval('a.used'));"
+	"CREATE VIEW b.v AS SELECT * FROM a.ref; CREATE VIEW b.w AS SELECT * FROM b.v;"
+	"CREATE INDEX t_r ON b.t (r); CREATE INDEX p_k ON b.p (k);";
+
+START_TEST(schemas_are_chosen)
+{
+	const char *a[] = {"a"};
+
+	servers_clean(cluster);
+	PGconn *conn = db_connect(cluster, "source");
+	db_exec(conn, "%s", two_schemas);
+	Sql *source = servers_open(cluster, "source");
+	Catalog *catalog = choose(source, (Selection){.lists = {[EXCLUDE_SCHEMA] = {a, 1}}});
+	ck_assert_uint_eq(catalog->table_count, 4);    /* t p1 heir uses */
+	ck_assert_uint_eq(catalog->sequence_count, 1); /* used */
+	const Outside *key = outside_of(catalog, OUTSIDE_KEY, "\"b\".\"t\"");
+	ck_assert_ptr_nonnull(key);
+	ck_assert_str_eq(key->other, "\"a\".\"ref\"");
+	ck_assert_str_eq(key->constraint, "\"to ref\"");
+	ck_assert_ptr_nonnull(outside_of(catalog, OUTSIDE_KEY, "\"b\".\"p\""));
+	ck_assert_str_eq(outside_of(catalog, OUTSIDE_PARENT, "\"b\".\"heir\"")->other,
+	                 "\"a\".\"log2\"");
+	ck_assert_str_eq(outside_of(catalog, OUTSIDE_PARTITION, "\"b\".\"p\"")->other, "\"a\".\"p2\"");
+	ck_assert_str_eq(outside_of(catalog, OUTSIDE_VIEW, "\"b\".\"v\"")->other, "\"a\".\"ref\"");
+	ck_assert_ptr_null(outside_of(catalog, OUTSIDE_VIEW, "\"b\".\"w\""));
+	ck_assert_uint_eq(catalog->outside_count, 6); /* three keys */
+	catalog_free(catalog);
+
+	catalog = choose(source, (Selection){.lists = {[INCLUDE_SCHEMA] = {a, 1}}});
+	ck_assert_uint_eq(catalog->table_count, 4); /* ref log log2 p2 */
+	ck_assert_uint_eq(catalog->sequence_count, 4);
+	ck_assert_ptr_nonnull(outside_of(catalog, OUTSIDE_PARENT, "\"a\".\"p2\""));
+	ck_assert_uint_eq(catalog->outside_count, 1);
+	catalog_free(catalog);
+	sql_close(source);
+	PQfinish(conn);
+}
+END_TEST
+
+START_TEST(rows_and_indexes_are_left_out)
+{
+	const char *rows[] = {"a.log", "b.p"};
+	const char *ref[] = {"ref", "v", "w"};
+	const char *parent[] = {"b.p"};
+	const char *indexes[] = {"p_k", "t_r"};
+	Error err = ERROR_INIT;
+
+	servers_clean(cluster);
+	PGconn *conn = db_connect(cluster, "source");
+	db_exec(conn, "%s", two_schemas);
+	Sql *source = servers_open(cluster, "source");
+	Catalog *catalog = choose(
+		source, (Selection){.lists = {[EXCLUDE_DATA] = {rows, 2}, [EXCLUDE_TABLE] = {ref, 3}}});
+	ck_assert_ptr_null(catalog_find(catalog, "a", "log"));
+	ck_assert_uint_eq(catalog->rowless_count, 4); /* log p p1 p2 */
+	ck_assert(is_named(catalog->rowless, 4, "\"b\".\"p\""));
+	ck_assert_uint_eq(catalog->parent_count, 0);
+	ck_assert_uint_eq(catalog->sequence_count, 3); /* log's, used, loose */
+	ck_assert_ptr_nonnull(outside_of(catalog, OUTSIDE_KEY, "\"a\".\"log\""));
+	ck_assert_uint_eq(catalog->outside_count, 3); /* of log, t, p to ref */
+	catalog_free(catalog);
+
+	catalog = choose(
+		source,
+		(Selection){.lists = {[EXCLUDE_TABLE] = {parent, 1}, [EXCLUDE_INDEX] = {indexes, 2}}});
+	ck_assert_uint_eq(catalog->omitted_count, 2); /* p1 p2 */
+	ck_assert_uint_eq(catalog->omitted_index_count, 4);
+	ck_assert_uint_eq(catalog->outside_count, 0);
+	catalog_free(catalog);
+
+	const char *bad[] = {"t_pkey", "p1_k_idx"};
+	const char *why[] = {"constraint t_pkey", "part of a partitioned index"};
+	for (int i = 0; i < 2; i++) {
+		Selection wrong = {.lists = {[EXCLUDE_INDEX] = {&bad[i], 1}}};
+		ck_assert_ptr_null(catalog_read_source(source, &wrong, "pgbaton", &err));
+		ck_assert_ptr_nonnull(strstr(err.message, why[i]));
+	}
 	sql_close(source);
 	PQfinish(conn);
 }
@@ -549,12 +740,15 @@ make_catalog(void)
 	TCase *patterns = tcase_create("patterns");
 	TCase *server = tcase_create("server");
 
-	tcase_add_test(patterns, patterns_follow_pg_dump);
 	tcase_add_test(patterns, bad_patterns_are_refused);
+	tcase_add_test(patterns, selections_are_compared);
 	suite_add_tcase(suite, patterns);
 
 	tcase_add_unchecked_fixture(server, start, stop);
 	tcase_set_timeout(server, 60);
+	tcase_add_test(server, patterns_follow_pg_dump);
+	tcase_add_test(server, schemas_are_chosen);
+	tcase_add_test(server, rows_and_indexes_are_left_out);
 	tcase_add_test(server, keys_are_what_pgoutput_takes);
 	tcase_add_test(server, what_is_not_ours_is_left_out);
 	tcase_add_test(server, partitions_sequences_matviews);

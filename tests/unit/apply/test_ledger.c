@@ -85,9 +85,14 @@ START_TEST(what_is_written_is_read_back)
 	ASSERT_OK(ledger_set_state(target, &ledger, "copying", &err));
 	ASSERT_OK(ledger_get_state(target, &ledger, text, &err));
 	ck_assert_str_eq(text, "copying");
-	ASSERT_OK(ledger_set_fingerprint(target, &ledger, "0123456789abcdef0123456789abcdef", &err));
-	ASSERT_OK(ledger_get_fingerprint(target, &ledger, text, &err));
-	ck_assert_str_eq(text, "0123456789abcdef0123456789abcdef");
+	const char *chosen[] = {"public.a'b"};
+	Selection some = {.lists = {[INCLUDE_TABLE] = {chosen, 1}}};
+	Selection all = {0};
+	ASSERT_OK(ledger_keep_selection(target, &ledger, &some, &err));
+	ASSERT_OK(ledger_keep_selection(target, &ledger, &some, &err));
+	ck_assert(!ledger_keep_selection(target, &ledger, &all, &err));
+	ck_assert_int_eq(err.class, ERROR_CONFIG);
+	ck_assert_ptr_nonnull(strstr(err.message, "without --include-table public.a'b"));
 
 	for (int i = JOURNAL_SWITCHED; i >= JOURNAL_NONE; i--) {
 		Buffer sql = BUFFER_INIT;

@@ -46,10 +46,10 @@ typedef struct {
 	SchemaWork work;
 } Job;
 
+/* NULL: everything; the selection's patterns live as long as the job. */
 static void
-job_open(Job *job, const char *tables, const char *include)
+job_open(Job *job, const char *tables, const Selection *selection)
 {
-	static const char *pattern;
 	Error err = ERROR_INIT;
 
 	servers_clean(cluster);
@@ -61,9 +61,8 @@ job_open(Job *job, const char *tables, const char *include)
 	db_exec(job->source, "%s", tables);
 	job->sql = servers_open(cluster, "target");
 	job->ledger = servers_ledger(job->sql, "pgbaton");
-	pattern = include;
-	if (include != NULL)
-		job->selection = (Selection){.include = &pattern, .include_count = 1};
+	if (selection != NULL)
+		job->selection = *selection;
 	Sql *source = servers_open(cluster, "source");
 	job->catalog = catalog_read_source(source, &job->selection, "pgbaton", &err);
 	ck_assert_msg(job->catalog != NULL, "%s", servers_error(&err));
@@ -328,20 +327,128 @@ END_TEST
 
 START_TEST(only_the_chosen_tables)
 {
+	const char *include[] = {"s.b"};
 	Job job;
 
 	job_open(&job,
 	         "CREATE SCHEMA s; CREATE TABLE s.a (id serial PRIMARY KEY);"
 	         "CREATE TABLE s.b (id int PRIMARY KEY, a int REFERENCES s.a);"
 	         "CREATE TABLE public.a2 (id int)",
-	         "s.b");
-	restore_all(&job); /* the key to s.a is left out with a warning */
+	         &(Selection){.lists = {[INCLUDE_TABLE] = {include, 1}}});
+	restore_all(&job); /* the key to s.a is left out */
 	ck_assert_int_eq(db_int(job.target,
 	                        "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND"
 	                        " relnamespace IN ('s'::regnamespace, 'public'::regnamespace)"),
 	                 1);
 	ck_assert_int_eq(
 		db_int(job.target, "SELECT count(*) FROM pg_index WHERE indrelid = 's.b'::regclass"), 1);
+	job_close(&job);
+}
+END_TEST
+
+/* What must have come, and nothing else; names sorted. */
+static void
+assert_relations(const Job *job, const char *expected)
+{
+	char *names = db_rows(job->target,
+	                      "SELECT string_agg(n.nspname || '.' || c.relname, ' ' ORDER BY n.nspname,"
+	                      " c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+	                      " WHERE n.nspname !~ '^(pg_|information|pgbaton)'");
+	ck_assert_str_eq(names, expected);
+	free(names);
+}
+
+static const char shop[] =
+	"CREATE SCHEMA \"S x\"; CREATE TYPE \"S x\".mood AS ENUM ('a');"
+	"CREATE TABLE \"S x\".\"T\" (id serial PRIMARY KEY, m \"S x\".mood);"
+	"CREATE TABLE \"S x\".log (id int PRIMARY KEY, t int REFERENCES \"S x\".\"T\");"
+	"CREATE TABLE public.log (id int, t int CONSTRAINT \"C 1\" REFERENCES \"S x\".\"T\");"
+	"COMMENT ON CONSTRAINT \"C 1\" ON public.log IS 'a comment';"
+	"CREATE VIEW public.v AS SELECT id FROM public.log;"
+	"CREATE TABLE part (k int, v int) PARTITION BY RANGE (k);"
+	"CREATE TABLE part1 PARTITION OF part FOR VALUES FROM (1) TO (9) PARTITION BY LIST (k);"
+	"CREATE TABLE part1a PARTITION OF part1 FOR VALUES IN (1);"
+	"CREATE INDEX \"I k\" ON part (k); COMMENT ON INDEX \"I k\" IS 'of part';"
+	"CREATE INDEX log_t ON public.log (t); CREATE INDEX log_id ON public.log (id);";
+
+START_TEST(a_schema_is_chosen)
+{
+	const char *schema[] = {"\"S x\""};
+	const char *common[] = {"public"};
+	Job job;
+
+	job_open(&job, shop, &(Selection){.lists = {[INCLUDE_SCHEMA] = {schema, 1}}});
+	restore_all(&job);
+	assert_relations(&job, "S x.T S x.T_id_seq S x.T_pkey S x.log S x.log_pkey");
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"),
+	                 1);
+	job_close(&job);
+
+	/* pg_dump makes a chosen "public", which every database has. */
+	job_open(&job, shop, &(Selection){.lists = {[INCLUDE_SCHEMA] = {common, 1}}});
+	restore_all(&job);
+	assert_relations(&job, "public.I k public.log public.log_id public.log_t public.part"
+	                       " public.part1 public.part1_k_idx public.part1a public.part1a_k_idx"
+	                       " public.v");
+	/* The key to "S x" and its comment have nothing to stand on. */
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"),
+	                 0);
+	job_close(&job);
+
+	job_open(&job, shop, &(Selection){.lists = {[EXCLUDE_SCHEMA] = {common, 1}}});
+	restore_all(&job);
+	assert_relations(&job, "S x.T S x.T_id_seq S x.T_pkey S x.log S x.log_pkey");
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(tables_rows_and_indexes_are_left_out)
+{
+	const char *tables[] = {"part*", "v"};
+	const char *parent[] = {"part", "\"S x\".\"T\""};
+	const char *rows[] = {"\"T\"", "part"};
+	const char *indexes[] = {"\"I k\"", "public.log_t"};
+	Job job;
+
+	job_open(&job, shop,
+	         &(Selection){.lists = {[EXCLUDE_TABLE] = {tables, 2}, [EXCLUDE_DATA] = {rows, 1}}});
+	restore_all(&job);
+	assert_relations(&job, "S x.T S x.T_id_seq S x.T_pkey S x.log S x.log_pkey public.log"
+	                       " public.log_id public.log_t");
+	/* Without the rows of T nothing may point to it. */
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"),
+	                 0);
+	job_close(&job);
+
+	job_open(
+		&job, shop,
+		&(Selection){.lists = {[EXCLUDE_TABLE] = {parent, 2}, [EXCLUDE_INDEX] = {&indexes[1], 1}}});
+	restore_all(&job);
+	assert_relations(&job, "S x.log S x.log_pkey public.log public.log_id public.v");
+	job_close(&job);
+
+	job_open(&job, shop,
+	         &(Selection){.lists = {[EXCLUDE_DATA] = {rows, 2}, [EXCLUDE_INDEX] = {indexes, 2}}});
+	restore_all(&job);
+	assert_relations(&job, "S x.T S x.T_id_seq S x.T_pkey S x.log S x.log_pkey public.log"
+	                       " public.log_id public.part public.part1 public.part1a public.v");
+	job_close(&job);
+}
+END_TEST
+
+/* A leaf needs the tables above it, a name without schema is of any. */
+START_TEST(tables_are_chosen_with_what_they_need)
+{
+	const char *tables[] = {"part1a", "log", "v"};
+	const char *rows[] = {"part1a"};
+	Job job;
+
+	job_open(&job, shop,
+	         &(Selection){.lists = {[INCLUDE_TABLE] = {tables, 3}, [EXCLUDE_DATA] = {rows, 1}}});
+	restore_all(&job);
+	assert_relations(&job, "S x.log S x.log_pkey public.I k public.log public.log_id public.log_t"
+	                       " public.part public.part1 public.part1_k_idx public.part1a"
+	                       " public.part1a_k_idx public.v");
 	job_close(&job);
 }
 END_TEST
@@ -670,6 +777,9 @@ make_schema(void)
 	tcase_add_test(tc, an_object_in_the_way_is_named);
 	tcase_add_test(tc, a_row_without_its_parent_is_divergence);
 	tcase_add_test(tc, only_the_chosen_tables);
+	tcase_add_test(tc, a_schema_is_chosen);
+	tcase_add_test(tc, tables_rows_and_indexes_are_left_out);
+	tcase_add_test(tc, tables_are_chosen_with_what_they_need);
 	tcase_add_test(tc, our_own_fence_is_not_moved);
 	tcase_add_test(tc, the_password_is_in_no_argv);
 	tcase_add_test(tc, stop_ends_the_child);

@@ -128,11 +128,11 @@ START_TEST(all_options)
 	ck_assert(c->admin_given);
 	ck_assert_int_eq(c->jobs, 64);
 	ck_assert_int_eq(c->lanes, 8);
-	ck_assert_uint_eq(c->selection.include_count, 2);
-	ck_assert_str_eq(c->selection.include[0], "a.*");
-	ck_assert_str_eq(c->selection.include[1], "b");
-	ck_assert_uint_eq(c->selection.exclude_count, 1);
-	ck_assert_str_eq(c->selection.exclude[0], "c");
+	ck_assert_uint_eq(c->selection.lists[INCLUDE_TABLE].count, 2);
+	ck_assert_str_eq(c->selection.lists[INCLUDE_TABLE].items[0], "a.*");
+	ck_assert_str_eq(c->selection.lists[INCLUDE_TABLE].items[1], "b");
+	ck_assert_uint_eq(c->selection.lists[EXCLUDE_TABLE].count, 1);
+	ck_assert_str_eq(c->selection.lists[EXCLUDE_TABLE].items[0], "c");
 	ck_assert(c->cutover_auto && c->log_compress && c->no_owner && c->log_json);
 	ck_assert_int_eq((int)c->confirm, (int)CONFIRM_APPLIED);
 	ck_assert_uint_eq(c->log_max_bytes, 64000000);
@@ -296,6 +296,69 @@ START_TEST(environment)
 }
 END_TEST
 
+START_TEST(filters_of_pgcopydb)
+{
+	char line[256];
+
+	write_file("; pgcopydb's own example, nearly\n"
+	           "[include-only-schema]\n"
+	           "shop\n"
+	           "[exclude-table]\n"
+	           "\"schema\".\"na:me = x\"\n"
+	           "  schema.othername = not used\n"
+	           "\n"
+	           "[exclude-index]\n"
+	           "schema.indexname\n"
+	           "[exclude-table-data]\n"
+	           "public.bar ; twice\n"
+	           "nsitra.test1",
+	           0600);
+	snprintf(line, sizeof(line),
+	         "run --source host=a --target host=b --filters %s "
+	         "--exclude-table more",
+	         file);
+	Config *c = parse(line);
+	ck_assert_msg(c != NULL, "%s: %s", err.context, err.message);
+	const PatternList *lists = c->selection.lists;
+	ck_assert_uint_eq(lists[INCLUDE_SCHEMA].count, 1);
+	ck_assert_str_eq(lists[INCLUDE_SCHEMA].items[0], "shop");
+	ck_assert_uint_eq(lists[EXCLUDE_TABLE].count, 3);
+	ck_assert_str_eq(lists[EXCLUDE_TABLE].items[0], "more");
+	ck_assert_str_eq(lists[EXCLUDE_TABLE].items[1], "\"schema\".\"na:me = x\"");
+	ck_assert_str_eq(lists[EXCLUDE_TABLE].items[2], "schema.othername");
+	ck_assert_str_eq(lists[EXCLUDE_INDEX].items[0], "schema.indexname");
+	ck_assert_uint_eq(lists[EXCLUDE_DATA].count, 2);
+	ck_assert_str_eq(lists[EXCLUDE_DATA].items[0], "public.bar");
+	ck_assert_str_eq(lists[EXCLUDE_DATA].items[1], "nsitra.test1");
+	ck_assert_uint_eq(lists[INCLUDE_TABLE].count + lists[EXCLUDE_SCHEMA].count, 0);
+	config_free(c);
+}
+END_TEST
+
+START_TEST(wrong_filters_are_refused)
+{
+	static const struct {
+		const char *text;
+		const char *needle;
+	} files[] = {
+		{"[exclude-tables]\na\n", "[exclude-tables]"},
+		{"a\n[exclude-table]\n", "unknown section []"},
+		{"[exclude-table\n", "line 1"},
+		{"[include-only-table]\na\n[exclude-schema]\nb\n", "exclude each other"},
+	};
+	char line[256];
+
+	snprintf(line, sizeof(line), "run --source host=a --target host=b --filters %s", file);
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		write_file(files[i].text, 0600);
+		assert_refused(parse(line), files[i].needle);
+	}
+	unlink(file);
+	assert_refused(parse(line), file);
+	assert_refused(parse_run("--include-table a --include-schema b"), "--include-schema");
+}
+END_TEST
+
 START_TEST(file_and_precedence)
 {
 	char line[256];
@@ -320,7 +383,7 @@ START_TEST(file_and_precedence)
 	ck_assert_int_eq(c->lanes, 3);
 	ck_assert_str_eq(conninfo_get(c->source, "host"), "file_a");
 	ck_assert_str_eq(conninfo_get(c->target, "host"), "env_b");
-	ck_assert_uint_eq(c->selection.include_count, 2);
+	ck_assert_uint_eq(c->selection.lists[INCLUDE_TABLE].count, 2);
 	ck_assert(c->log_compress && !c->no_owner);
 	ck_assert_int_eq((int)c->verify_kind, (int)VERIFY_CHECKSUMS);
 	config_free(c);
@@ -328,8 +391,8 @@ START_TEST(file_and_precedence)
 	snprintf(line, sizeof(line), "run --config %s --include-table only", file);
 	c = parse(line);
 	ck_assert_ptr_nonnull(c);
-	ck_assert_uint_eq(c->selection.include_count, 1);
-	ck_assert_str_eq(c->selection.include[0], "only");
+	ck_assert_uint_eq(c->selection.lists[INCLUDE_TABLE].count, 1);
+	ck_assert_str_eq(c->selection.lists[INCLUDE_TABLE].items[0], "only");
 	config_free(c);
 
 	/* The same file serves every command. */
@@ -515,6 +578,8 @@ config_suite(void)
 	tcase_add_test(tests, both_sides);
 	tcase_add_test(tests, environment);
 	tcase_add_test(tests, file_and_precedence);
+	tcase_add_test(tests, filters_of_pgcopydb);
+	tcase_add_test(tests, wrong_filters_are_refused);
 	tcase_add_loop_test(tests, wrong_file, 0, (int)(sizeof(wrong_files) / sizeof(*wrong_files)));
 	tcase_add_test(tests, long_line_in_file);
 	tcase_add_test(tests, token_file);

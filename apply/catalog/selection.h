@@ -1,0 +1,51 @@
+/*
+ * selection.h: what of the source the user wants moved.
+ *
+ * pg_dump's rules (its documentation, options -t, -T, -n, -N, --exclude-table-data):
+ *   a list of tables to include makes everything else stay behind, whatever its schema;
+ *   without one, the schemas to include (none: all) less those to exclude;
+ *   then the tables to exclude are taken away.
+ * Beyond pg_dump: a pattern that names a partitioned table means everything below it, and
+ * a table pattern without a schema means every schema (there: those of the search path).
+ * The selection owns nothing; its strings live in the configuration's arena.
+ */
+#ifndef PGBATON_APPLY_CATALOG_SELECTION_H
+#define PGBATON_APPLY_CATALOG_SELECTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/bytes.h"
+
+typedef enum {
+	INCLUDE_TABLE,
+	EXCLUDE_TABLE, /* with definition and rows */
+	INCLUDE_SCHEMA,
+	EXCLUDE_SCHEMA,
+	EXCLUDE_DATA, /* the definition moves, the rows do not */
+	EXCLUDE_INDEX,
+	SELECTION_LISTS
+} SelectionList;
+
+typedef struct {
+	const char **items; /* as the user wrote them: pattern.h */
+	size_t count;
+} PatternList;
+
+typedef struct {
+	PatternList lists[SELECTION_LISTS];
+} Selection;
+
+/* The option's name without dashes: "include-table". */
+const char *selection_option(SelectionList list);
+/* Nothing is left out. */
+bool selection_is_all(const Selection *selection);
+
+/* One line for each pattern, "include-table public.a\n", in the lists' order and sorted
+ * within, each once: two selections that mean the same patterns have the same text. */
+void selection_describe(const Selection *selection, Buffer *out);
+/* Appends what `is` has less and more than `was` (texts of selection_describe):
+ * "without --include-table a, with --exclude-table b"; nothing when they are equal. */
+void selection_difference(const char *was, const char *is, Buffer *out);
+
+#endif

@@ -1,0 +1,165 @@
+#include "apply/schema/chosen.h"
+
+#include <string.h>
+
+#include "apply/catalog/pattern.h"
+#include "protocol/replication.h"
+
+/* ---- pg_dump ---- */
+
+void
+args_add(Arguments *args, const char *text)
+{
+	if (args->count == args->capacity) {
+		const char **longer = arena_new_array(args->arena, const char *, args->count * 2 + 32);
+		for (size_t i = 0; i < args->count; i++)
+			longer[i] = args->argv[i];
+		args->argv = longer;
+		args->capacity = args->count * 2 + 32;
+	}
+	args->argv[args->count++] = text;
+}
+
+static void
+add_patterns(const SchemaWork *work, Arguments *args, SelectionList list, const char *option)
+{
+	const PatternList *patterns = &work->selection->lists[list];
+	bool schema = list == INCLUDE_SCHEMA || list == EXCLUDE_SCHEMA;
+
+	for (size_t i = 0; i < patterns->count; i++)
+		args_add(args, arena_printf(args->arena, "--%s=%s%s", option,
+		                            schema || pattern_has_schema(patterns->items[i]) ? "" : "*.",
+		                            patterns->items[i]));
+}
+
+static void
+add_names(Arguments *args, const char *option, const Named *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		args_add(args, arena_printf(args->arena, "--%s=%s", option, items[i].qualified));
+}
+
+void
+chosen_arguments(const SchemaWork *work, Arguments *args)
+{
+	const Catalog *catalog = work->catalog;
+
+	if (work->selection == NULL)
+		return;
+	add_patterns(work, args, EXCLUDE_TABLE, "exclude-table");
+	add_names(args, "exclude-table", catalog->omitted, catalog->omitted_count);
+	add_patterns(work, args, INCLUDE_SCHEMA, "schema");
+	add_patterns(work, args, EXCLUDE_SCHEMA, "exclude-schema");
+	if (!matches_by_table(catalog->matches))
+		return;
+	add_patterns(work, args, INCLUDE_TABLE, "table");
+	for (size_t i = 0; i < catalog->table_count; i++)
+		args_add(args, arena_printf(args->arena, "--table=%s", catalog->tables[i].qualified));
+	add_names(args, "table", catalog->parents, catalog->parent_count);
+	add_names(args, "table", catalog->rowless, catalog->rowless_count);
+	add_names(args, "table", catalog->sequences, catalog->sequence_count);
+}
+
+/* ---- pg_restore ---- */
+
+static void
+put_schema(Buffer *sql, const char *schema)
+{
+	buffer_put_text(sql, "CREATE SCHEMA IF NOT EXISTS ");
+	sql_put_identifier(sql, schema);
+	buffer_put_text(sql, ";\n");
+}
+
+static void
+put_schemas_of(Buffer *sql, const Named *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		put_schema(sql, items[i].schema);
+}
+
+void
+chosen_schemas(const SchemaWork *work, Buffer *sql)
+{
+	const Catalog *catalog = work->catalog;
+
+	if (!matches_by_table(catalog->matches))
+		return;
+	for (size_t i = 0; i < catalog->table_count; i++)
+		put_schema(sql, catalog->tables[i].schema);
+	put_schemas_of(sql, catalog->parents, catalog->parent_count);
+	put_schemas_of(sql, catalog->rowless, catalog->rowless_count);
+	put_schemas_of(sql, catalog->sequences, catalog->sequence_count);
+	put_schemas_of(sql, catalog->matviews, catalog->matview_count);
+}
+
+static bool
+starts(const char *text, const char *prefix)
+{
+	return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+/* It has no OID, but the index's schema and name: "0 0 INDEX ATTACH s i owner". */
+static bool
+attaches(const Entry *entry, const Named *index)
+{
+	size_t schema = strlen(index->schema);
+	size_t name = strlen(index->name);
+	const char *at = entry->what + strlen("0 0 INDEX ATTACH ");
+
+	return strncmp(at, index->schema, schema) == 0 && at[schema] == ' ' &&
+	       strncmp(at + schema + 1, index->name, name) == 0 && at[schema + 1 + name] == ' ';
+}
+
+static bool
+is_omitted_index(const Catalog *catalog, const Entry *entry)
+{
+	for (size_t i = 0; i < catalog->omitted_index_count; i++) {
+		const Named *index = &catalog->omitted_indexes[i];
+		if (entry->kind == ENTRY_INDEX ? entry->oid == index->oid
+		                               : entry->kind == ENTRY_ATTACH && attaches(entry, index))
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_outside_key(const Catalog *catalog, const Entry *entry)
+{
+	for (size_t i = 0; entry->kind == ENTRY_FOREIGN_KEY && i < catalog->outside_count; i++) {
+		if (catalog->outside[i].kind == OUTSIDE_KEY && catalog->outside[i].oid == entry->oid)
+			return true;
+	}
+	return false;
+}
+
+static void
+create_if_absent(Arena *arena, Entry *entry)
+{
+	enum { CLASS_NAMESPACE = 2615 };
+	static const char create[] = "CREATE SCHEMA ";
+
+	if (entry->class == CLASS_NAMESPACE && starts(entry->sql, create))
+		entry->sql = arena_printf(arena, "%sIF NOT EXISTS %s", create, entry->sql + strlen(create));
+}
+
+void
+chosen_entries(const SchemaWork *work, Arena *arena, Entries *entries)
+{
+	const Catalog *catalog = work->catalog;
+	size_t kept = 0;
+	bool left_out = false;
+
+	for (size_t i = 0; i < entries->count; i++) {
+		const Entry *entry = &entries->items[i];
+		/* pg_dump writes an object's comment right behind it. */
+		left_out = (left_out && starts(entry->what, "0 0 COMMENT ")) ||
+		           is_omitted_index(catalog, entry) || is_outside_key(catalog, entry);
+		if (left_out)
+			continue;
+		entries->items[kept] = *entry;
+		if (work->selection != NULL && work->selection->lists[INCLUDE_SCHEMA].count > 0)
+			create_if_absent(arena, &entries->items[kept]);
+		kept++;
+	}
+	entries->count = kept;
+}
