@@ -270,6 +270,12 @@ set_no_owner(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_no_privileges(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--no-privileges", value, &draft->config->no_privileges, err);
+}
+
+static bool
 set_log_format(ConfigDraft *draft, const char *value, Error *err)
 {
 	static const char *const choices[] = {"text", "json", NULL};
@@ -362,6 +368,8 @@ const ConfigOption config_options[] = {
      "copy: create it on the target; none: it is already there (default copy)"},
 	{"no-owner", NULL, false, true, FOR_SETUP, set_no_owner,
      "the objects on the target belong to the user that connects"},
+	{"no-privileges", NULL, false, true, FOR_SETUP, set_no_privileges,
+     "leave out GRANT and REVOKE, and default privileges"},
 	{"include-table", "PATTERN", false, true, FOR_SETUP, add_include_table,
      "move only these, schema.table by pg_dump's pattern rules (repeatable; default all)"},
 	{"exclude-table", "PATTERN", false, true, FOR_SETUP, add_exclude_table,

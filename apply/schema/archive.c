@@ -82,12 +82,13 @@ static void
 settle(const SchemaWork *work, const Missing *missing, Archive *out)
 {
 	out->no_owner = work->no_owner || missing->owners.len > 0;
-	out->no_privileges = missing->grantees.len > 0;
+	out->no_privileges = work->no_privileges || missing->grantees.len > 0;
 	out->no_tablespaces = missing->tablespaces.len > 0;
 	if (!work->no_owner)
 		warn_missing("owners", &missing->owners, "everything will belong to our user there");
-	warn_missing("roles with privileges or policies", &missing->grantees,
-	             "no privileges will be restored");
+	if (!work->no_privileges)
+		warn_missing("roles with privileges or policies", &missing->grantees,
+		             "no privileges will be restored");
 	warn_missing("tablespaces", &missing->tablespaces, "the default one is used");
 }
 

@@ -14,7 +14,7 @@ typedef struct {
 	char pg_restore[512];
 	char path[1024];     /* STATE_DIR/schema.dump */
 	bool no_owner;       /* asked for, or an owner is not on the target */
-	bool no_privileges;  /* a grantee is not on the target */
+	bool no_privileges;  /* asked for, or a grantee is not on the target */
 	bool no_tablespaces; /* a tablespace is not on the target */
 } Archive;
 

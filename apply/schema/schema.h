@@ -25,6 +25,7 @@ typedef struct {
 	const Selection *selection;
 	int jobs;
 	bool no_owner;
+	bool no_privileges;
 	const Stop *stop;
 } SchemaWork;
 

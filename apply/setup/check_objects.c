@@ -103,6 +103,32 @@ check_money(Check *check)
 		             here, there);
 }
 
+/* Neither is moved: they are of two databases, and each other one must be told. */
+static void
+check_replication(Check *check)
+{
+	PGresult *rows = check_askf(
+		check, check->source, "publications and subscriptions",
+		"SELECT 'publication', pubname FROM pg_catalog.pg_publication"
+		" WHERE pubname NOT IN ('%s', '%s_insert_only')"
+		" UNION ALL SELECT 'subscription', subname FROM pg_catalog.pg_subscription WHERE subdbid ="
+		" (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
+		" ORDER BY 1, 2",
+		check->options->name, check->options->name);
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
+		const char *kind = PQgetvalue(rows, i, 0);
+		bool feeds = strcmp(kind, "subscription") == 0;
+		findings_add(check->findings, feeds ? FINDING_WARNING : FINDING_INFO,
+		             feeds ? "subscriptions" : "publications",
+		             check_text(check, "%s %s", kind, PQgetvalue(rows, i, 1)), NULL,
+		             feeds ? "it feeds this database; it is not moved and has to be made anew"
+		                   : "it is not moved; its subscribers do not follow to the target by "
+		                     "themselves");
+	}
+	PQclear(rows);
+}
+
 void
 check_source_objects(Check *check)
 {
@@ -122,11 +148,5 @@ check_source_objects(Check *check)
 	              " AND oid >= 16384 AND relkind IN ('r', 'i', 'm', 'p', 'I')",
 	              "tables and indexes are in tablespaces of their own; on the target all are in "
 	              "the database's default one");
-	count_finding(
-		check, FINDING_INFO, "publications", "SELECT count(*) FROM pg_catalog.pg_publication",
-		"publications exist; their subscribers do not follow to the target by themselves");
-	count_finding(check, FINDING_WARNING, "subscriptions",
-	              "SELECT count(subname) FROM pg_catalog.pg_subscription WHERE subdbid ="
-	              " (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())",
-	              "subscriptions feed this database; they are not moved and have to be made anew");
+	check_replication(check);
 }

@@ -206,6 +206,7 @@ migration_schema_work(Migration *m)
 		.selection = &m->config->selection,
 		.jobs = m->config->jobs,
 		.no_owner = m->config->no_owner,
+		.no_privileges = m->config->no_privileges,
 		.stop = m->stop,
 	};
 }

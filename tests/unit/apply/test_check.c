@@ -191,7 +191,7 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	expect(findings, FINDING_WARNING, "unlogged", "table public.u", "SET LOGGED");
 	expect(findings, FINDING_WARNING, "large_objects", "source", NULL);
 	expect(findings, FINDING_INFO, "materialised_views", "source", NULL);
-	expect(findings, FINDING_INFO, "publications", "source", NULL);
+	expect(findings, FINDING_INFO, "publications", "publication p", NULL);
 	expect(findings, FINDING_INFO, "triggers", "source", NULL);
 	expect(findings, FINDING_INFO, "foreign_tables", "source", NULL);
 	expect(findings, FINDING_WARNING, "event_trigger", "event trigger et", "DISABLE");
