@@ -160,6 +160,18 @@ add_exclude_index(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_unlogged(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"copy", "skip", NULL};
+	int chosen;
+
+	if (!value_choice("--unlogged", value, choices, &chosen, err))
+		return false;
+	draft->config->selection.skip_unlogged = chosen == 1;
+	return true;
+}
+
+static bool
 set_filters(ConfigDraft *draft, const char *value, Error *err)
 {
 	return set_text(draft, "--filters", value, &draft->filters, err);
@@ -382,6 +394,8 @@ const ConfigOption config_options[] = {
      "move these tables' definitions without their rows (repeatable)"},
 	{"exclude-index", "PATTERN", false, true, FOR_SETUP, add_exclude_index,
      "do not build these indexes on the target (repeatable)"},
+	{"unlogged", "HOW", false, true, FOR_SETUP, set_unlogged,
+     "copy: their rows again at the cutover; skip: definitions only (default copy)"},
 	{"filters", "FILE", false, true, FOR_SETUP, set_filters,
      "more of these lists from FILE, in pgcopydb's format"},
 	{"replica-identity", "HOW", false, true, FOR_SETUP, set_replica_identity,

@@ -98,6 +98,7 @@ typedef struct {
 	const char *schema;
 	const char *name;
 	const char *qualified;
+	bool unlogged; /* of tables without rows only */
 } Named;
 
 /* Where the selection cuts through what belongs together. */
@@ -140,8 +141,8 @@ typedef struct Catalog {
 	size_t matview_count;
 	uint64_t large_objects; /* how many there are: not moved yet, reported */
 	uint64_t foreign_tables;
-	uint64_t unlogged_tables;
-	bool stream_binary; /* every column of every table is binary_safe, source 14+ */
+	uint64_t unlogged_tables; /* of those that move with rows */
+	bool stream_binary;       /* every column of every table is binary_safe, source 14+ */
 	int source_version;
 	int target_version;   /* 0 until matched */
 	char fingerprint[36]; /* of tables, columns and keys: changes with DDL */

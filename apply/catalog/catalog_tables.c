@@ -24,6 +24,7 @@ typedef struct Relation {
 	uint32_t oid;
 	uint32_t parent;
 	char kind;
+	bool unlogged;
 	bool wanted;  /* leaf: included with its rows; parent: a leaf below it is */
 	bool rowless; /* included without rows, or above such a leaf */
 	bool omitted; /* left out by a table above it */
@@ -73,6 +74,7 @@ load_relations(CatalogReader *reader, const PGresult *rows, Relations *out)
 		relation->oid = (uint32_t)sql_get_int(rows, row, COL_OID);
 		relation->parent = (uint32_t)sql_get_int(rows, row, COL_PARENT);
 		relation->kind = PQgetvalue(rows, row, COL_KIND)[0];
+		relation->unlogged = PQgetvalue(rows, row, COL_PERSISTENCE)[0] == 'u';
 		relation->schema = PQgetvalue(rows, row, COL_SCHEMA);
 		relation->name = PQgetvalue(rows, row, COL_NAME);
 		map_put(out->by_oid, slice_of(&relation->oid, sizeof(relation->oid)), relation);
@@ -119,7 +121,8 @@ choose_leaf(CatalogReader *reader, const Relations *relations, Relation *relatio
 	bool chosen = is_chosen(reader, relations, relation);
 
 	relation->rowless = chosen && relation->kind == 'r' &&
-	                    in_list(reader, relations, EXCLUDE_DATA, relation);
+	                    (in_list(reader, relations, EXCLUDE_DATA, relation) ||
+	                     (relation->unlogged && reader->selection->skip_unlogged));
 	relation->wanted = chosen && !relation->rowless;
 	relation->omitted = !matches_relation(reader->matches, EXCLUDE_TABLE, relation->oid) &&
 	                    in_list(reader, relations, EXCLUDE_TABLE, relation);
@@ -206,6 +209,7 @@ static Named
 named(CatalogReader *reader, const Relation *relation)
 {
 	return (Named){.oid = relation->oid,
+	               .unlogged = relation->unlogged,
 	               .schema = arena_strdup(reader->arena, relation->schema),
 	               .name = arena_strdup(reader->arena, relation->name),
 	               .qualified = catalog_qualified(reader->arena, relation->schema, relation->name)};

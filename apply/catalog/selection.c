@@ -24,7 +24,7 @@ selection_is_all(const Selection *selection)
 		if (selection->lists[i].count > 0)
 			return false;
 	}
-	return true;
+	return !selection->skip_unlogged;
 }
 
 static int
@@ -48,6 +48,8 @@ selection_describe(const Selection *selection, Buffer *out)
 		}
 		free(sorted);
 	}
+	if (selection->skip_unlogged)
+		buffer_put_text(out, "unlogged skip\n");
 }
 
 /* A pattern holds no line break (config.c), so a line is a pattern. */

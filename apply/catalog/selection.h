@@ -34,6 +34,7 @@ typedef struct {
 
 typedef struct {
 	PatternList lists[SELECTION_LISTS];
+	bool skip_unlogged; /* unlogged tables move without rows */
 } Selection;
 
 /* The option's name without dashes: "include-table". */

@@ -36,7 +36,8 @@ MUST_CHECK bool target_check_sequences(Sql *source, Sql *target, const Catalog *
 MUST_CHECK bool target_refresh_matviews(Sql *target, const Catalog *catalog, Error *err);
 MUST_CHECK bool target_analyze(Sql *target, const Catalog *catalog, Error *err);
 
-/* --verify counts | checksums. Compares every table on two sessions; differences into
+/* --verify counts | checksums. Compares every table on two sessions, but for unlogged
+ * ones, whose rows were counted when they were copied (late.h); differences into
  * Table.error, and ERROR_DIVERGENCE naming tables when any. checksum: order-independent,
  * over the text of all columns, computed by the servers. */
 typedef enum { VERIFY_COUNTS, VERIFY_CHECKSUMS } VerifyKind;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "apply/finish/late.h"
 #include "apply/setup/check_internal.h"
 
 /* Rows are (schema, name, ...); only those that are to be moved count. */
@@ -193,19 +194,37 @@ check_identities(Check *check)
 	}
 }
 
+/* Their changes are in no stream. Where it takes long the operator has to know in advance:
+ * writers are held meanwhile. */
 static void
 check_unlogged(Check *check)
 {
+	const Catalog *catalog = check->catalog;
+	double seconds = late_estimate_s(catalog);
+	Severity severity = seconds < 0.5 ? FINDING_INFO : FINDING_WARNING;
 	int count = 0;
 
-	for (size_t i = 0; i < check->catalog->table_count; i++) {
-		const Table *table = &check->catalog->tables[i];
-		if (table->persistence == 'u' && within_cap(check, FINDING_WARNING, "unlogged", &count))
-			findings_add(check->findings, FINDING_WARNING, "unlogged",
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		const Table *table = &catalog->tables[i];
+		if (table->persistence == 'u' && within_cap(check, severity, "unlogged", &count))
+			findings_add(check->findings, severity, "unlogged",
 			             table_object(check, table->schema, table->name),
-			             check_text(check, "ALTER TABLE %s SET LOGGED;", table->qualified),
-			             "it is unlogged: it is copied once, what is written to it afterwards is "
-			             "not followed");
+			             check_text(check,
+			                        "ALTER TABLE %s SET LOGGED; or --unlogged skip; or a "
+			                        "--hold-timeout that has the time",
+			                        table->qualified),
+			             "it is unlogged, its changes cannot be followed: its %.1f MiB are copied "
+			             "again at the cutover while writers are held (all such tables: about %.1f "
+			             "s)",
+			             (double)table->bytes / (1024 * 1024), seconds);
+	}
+	count = 0;
+	for (size_t i = 0; i < catalog->rowless_count; i++) {
+		const Named *table = &catalog->rowless[i];
+		if (table->unlogged && within_cap(check, FINDING_INFO, "unlogged", &count))
+			findings_add(check->findings, FINDING_INFO, "unlogged",
+			             table_object(check, table->schema, table->name), NULL,
+			             "it is unlogged: its rows are left out, as asked for");
 	}
 }
 

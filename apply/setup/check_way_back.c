@@ -76,6 +76,18 @@ check_source_role(Check *check)
 	             check->user, err.message);
 }
 
+/* Their rows are copied again at the cutover, and at no failback. */
+static void
+check_unlogged_back(Check *check)
+{
+	if (check->catalog != NULL && check->catalog->unlogged_tables > 0)
+		findings_add(check->findings, FINDING_WARNING, "way_back_unlogged", "migration",
+		             "ALTER TABLE ... SET LOGGED, or --unlogged skip",
+		             "the way back does not carry unlogged tables: after a failback the rows of "
+		             "%llu of them are those of the cutover",
+		             (unsigned long long)check->catalog->unlogged_tables);
+}
+
 void
 check_way_back(Check *check)
 {
@@ -85,4 +97,5 @@ check_way_back(Check *check)
 	check_target_settings(check);
 	if (check->broken.class == ERROR_NONE)
 		check_source_role(check);
+	check_unlogged_back(check);
 }

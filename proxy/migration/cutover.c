@@ -5,6 +5,7 @@
  *   journal    SWITCHING on `to`: a start after a crash undoes what follows
  *   fence      one transaction on `from` locks all tables (K2); from here writers wait
  *   marker     committed by another session, waited for in the stream (K3)
+ *   late       unlogged tables copied again: no stream carries them
  *   sequences  read after the marker, set on `to`
  *   commit     transaction on `to` made ready, fence committed, journal committed (K4)
  *
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "apply/finish/late.h"
 #include "apply/schema/target.h"
 #include "common/clock.h"
 #include "common/fault.h"
@@ -177,6 +179,31 @@ drain(Cutover *c, Error *err)
 	return ok || error_add_context(err, "draining");
 }
 
+/* What the stream does not carry. On the way back it stays as it was at the switch: the
+ * check has said so. */
+static bool
+copy_late(Cutover *c, Error *err)
+{
+	const Way *way = &c->way;
+
+	if (way->back)
+		return true;
+	LateCopy late = {
+		.source = way->from_info,
+		.target = way->to_info,
+		.target_sql = way_to(way),
+		.ledger = way->ledger,
+		.catalog = way->catalog,
+		.jobs = c->m->config->jobs,
+		.deadline_ms = c->deadline_ms,
+		.stop = c->m->stop,
+	};
+
+	bool ok = late_copy(&late, err);
+	FAULT_POINT("cutover_late");
+	return ok && in_time(c, err);
+}
+
 /* --verify, under the locks: neither side changes. It sees rows; new tables are
  * cutover_refuse_late_ddl's business. */
 static bool
@@ -300,7 +327,8 @@ hold(Cutover *c, int64_t hold_timeout_ms, Error *err)
 	if (!open_sessions(c, err))
 		return false;
 	bool ok = lock_tables(c, err) && cutover_refuse_late_ddl(c, err) && drain(c, err) &&
-	          compare_rows(c, err) && move_sequences(c, err) && switch_over(c, err);
+	          copy_late(c, err) && compare_rows(c, err) && move_sequences(c, err) &&
+	          switch_over(c, err);
 	c->now.hold_ms = ms_since(c->held_since_us);
 	return ok;
 }

@@ -392,6 +392,7 @@ static const KillPoint kill_points[] = {
 	{"cutover_journal_begun", true, false, false},
 	{"cutover_locked", true, false, false},
 	{"cutover_drained", true, false, false},
+	{"cutover_late", true, false, false},
 	{"cutover_sequences", true, false, false},
 	{"cutover_fence_enabled", true, false, false},
 	{"cutover_fence_committed", true, true, false},

@@ -188,7 +188,7 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	expect(findings, FINDING_WARNING, "replica_identity", "table public.none", "ADD PRIMARY KEY");
 	expect(findings, FINDING_WARNING, "replica_identity", "table public.alone",
 	       "REPLICA IDENTITY USING INDEX \"alone_a\"");
-	expect(findings, FINDING_WARNING, "unlogged", "table public.u", "SET LOGGED");
+	expect(findings, FINDING_INFO, "unlogged", "table public.u", "--unlogged skip");
 	expect(findings, FINDING_WARNING, "large_objects", "source", NULL);
 	expect(findings, FINDING_INFO, "materialised_views", "source", NULL);
 	expect(findings, FINDING_INFO, "publications", "publication p", NULL);
