@@ -5,6 +5,7 @@
 
 #include "apply/schema/archive.h"
 #include "apply/schema/chosen.h"
+#include "apply/schema/extension_rows.h"
 #include "apply/schema/schema.h"
 #include "apply/schema/step.h"
 #include "common/log.h"
@@ -79,12 +80,10 @@ schema_pre_data(const SchemaWork *work, Error *err)
 
 	if (!ledger_step_done(work->target_sql, work->ledger, pre_data_step, &done, err))
 		return false;
-	if (done)
-		return true;
-	bool ok = schema_dump(work, err) && archive_open(work, false, &archive, err) &&
-	          restore_pre_data(work, &archive, err);
+	bool ok = done || (schema_dump(work, err) && archive_open(work, false, &archive, err) &&
+	                   restore_pre_data(work, &archive, err));
 	archive_close(&archive);
-	return ok;
+	return ok && extension_rows_copy(work, err);
 }
 
 /* ---- indexes ---- */

@@ -35,7 +35,7 @@ MUST_CHECK bool schema_find_tools(int source_version, char *pg_dump, char *pg_re
 /* Takes the dump, once: to be called before replica identities are changed on the source,
  * which would otherwise be the target's too. schema_pre_data calls it if nobody has. */
 MUST_CHECK bool schema_dump(const SchemaWork *work, Error *err);
-/* Restores the pre-data section. An object in the way is an error that names
+/* Restores the pre-data section, with the rows of extensions' tables. An object in the way is an error that names
  * it, and nothing is left half made (one transaction). Done once (ledger step). */
 MUST_CHECK bool schema_pre_data(const SchemaWork *work, Error *err);
 /* Indexes, primary keys, unique and exclusion constraints, statistics; each step recorded,

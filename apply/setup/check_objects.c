@@ -74,7 +74,8 @@ check_extension_data(Check *check)
 	for (int i = 0; rows != NULL && i < PQntuples(rows); i++)
 		findings_add(check->findings, FINDING_WARNING, "extension_data",
 		             check_text(check, "extension %s", PQgetvalue(rows, i, 0)), NULL,
-		             "rows that were added to its own tables are not moved: %s",
+		             "rows that were added to its own tables are copied once, with the schema; "
+		             "what is written to them afterwards is not followed: %s",
 		             PQgetvalue(rows, i, 1));
 	PQclear(rows);
 }

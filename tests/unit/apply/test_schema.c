@@ -453,6 +453,43 @@ START_TEST(tables_are_chosen_with_what_they_need)
 }
 END_TEST
 
+/* citext stands in for an extension that has tables to be filled. */
+START_TEST(rows_of_extensions_come_by_their_condition)
+{
+	static const char tables[] =
+		"CREATE SCHEMA conf; CREATE EXTENSION citext;"
+		"CREATE TABLE conf.\"T\" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text,"
+		" \"own row\" bool, twice int GENERATED ALWAYS AS (2) STORED);"
+		"CREATE SEQUENCE conf.s;";
+	Error err = ERROR_INIT;
+	Job job;
+
+	job_open(&job, tables, NULL);
+	db_exec(job.source, "ALTER EXTENSION citext ADD SCHEMA conf;"
+	                    "ALTER EXTENSION citext ADD TABLE conf.\"T\";"
+	                    "ALTER EXTENSION citext ADD SEQUENCE conf.s;"
+	                    "UPDATE pg_extension SET extconfig = ARRAY['conf.\"T\"'::regclass,"
+	                    " 'conf.s'::regclass]::oid[], extcondition = ARRAY['WHERE \"own row\"', '']"
+	                    " WHERE extname = 'citext';"
+	                    "INSERT INTO conf.\"T\" (v, \"own row\") VALUES ('standard', false),"
+	                    " (E'it''s\\n', true), (NULL, true); SELECT setval('conf.s', 77)");
+	db_exec(job.target, "%s", tables);
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	ASSERT_OK(schema_pre_data(&job.work, &err)); /* once */
+	char *rows = db_rows(job.target, "SELECT * FROM conf.\"T\" ORDER BY id");
+	ck_assert_str_eq(rows, "2|it's\n|t|2\n3||t|2");
+	free(rows);
+	ck_assert_int_eq(db_int(job.target, "SELECT nextval('conf.s')"), 78);
+
+	/* A row that is there already stops, and says what to do. */
+	db_exec(job.target, "DELETE FROM pgbaton.post_data WHERE step = 'extension rows'");
+	ck_assert(!schema_pre_data(&job.work, &err));
+	ck_assert_str_eq(err.sqlstate, "23505");
+	ck_assert_ptr_nonnull(strstr(err.hint, "--exclude-table-data"));
+	job_close(&job);
+}
+END_TEST
+
 START_TEST(our_own_fence_is_not_moved)
 {
 	Job job;
@@ -781,6 +818,7 @@ make_schema(void)
 	tcase_add_test(tc, tables_rows_and_indexes_are_left_out);
 	tcase_add_test(tc, tables_are_chosen_with_what_they_need);
 	tcase_add_test(tc, our_own_fence_is_not_moved);
+	tcase_add_test(tc, rows_of_extensions_come_by_their_condition);
 	tcase_add_test(tc, the_password_is_in_no_argv);
 	tcase_add_test(tc, stop_ends_the_child);
 	tcase_add_test(tc, a_failing_child_says_why);
