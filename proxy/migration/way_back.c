@@ -46,7 +46,7 @@ read_catalog(Migration *m, Error *err)
 {
 	const Catalog *forth = m->catalog;
 	const char **names = mem_alloc(sizeof(char *) * (forth->table_count + 1));
-	Selection selection = {.include = names, .include_count = forth->table_count};
+	Selection selection = {.lists[INCLUDE_TABLE] = {names, forth->table_count}};
 
 	for (size_t i = 0; i < forth->table_count; i++)
 		names[i] = forth->tables[i].qualified;
