@@ -117,9 +117,12 @@ read_u32(ByteReader *r)
 static inline uint64_t
 read_u64(ByteReader *r)
 {
-	uint64_t high = read_u32(r);
-	uint64_t low = read_u32(r);
-	return r->failed ? 0 : high << 32 | low;
+	/* All of it or nothing. */
+	Slice s = read_bytes(r, 8);
+	uint64_t out = 0;
+	for (size_t i = 0; i < s.len; i++)
+		out = out << 8 | s.data[i];
+	return out;
 }
 
 /* Everything read, nothing missing and nothing left over. */
