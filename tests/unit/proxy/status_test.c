@@ -217,7 +217,7 @@ END_TEST
 /* promtool judges names, types, help and syntax. Without it the test says so. */
 START_TEST(metrics_please_promtool)
 {
-	if (access("/usr/bin/promtool", X_OK) != 0) {
+	if (system("command -v promtool >/dev/null") != 0) {
 		ck_assert_msg(getenv("CI") == NULL, "promtool is not installed");
 		fputs("skipped: promtool is not installed\n", stderr);
 		return;
@@ -225,7 +225,7 @@ START_TEST(metrics_please_promtool)
 	for (int i = 0; i < 2; i++) {
 		MigrationStatus nothing = {0};
 		char *text = status_metrics(i == 0 ? &status : &nothing);
-		FILE *promtool = popen("/usr/bin/promtool check metrics 2>&1", "w");
+		FILE *promtool = popen("promtool check metrics 2>&1", "w");
 		ck_assert_ptr_nonnull(promtool);
 		fputs(text, promtool);
 		int exit_status = pclose(promtool);
