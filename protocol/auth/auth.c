@@ -1,11 +1,11 @@
 #include "protocol/auth/auth.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/memory.h"
+#include "protocol/auth/md5.h"
 #include "protocol/auth/scram.h"
 #include "protocol/message/message.h"
 
@@ -150,34 +150,27 @@ method_allowed(const Auth *auth, unsigned bit, const char *name, Error *err)
 	return true;
 }
 
+/* What a method needs: the password, or the secret that the server keeps for it. */
 static bool
-need_password(const Auth *auth, Error *err)
+need_secret(const Auth *auth, unsigned bit, const char *name, Error *err)
 {
+	const AuthOptions *o = &auth->options;
+
+	if ((bit == METHOD_SCRAM && o->scram_keys != NULL) ||
+	    (bit == METHOD_MD5 && o->md5_secret != NULL))
+		return true;
+	if (o->scram_keys != NULL || o->md5_secret != NULL) {
+		error_set(err, ERROR_AUTH,
+		          "the server asks for %s authentication, which the role's stored secret "
+		          "cannot answer",
+		          name);
+		return error_set_hint(err, "let pg_hba.conf ask for scram-sha-256 (md5 for roles with an "
+		                           "md5 secret) from this host, or put the role into --auth-file");
+	}
 	if (auth->options.password != NULL && auth->options.password[0] != '\0')
 		return true;
 	error_set(err, ERROR_AUTH, "the server asks for a password, and none is given");
 	return error_set_hint(err, "put it into the password file (~/.pgpass) or PGPASSWORD");
-}
-
-static bool
-md5_hex(Slice first, Slice second, char out[33])
-{
-	static const char digits[] = "0123456789abcdef";
-	uint8_t sum[EVP_MAX_MD_SIZE];
-	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-
-	bool ok = ctx != NULL && EVP_DigestInit_ex(ctx, EVP_md5(), NULL) == 1 &&
-	          EVP_DigestUpdate(ctx, first.data, first.len) == 1 &&
-	          EVP_DigestUpdate(ctx, second.data, second.len) == 1 &&
-	          EVP_DigestFinal_ex(ctx, sum, NULL) == 1;
-	EVP_MD_CTX_free(ctx);
-	for (int i = 0; ok && i < 16; i++) {
-		out[2 * i] = digits[sum[i] >> 4];
-		out[2 * i + 1] = digits[sum[i] & 15];
-	}
-	out[32] = '\0';
-	mem_wipe(sum, sizeof(sum));
-	return ok;
 }
 
 static bool
@@ -187,8 +180,12 @@ answer_md5(const Auth *auth, Slice salt, Buffer *reply, Error *err)
 
 	if (salt.len != 4)
 		return error_set(err, ERROR_PROTOCOL, "the server's md5 request is malformed");
-	bool ok = md5_hex(slice_cstr(auth->options.password), slice_cstr(auth->options.user), inner) &&
-	          md5_hex(slice_of(inner, 32), salt, answer + 3);
+	bool ok = true;
+	if (auth->options.md5_secret != NULL)
+		memcpy(inner, auth->options.md5_secret, sizeof(inner));
+	else
+		ok = md5_hex(slice_cstr(auth->options.password), slice_cstr(auth->options.user), inner);
+	ok = ok && md5_hex(slice_of(inner, 32), salt, answer + 3);
 	if (ok)
 		message_put_password(reply, answer);
 	else
@@ -250,12 +247,14 @@ start_sasl(Auth *auth, Slice list, Buffer *reply, Error *err)
 	if (!read_mechanisms(list, &plain, &plus))
 		return error_set(err, ERROR_PROTOCOL, "the server's list of SASL mechanisms is malformed");
 	if (!choose_binding(auth, plain, plus, &binding, err) ||
-	    !method_allowed(auth, METHOD_SCRAM, "SCRAM", err) || !need_password(auth, err))
+	    !method_allowed(auth, METHOD_SCRAM, "SCRAM", err) ||
+	    !need_secret(auth, METHOD_SCRAM, "SCRAM", err))
 		return false;
 
 	auth->bound = binding == SCRAM_BIND_TLS;
 	auth->scram = scram_new(&(ScramOptions){.user = "",
 	                                        .password = auth->options.password,
+	                                        .keys = auth->options.scram_keys,
 	                                        .binding = binding,
 	                                        .binding_data = auth->options.binding_data,
 	                                        .nonce = auth->options.nonce},
@@ -318,10 +317,10 @@ static bool
 start_password(Auth *auth, uint32_t code, Slice rest, Buffer *reply, Error *err)
 {
 	bool md5 = code == 5;
+	unsigned bit = md5 ? METHOD_MD5 : METHOD_PASSWORD;
+	const char *name = md5 ? "md5" : "cleartext password";
 
-	if (!method_allowed(auth, md5 ? METHOD_MD5 : METHOD_PASSWORD,
-	                    md5 ? "md5" : "cleartext password", err) ||
-	    !need_password(auth, err))
+	if (!method_allowed(auth, bit, name, err) || !need_secret(auth, bit, name, err))
 		return false;
 	auth->state = STATE_PASSWORD_SENT;
 	if (md5)

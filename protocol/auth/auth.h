@@ -14,12 +14,15 @@
 #include "common/bytes.h"
 #include "common/error.h"
 #include "common/slice.h"
+#include "protocol/auth/scram.h"
 
 typedef struct Auth Auth;
 
 typedef struct {
 	const char *user;
 	const char *password;        /* NULL: none. Must outlive the Auth. */
+	const ScramKeys *scram_keys; /* answers SCRAM without a password; or NULL. Must outlive. */
+	const char *md5_secret;      /* 32 hex digits of a pg_authid entry, answers md5; or NULL */
 	const char *channel_binding; /* disable, prefer, require; NULL: prefer */
 	const char *require_auth;    /* "scram-sha-256,md5", "!password"; NULL: any */
 	bool tls;

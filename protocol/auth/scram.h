@@ -12,6 +12,7 @@
 #include "common/bytes.h"
 #include "common/error.h"
 #include "common/slice.h"
+#include "protocol/auth/scram_keys.h"
 
 /* A hostile server could otherwise keep us busy for hours before we know that
  * it is one. PostgreSQL's default is 4,096. */
@@ -26,9 +27,17 @@ typedef enum {
 
 typedef struct Scram Scram;
 
+/* What a password comes down to for one salt and iteration count: enough to log in
+ * wherever the verifier is byte for byte the same. */
 typedef struct {
-	const char *user;     /* PostgreSQL takes it from the startup message: "" */
-	const char *password; /* borrowed only during the call; SASLprep is done here */
+	uint8_t client_key[SCRAM_KEY_SIZE];
+	uint8_t server_key[SCRAM_KEY_SIZE];
+} ScramKeys;
+
+typedef struct {
+	const char *user;      /* PostgreSQL takes it from the startup message: "" */
+	const char *password;  /* borrowed only during the call; SASLprep is done here */
+	const ScramKeys *keys; /* instead of the password; copied */
 	ScramBinding binding;
 	Slice binding_data; /* for SCRAM_BIND_TLS: the certificate's hash; copied */
 	const char *nonce;  /* NULL: random. For tests with an RFC's vectors. */
