@@ -21,13 +21,13 @@ plain_read(Channel *channel, void *data, size_t size, Error *err)
 			return n;
 		channel->read_wants = POLLIN;
 		if (n == 0) {
-			error_set(err, ERROR_NETWORK, "the server closed the connection");
+			error_set(err, ERROR_NETWORK, "the %s closed the connection", channel->peer);
 			return -1;
 		}
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
 			return 0;
 		if (errno != EINTR) {
-			error_set_errno(err, ERROR_NETWORK, errno, "cannot read from the server");
+			error_set_errno(err, ERROR_NETWORK, errno, "cannot read from the %s", channel->peer);
 			return -1;
 		}
 	}
@@ -45,7 +45,7 @@ plain_write(Channel *channel, const void *data, size_t size, Error *err)
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
 			return 0;
 		if (errno != EINTR) {
-			error_set_errno(err, ERROR_NETWORK, errno, "cannot send to the server");
+			error_set_errno(err, ERROR_NETWORK, errno, "cannot send to the %s", channel->peer);
 			return -1;
 		}
 	}
@@ -143,45 +143,75 @@ check_peer(int fd, const ConnInfo *info, Error *err)
 	                 wanted);
 }
 
-static bool
-wait_connected(int fd, const Stop *stop, int64_t deadline_ms, Error *err)
+bool
+channel_begin(Channel *channel, const ChannelAddress *address, const ConnInfo *info,
+              bool *connected, Error *err)
 {
-	int reason = 0;
-	socklen_t length = sizeof(reason);
+	int family = address->address.ss_family;
+	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	if (!stop_wait_fd(stop, fd, POLLOUT, deadline_ms, err))
-		return false;
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &length) != 0)
+	*channel = (Channel){.ops = &plain_ops,
+	                     .fd = fd,
+	                     .read_wants = POLLIN,
+	                     .write_wants = POLLOUT,
+	                     .peer = "server"};
+	if (fd < 0)
+		return error_set_errno(err, ERROR_NETWORK, errno, "cannot create a socket");
+
+	bool ok = family == AF_UNIX || set_keepalives(fd, info, err);
+	*connected = ok &&
+	             connect(fd, (const struct sockaddr *)&address->address, address->length) == 0;
+	/* A Unix socket whose backlog is full says EAGAIN: nothing to wait for. */
+	if (ok && !*connected && errno != EINPROGRESS && errno != EINTR)
+		ok = error_set_errno(err, ERROR_NETWORK, errno, "cannot connect");
+	if (ok && *connected && family == AF_UNIX)
+		ok = check_peer(fd, info, err);
+	if (!ok)
+		channel_close(channel);
+	return ok;
+}
+
+bool
+channel_connected(Channel *channel, const ConnInfo *info, Error *err)
+{
+	int reason = 0, family = 0;
+	socklen_t length = sizeof(reason), family_length = sizeof(family);
+
+	if (getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &reason, &length) != 0)
 		reason = errno;
-	if (reason == 0)
-		return true;
-	return error_set_errno(err, ERROR_NETWORK, reason, "cannot connect");
+	bool ok = reason == 0 || error_set_errno(err, ERROR_NETWORK, reason, "cannot connect");
+	if (ok && getsockopt(channel->fd, SOL_SOCKET, SO_DOMAIN, &family, &family_length) == 0 &&
+	    family == AF_UNIX)
+		ok = check_peer(channel->fd, info, err);
+	if (!ok)
+		channel_close(channel);
+	return ok;
 }
 
 bool
 channel_open(Channel *channel, const ChannelAddress *address, const ConnInfo *info,
              const Stop *stop, int64_t deadline_ms, Error *err)
 {
-	int family = address->address.ss_family;
-	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	bool connected;
 
-	*channel = (Channel){.ops = &plain_ops, .fd = fd, .read_wants = POLLIN, .write_wants = POLLOUT};
-	if (fd < 0)
-		return error_set_errno(err, ERROR_NETWORK, errno, "cannot create a socket");
+	if (!channel_begin(channel, address, info, &connected, err))
+		return false;
+	if (connected)
+		return true;
+	if (stop_wait_fd(stop, channel->fd, POLLOUT, deadline_ms, err))
+		return channel_connected(channel, info, err);
+	channel_close(channel);
+	return false;
+}
 
-	bool ok = family == AF_UNIX || set_keepalives(fd, info, err);
-	if (ok && connect(fd, (const struct sockaddr *)&address->address, address->length) != 0) {
-		/* A Unix socket whose backlog is full says EAGAIN: nothing to wait for. */
-		if (errno == EINPROGRESS || errno == EINTR)
-			ok = wait_connected(fd, stop, deadline_ms, err);
-		else
-			ok = error_set_errno(err, ERROR_NETWORK, errno, "cannot connect");
-	}
-	if (ok && family == AF_UNIX)
-		ok = check_peer(fd, info, err);
-	if (!ok)
-		channel_close(channel);
-	return ok;
+void
+channel_adopt(Channel *channel, int fd)
+{
+	*channel = (Channel){.ops = &plain_ops,
+	                     .fd = fd,
+	                     .read_wants = POLLIN,
+	                     .write_wants = POLLOUT,
+	                     .peer = "client"};
 }
 
 void

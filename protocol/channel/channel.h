@@ -35,7 +35,8 @@ struct Channel {
 	int fd;
 	short read_wants; /* POLLIN or POLLOUT: what the last read waits for */
 	short write_wants;
-	void *state; /* TLS: its own */
+	const char *peer; /* "server" or "client": who closed it, in messages */
+	void *state;      /* TLS: its own */
 };
 
 /* Where to connect. */
@@ -54,6 +55,14 @@ MUST_CHECK bool channel_resolve(const ConnHost *host, ChannelAddress **out, size
 MUST_CHECK bool channel_open(Channel *channel, const ChannelAddress *address, const ConnInfo *info,
                              const Stop *stop, int64_t deadline_ms, Error *err);
 void channel_close(Channel *channel); /* also of a channel that is {.fd = -1} */
+
+/* The same without waiting, for an event loop. *connected false: when the socket can be
+ * written to, channel_connected says what came of it. False: the channel is closed. */
+MUST_CHECK bool channel_begin(Channel *channel, const ChannelAddress *address, const ConnInfo *info,
+                              bool *connected, Error *err);
+MUST_CHECK bool channel_connected(Channel *channel, const ConnInfo *info, Error *err);
+/* A socket that was accepted from a client; it becomes the channel's. */
+void channel_adopt(Channel *channel, int fd);
 
 /* Waits until all is written, or exactly size bytes are read. */
 MUST_CHECK bool channel_write_all(Channel *channel, Slice bytes, const Stop *stop,

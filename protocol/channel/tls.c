@@ -15,6 +15,8 @@
 
 typedef struct {
 	SSL *ssl;
+	const TlsConfig *config; /* of a client; only until the handshake is done */
+	const char *host;        /* likewise */
 	bool cert_asked;
 	uint8_t binding[EVP_MAX_MD_SIZE];
 	size_t binding_len;
@@ -76,8 +78,9 @@ new_bio(int fd, BIO_METHOD **method)
 
 /* What an SSL_* result means: 0 wait (*wants set), -1 failed. */
 static int
-tls_outcome(Tls *tls, int result, short *wants, Error *err)
+tls_outcome(const Channel *channel, int result, short *wants, Error *err)
 {
+	const Tls *tls = channel->state;
 	char reason[256];
 	int saved = errno;
 
@@ -89,7 +92,7 @@ tls_outcome(Tls *tls, int result, short *wants, Error *err)
 		*wants = POLLOUT;
 		return 0;
 	case SSL_ERROR_ZERO_RETURN:
-		error_set(err, ERROR_NETWORK, "the server closed the connection");
+		error_set(err, ERROR_NETWORK, "the %s closed the connection", channel->peer);
 		return -1;
 	case SSL_ERROR_SYSCALL:
 		if (saved != 0 && ERR_peek_error() == 0) {
@@ -102,18 +105,20 @@ tls_outcome(Tls *tls, int result, short *wants, Error *err)
 	}
 	if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
 		ERR_clear_error();
-		error_set(err, ERROR_NETWORK, "the server closed the connection");
+		error_set(err, ERROR_NETWORK, "the %s closed the connection", channel->peer);
 	} else {
 		error_set(err, ERROR_NETWORK, "TLS: %s", tls_reason(reason, sizeof(reason)));
 	}
 	return -1;
 }
 
-/* Goes on until size is full: one record holds 16 KiB at most, and the copy
- * relay wants large runs. */
+/* One record holds 16 KiB at most (PostgreSQL's 8), and the copy relay wants large runs:
+ * after a full record it goes on, after a small one there is mostly nothing more, and the
+ * socket need not be asked. */
 static ssize_t
 tls_read(Channel *channel, void *data, size_t size, Error *err)
 {
+	enum { LARGE_RECORD = 8000 };
 	Tls *tls = channel->state;
 	size_t done = 0;
 
@@ -125,9 +130,11 @@ tls_read(Channel *channel, void *data, size_t size, Error *err)
 		if (result <= 0) {
 			if (done > 0)
 				break; /* the reason comes again with the next read */
-			return tls_outcome(tls, result, &channel->read_wants, err);
+			return tls_outcome(channel, result, &channel->read_wants, err);
 		}
 		done += n;
+		if (n < LARGE_RECORD && !SSL_has_pending(tls->ssl))
+			break;
 	}
 	return (ssize_t)done;
 }
@@ -144,7 +151,7 @@ tls_write(Channel *channel, const void *data, size_t size, Error *err)
 	errno = 0;
 	int result = SSL_write_ex(tls->ssl, data, size, &n);
 	if (result <= 0)
-		return tls_outcome(tls, result, &channel->write_wants, err);
+		return tls_outcome(channel, result, &channel->write_wants, err);
 	return (ssize_t)n;
 }
 
@@ -205,20 +212,19 @@ check_host(X509 *cert, const char *host, Error *err)
 	return error_set(err, ERROR_AUTH, "the server's certificate is not for the host \"%s\"", host);
 }
 
-/* RFC 5929: the hash of the signature, but SHA-256 for md5 and SHA-1. */
-static void
-compute_binding(Tls *tls, X509 *cert)
+size_t
+tls_certificate_binding(X509 *cert, uint8_t out[EVP_MAX_MD_SIZE])
 {
 	int digest = NID_undef;
 	unsigned len = 0;
 
 	if (X509_get_signature_info(cert, &digest, NULL, NULL, NULL) != 1 || digest == NID_undef)
-		return; /* an algorithm without a hash (Ed25519): no binding is defined */
+		return 0; /* an algorithm without a hash (Ed25519): no binding is defined */
 	const EVP_MD *md = digest == NID_md5 || digest == NID_sha1 ? EVP_sha256()
 	                                                           : EVP_get_digestbynid(digest);
-	if (md != NULL && X509_digest(cert, md, tls->binding, &len) == 1)
-		tls->binding_len = len;
+	bool ok = md != NULL && X509_digest(cert, md, out, &len) == 1;
 	ERR_clear_error();
+	return ok ? len : 0;
 }
 
 static bool
@@ -249,7 +255,7 @@ check_server(Tls *tls, const TlsConfig *config, const char *host, Error *err)
 		ok = error_set(err, ERROR_AUTH,
 		               "sslcertmode is require, but the server did not ask for a certificate");
 	if (ok)
-		compute_binding(tls, cert);
+		tls->binding_len = tls_certificate_binding(cert, tls->binding);
 	X509_free(cert);
 	return ok;
 }
@@ -262,18 +268,32 @@ certificate_asked(SSL *ssl, void *arg)
 	return 1;
 }
 
+/* The channel becomes a TLS one; nothing is sent yet. */
 static Tls *
-tls_new(Channel *channel, TlsConfig *config, const char *host)
+attach(Channel *channel, SSL_CTX *ctx)
 {
-	static const unsigned char alpn[] = "\x0apostgresql";
 	Tls *tls = mem_zalloc(sizeof(Tls));
 	BIO_METHOD *method;
 
-	tls->ssl = SSL_new(config->ctx);
+	tls->ssl = SSL_new(ctx);
 	CHECK(tls->ssl != NULL);
 	BIO *bio = new_bio(channel->fd, &method);
 	SSL_set_bio(tls->ssl, bio, bio);
 	SSL_set_ex_data(tls->ssl, 0, method);
+	channel->state = tls;
+	channel->ops = &tls_ops;
+	return tls;
+}
+
+void
+tls_begin(Channel *channel, const TlsConfig *config, const char *host)
+{
+	static const unsigned char alpn[] = "\x0apostgresql";
+	Tls *tls = attach(channel, config->ctx);
+
+	tls->config = config;
+	tls->host = host;
+	SSL_set_connect_state(tls->ssl);
 	SSL_set_cert_cb(tls->ssl, certificate_asked, tls);
 	CHECK(SSL_set_alpn_protos(tls->ssl, alpn, sizeof(alpn) - 1) == 0);
 	if (config->sni && host[0] != '/' && host[0] != '@' && !is_ip(host)) {
@@ -281,7 +301,6 @@ tls_new(Channel *channel, TlsConfig *config, const char *host)
 		(void)SSL_set_tlsext_host_name(tls->ssl, name); /* no name is longer than 255 */
 		free(name);
 	}
-	return tls;
 }
 
 static bool
@@ -290,40 +309,72 @@ handshake_failed(const Tls *tls, Error *err)
 	long verdict = SSL_get_verify_result(tls->ssl);
 
 	if (verdict != X509_V_OK)
-		return error_set(err, ERROR_AUTH, "the server's certificate is not accepted: %s",
+		return error_set(err, ERROR_AUTH, "the %s's certificate is not accepted: %s",
+		                 tls->config != NULL ? "server" : "client",
 		                 X509_verify_cert_error_string(verdict));
 	return false;
+}
+
+TlsStep
+tls_handshake(Channel *channel, Error *err)
+{
+	Tls *tls = channel->state;
+
+	ERR_clear_error();
+	errno = 0;
+	int result = SSL_do_handshake(tls->ssl);
+	if (result == 1) {
+		const TlsConfig *config = tls->config;
+		tls->config = NULL;
+		return config == NULL || check_server(tls, config, tls->host, err) ? TLS_STEP_DONE
+		                                                                   : TLS_STEP_FAILED;
+	}
+	if (tls_outcome(channel, result, &channel->read_wants, err) == 0)
+		return TLS_STEP_WAIT;
+	(void)handshake_failed(tls, err);
+	return TLS_STEP_FAILED;
 }
 
 bool
 tls_start(Channel *channel, TlsConfig *config, const char *host, const Stop *stop,
           int64_t deadline_ms, Error *err)
 {
-	Tls *tls = tls_new(channel, config, host);
-	bool ok;
+	TlsStep step;
 
-	channel->state = tls;
-	channel->ops = &tls_ops;
-	for (;;) {
-		short wants = POLLIN;
-		ERR_clear_error();
-		errno = 0;
-		int result = SSL_connect(tls->ssl);
-		if (result == 1) {
-			ok = check_server(tls, config, host, err);
-			break;
-		}
-		if (tls_outcome(tls, result, &wants, err) < 0) {
-			ok = handshake_failed(tls, err);
-			break;
-		}
-		ok = stop_wait_fd(stop, channel->fd, wants, deadline_ms, err);
-		if (!ok)
-			break;
-	}
-	if (!ok)
+	tls_begin(channel, config, host);
+	do {
+		step = tls_handshake(channel, err);
+	} while (step == TLS_STEP_WAIT &&
+	         stop_wait_fd(stop, channel->fd, channel->read_wants, deadline_ms, err));
+	if (step != TLS_STEP_DONE)
 		channel_close(channel);
-	return ok;
+	return step == TLS_STEP_DONE;
+}
+
+void
+tls_server_begin(Channel *channel, const TlsServer *server)
+{
+	Tls *tls = attach(channel, server->ctx);
+
+	SSL_set_accept_state(tls->ssl);
+}
+
+void
+tls_read_ahead(Channel *channel)
+{
+	Tls *tls = channel->state;
+	SSL_set_read_ahead(tls->ssl, 1);
+}
+
+bool
+tls_alpn_chosen(const Channel *channel)
+{
+	const Tls *tls = channel->state;
+	const unsigned char *chosen = NULL;
+	unsigned len = 0;
+
+	SSL_get0_alpn_selected(tls->ssl, &chosen, &len);
+	return len > 0;
 }
 
 bool

@@ -35,6 +35,16 @@ bool tls_config_direct(const TlsConfig *config);
 MUST_CHECK bool tls_start(Channel *channel, TlsConfig *config, const char *host, const Stop *stop,
                           int64_t deadline_ms, Error *err);
 
+/* The same without waiting, for an event loop: begin once, then a step whenever the socket
+ * is ready for channel->read_wants. config and host must live until it is done. After
+ * FAILED only channel_close may follow. */
+typedef enum { TLS_STEP_DONE, TLS_STEP_WAIT, TLS_STEP_FAILED } TlsStep;
+void tls_begin(Channel *channel, const TlsConfig *config, const char *host);
+TlsStep tls_handshake(Channel *channel, Error *err);
+/* One read of the socket a record instead of two; `pending` then does not see what was
+ * read ahead: for owners that read until nothing comes. */
+void tls_read_ahead(Channel *channel);
+
 bool tls_is(const Channel *channel);
 /* tls-server-end-point of the server's certificate; empty when there is none.
  * Lives as long as the channel. */

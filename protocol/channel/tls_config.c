@@ -166,8 +166,8 @@ load_roots(TlsConfig *config, const ConnInfo *info, Error *err)
 }
 
 /* Ours: nobody else's to read. root's: the group may. */
-static bool
-check_key_file(const char *file, Error *err)
+bool
+tls_check_key_file(const char *file, Error *err)
 {
 	struct stat st;
 
@@ -205,7 +205,7 @@ load_key(TlsConfig *config, const ConnInfo *info, const char *cert, Error *err)
 	if (key == NULL)
 		return error_set(err, ERROR_CONFIG, "certificate \"%s\" is there, but no private key",
 		                 cert);
-	ok = check_key_file(key, err);
+	ok = tls_check_key_file(key, err);
 	if (ok && SSL_CTX_use_PrivateKey_file(config->ctx, key, SSL_FILETYPE_PEM) != 1 &&
 	    SSL_CTX_use_PrivateKey_file(config->ctx, key, SSL_FILETYPE_ASN1) != 1)
 		ok = config_error(err, "cannot load the private key", key);
