@@ -1,0 +1,324 @@
+#include "protocol/message/track.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/memory.h"
+
+enum { HEADER = 5, READY_LENGTH = 5 };
+
+/* In `asked`, beside the types of requests: a CopyDone that came before the server asked
+ * for data; it belongs to the Sync before it, or to the one behind it. */
+enum { ASKED_COPY_DONE = 'c', ASKED_COPY_DONE_AHEAD = 'C' };
+
+void
+track_init(Track *track)
+{
+	*track = (Track){.status = 'I'};
+	track->asked = track->asked_room;
+	track->asked_cap = sizeof(track->asked_room);
+}
+
+void
+track_free(Track *track)
+{
+	if (track->asked != track->asked_room)
+		free(track->asked);
+	track->asked = NULL;
+}
+
+/* ---- the requests that were asked ---- */
+
+static void
+forget_asked(Track *track)
+{
+	track->asked_first = track->asked_len = 0;
+	if (track->asked != track->asked_room) {
+		free(track->asked);
+		track->asked = track->asked_room;
+		track->asked_cap = sizeof(track->asked_room);
+	}
+}
+
+static void
+grow_asked(Track *track)
+{
+	uint32_t count = track->asked_len - track->asked_first;
+
+	if (track->asked_first >= track->asked_cap / 2) {
+		memmove(track->asked, track->asked + track->asked_first, count);
+	} else {
+		uint8_t *larger = mem_alloc((size_t)track->asked_cap * 2);
+		memcpy(larger, track->asked + track->asked_first, count);
+		if (track->asked != track->asked_room)
+			free(track->asked);
+		track->asked = larger;
+		track->asked_cap *= 2;
+	}
+	track->asked_first = 0;
+	track->asked_len = count;
+}
+
+static inline void
+push_asked(Track *track, uint8_t type)
+{
+	if (track->asked_len == track->asked_cap)
+		grow_asked(track);
+	track->asked[track->asked_len++] = type;
+}
+
+static void
+skip_asked(Track *track, uint8_t type)
+{
+	while (track->asked_first < track->asked_len && track->asked[track->asked_first] == type)
+		track->asked_first++;
+}
+
+/* One ReadyForQuery: the oldest request that has one. */
+static void
+pop_asked(Track *track)
+{
+	skip_asked(track, ASKED_COPY_DONE_AHEAD);
+	if (track->asked_first < track->asked_len)
+		track->asked_first++;
+	skip_asked(track, ASKED_COPY_DONE);
+	if (track->asked_first == track->asked_len)
+		forget_asked(track);
+}
+
+/*
+ * The server has begun to take COPY data. For a Query all is as usual. In the extended
+ * protocol it ignores Syncs until CopyDone or CopyFail: those that the client has sent
+ * already, and those it will send. A client that sent all in one go has its CopyDone here.
+ */
+static void
+begin_copy_in(Track *track)
+{
+	uint8_t head = track->asked_first < track->asked_len ? track->asked[track->asked_first] : 0;
+
+	if (head == 'Q' || head == 'F')
+		return;
+	skip_asked(track, 'S');
+	if (track->asked_first < track->asked_len)
+		track->asked_first++; /* its CopyDone */
+	else
+		track->copy_in = true;
+	if (track->asked_first != track->asked_len)
+		return;
+	forget_asked(track);
+	track->open = true; /* its Sync was ignored: the client owes another */
+}
+
+/* CopyDone or CopyFail. One that was sent before the server asked for data is remembered;
+ * for COPY by a Query it does not matter. */
+static void
+end_copy_in(Track *track)
+{
+	uint8_t last = track->asked_first < track->asked_len ? track->asked[track->asked_len - 1] : 0;
+
+	if (track->copy_in)
+		track->copy_in = false;
+	else if (track->open)
+		push_asked(track, ASKED_COPY_DONE_AHEAD);
+	else if (last == 'S')
+		push_asked(track, ASKED_COPY_DONE);
+}
+
+/* ---- messages ---- */
+
+static inline void
+client_message(Track *track, uint8_t type)
+{
+	switch (type) {
+	case 'Q':
+	case 'F':
+		if (track->open)
+			track->mixed = true;
+		push_asked(track, type);
+		break;
+	case 'S':
+		if (track->copy_in)
+			break;
+		track->open = false;
+		push_asked(track, type);
+		break;
+	case 'c':
+	case 'f':
+		end_copy_in(track);
+		break;
+	case 'P':
+	case 'B':
+	case 'D':
+	case 'E':
+	case 'C':
+	case 'H':
+		track->open = true;
+		break;
+	case 'X':
+		track->ended = true;
+		break;
+	case 'd':
+	case 'p':
+		break;
+	default:
+		track->lost = true;
+	}
+}
+
+static inline void
+server_message(Track *track, uint8_t type, uint8_t status)
+{
+	switch (type) {
+	case 'Z':
+		track->status = (char)status;
+		track->copy_in = false;
+		pop_asked(track);
+		break;
+	case 'G':
+		begin_copy_in(track);
+		break;
+	case 'E':
+		track->copy_in = false;
+		break;
+	default:
+		break;
+	}
+}
+
+static inline uint32_t
+length_of(const uint8_t *header)
+{
+	return (uint32_t)header[1] << 24 | (uint32_t)header[2] << 16 | (uint32_t)header[3] << 8 |
+	       header[4];
+}
+
+/* Skips what is left of a body. */
+static inline const uint8_t *
+skip_body(TrackWalk *walk, const uint8_t *at, const uint8_t *end)
+{
+	size_t here = (size_t)(end - at);
+
+	if (walk->left >= here) {
+		walk->left -= here;
+		return end;
+	}
+	at += walk->left;
+	walk->left = 0;
+	return at;
+}
+
+/* A header that is cut: collects its bytes; true when it is whole. */
+static bool
+collect_header(TrackWalk *walk, const uint8_t **at, const uint8_t *end, size_t wanted)
+{
+	while (walk->header_len < wanted && *at < end)
+		walk->header[walk->header_len++] = *(*at)++;
+	return walk->header_len == wanted;
+}
+
+/* The next client message's header at *at, which moves behind it; false: cut, or lost. */
+static inline bool
+client_header(Track *track, const uint8_t **at, const uint8_t *end)
+{
+	TrackWalk *walk = &track->client;
+	const uint8_t *header = *at;
+
+	if (walk->header_len == 0 && end - *at >= HEADER) {
+		*at += HEADER;
+	} else {
+		if (!collect_header(walk, at, end, HEADER))
+			return false;
+		header = walk->header;
+		walk->header_len = 0;
+	}
+	uint32_t length = length_of(header);
+	if (length < 4 || length > INT32_MAX) {
+		track->lost = true;
+		return false;
+	}
+	walk->left = length - 4;
+	client_message(track, header[0]);
+	return !track->lost;
+}
+
+void
+track_client(Track *track, Slice bytes)
+{
+	const uint8_t *at = bytes.data, *end = bytes.data + bytes.len;
+
+	while (at < end && !track->lost) {
+		if (track->client.left > 0)
+			at = skip_body(&track->client, at, end);
+		else if (!client_header(track, &at, end))
+			return;
+	}
+}
+
+/* The session must wait before its next message. */
+static bool
+must_wait(const Track *track, bool between_requests)
+{
+	if (track->open || track->copy_in || track->lost)
+		return false;
+	return track->asked_first != track->asked_len || between_requests || track->status == 'I';
+}
+
+/* Messages that belong to the request under way, whatever else must wait. */
+static bool
+belongs_to_request(uint8_t type)
+{
+	return type == 'd' || type == 'c' || type == 'f' || type == 'X';
+}
+
+size_t
+track_client_until(Track *track, Slice bytes, bool between_requests)
+{
+	const uint8_t *at = bytes.data, *end = bytes.data + bytes.len;
+
+	while (at < end && !track->lost) {
+		if (track->client.left > 0) {
+			at = skip_body(&track->client, at, end);
+			continue;
+		}
+		if (track->client.header_len == 0 && must_wait(track, between_requests) &&
+		    !belongs_to_request(*at))
+			return (size_t)(at - bytes.data);
+		if (!client_header(track, &at, end))
+			break;
+	}
+	return track->lost ? bytes.len : (size_t)(at - bytes.data);
+}
+
+bool
+track_server(Track *track, Slice bytes)
+{
+	TrackWalk *walk = &track->server;
+	const uint8_t *at = bytes.data, *end = bytes.data + bytes.len;
+
+	while (at < end) {
+		const uint8_t *header = at;
+
+		if (walk->left > 0) {
+			at = skip_body(walk, at, end);
+			continue;
+		}
+		/* With the byte behind it, since ReadyForQuery has its status there. */
+		if (walk->header_len == 0 && end - at > HEADER) {
+			at += HEADER;
+		} else {
+			if (!collect_header(walk, &at, end, HEADER))
+				return true;
+			header = walk->header;
+			if (header[0] == 'Z' && !collect_header(walk, &at, end, HEADER + 1))
+				return true;
+		}
+		uint32_t length = length_of(header);
+		if (length < 4 || length > INT32_MAX || (header[0] == 'Z' && length != READY_LENGTH))
+			return false;
+		/* Of a collected ReadyForQuery the status has been taken already. */
+		walk->left = length - 4 - (walk->header_len > HEADER);
+		walk->header_len = 0;
+		server_message(track, header[0], header[0] == 'Z' ? header[HEADER] : 0);
+	}
+	return true;
+}

@@ -1,0 +1,94 @@
+/*
+ * track.h: where a session stands, from the headers that pass by. No socket.
+ *
+ * Whoever relays a session shows the bytes of both directions to a Track, in the
+ * order in which they are relayed, however they are cut; bodies are skipped. It
+ * knows then whether the session is at a boundary: outside a transaction, every
+ * request answered, no message begun.
+ *
+ * Each Query, FunctionCall and Sync is answered by one ReadyForQuery, but for
+ * Syncs that a server reads while it takes COPY data in the extended protocol:
+ * it ignores those (documentation, "COPY Operations"). A Query that follows extended
+ * messages without a Sync is not always answered (after an error the server skips
+ * to the next Sync); such a session is never called at a boundary again, which
+ * costs nothing but the chance to hold it.
+ *
+ * What a client sends wrongly is not judged here: the server does that. From then
+ * on the Track says "lost".
+ */
+#ifndef PGBATON_PROTOCOL_TRACK_H
+#define PGBATON_PROTOCOL_TRACK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/attr.h"
+#include "common/slice.h"
+
+/* One direction's walk from header to header. */
+typedef struct {
+	uint64_t left;     /* bytes of the present body still to come */
+	uint8_t header[6]; /* of a header that came in pieces */
+	uint8_t header_len;
+} TrackWalk;
+
+typedef struct {
+	TrackWalk client;
+	TrackWalk server;
+	uint8_t *asked; /* requests not yet answered, oldest first: 'Q', 'F', 'S' (track.c) */
+	uint32_t asked_first;
+	uint32_t asked_len; /* asked[asked_first .. asked_len) */
+	uint32_t asked_cap;
+	uint8_t asked_room[12]; /* enough for nearly all: no allocation */
+	char status;            /* of the last ReadyForQuery: I, T, E */
+	bool open;              /* extended messages sent, their Sync not yet */
+	bool copy_in;           /* the server takes COPY data in the extended protocol */
+	bool mixed;             /* Query behind unsynced messages: answers cannot be told apart */
+	bool lost;              /* the client's bytes are no messages any more */
+	bool ended;             /* the client has sent Terminate */
+} Track;
+
+/* After a login: idle, nothing asked. */
+void track_init(Track *track);
+void track_free(Track *track);
+
+/* Bytes from the client to the server. */
+void track_client(Track *track, Slice bytes);
+/* Bytes from the server. False: they are not what a server sends. */
+MUST_CHECK bool track_server(Track *track, Slice bytes);
+
+/*
+ * Like track_client, but ends where the session must wait: before a message that the
+ * session can be stopped at. The bytes up to there; the rest is to be shown later.
+ *   between_requests: only before a new request, all earlier ones answered (whatever
+ *   the transaction's state)
+ *   else: at a boundary
+ * Meanwhile only one request at a time goes out, so that a client which never waits
+ * for answers comes to a boundary too.
+ */
+size_t track_client_until(Track *track, Slice bytes, bool between_requests);
+
+/* Requests are being worked on, or one was begun. */
+static inline bool
+track_busy(const Track *track)
+{
+	return track->asked_first != track->asked_len || track->open || track->copy_in ||
+	       track->client.left > 0 || track->client.header_len > 0;
+}
+
+static inline bool
+track_at_boundary(const Track *track)
+{
+	return !track_busy(track) && track->status == 'I' && !track->mixed && !track->lost &&
+	       track->server.left == 0 && track->server.header_len == 0;
+}
+
+/* The server's side stands between two messages: one of our own may be put there. */
+static inline bool
+track_server_between(const Track *track)
+{
+	return track->server.left == 0 && track->server.header_len == 0;
+}
+
+#endif
