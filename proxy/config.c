@@ -166,6 +166,7 @@ apply_command_line(ConfigDraft *draft, const CommandLine *line, Error *err)
 		int list = config_selection_list(line->items[i].option->name);
 		if (list >= 0)
 			selection->lists[list].count = 0;
+		config_listen_replace(draft->config, line->items[i].option->name);
 	}
 	for (int i = 0; i < line->count; i++) {
 		const Given *given = &line->items[i];
@@ -195,6 +196,7 @@ config_default(void)
 	config->hold_timeout_ms = 2000;
 	config->slot_timeout_ms = 60000;
 	config->log_level = LOG_INFO;
+	config_listen_default(config);
 	return config;
 }
 
@@ -245,7 +247,7 @@ parse_sides(ConfigDraft *draft, Error *err)
 }
 
 static bool
-check_together(const ConfigDraft *draft, Error *err)
+check_together(ConfigDraft *draft, Error *err)
 {
 	const Config *config = draft->config;
 
@@ -273,7 +275,7 @@ check_together(const ConfigDraft *draft, Error *err)
 			return false;
 		mem_wipe_free_cstr(token);
 	}
-	return true;
+	return config_listen_check(draft, err);
 }
 
 static bool

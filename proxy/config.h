@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "decoder/receiver.h"
 #include "protocol/conninfo.h"
+#include "proxy/listener/listener.h"
 
 typedef enum { MODE_ONLINE, MODE_OFFLINE } MigrationMode;
 typedef enum { VERIFY_OFF, VERIFY_ON } VerifyWhen;
@@ -53,6 +54,7 @@ typedef struct {
 	bool log_json;           /* --log-format text|json */
 	LogLevel log_level;      /* --log-level */
 	bool admin_given;        /* --admin or PGBATON_ADMIN, not the default */
+	ListenerOptions listen;  /* --listen..., --auth-file; address_count 0: no listener */
 
 	/* of the commands that talk to a running process (proxy/cli) */
 	bool json;               /* --json */

@@ -33,6 +33,7 @@ typedef struct {
 	char *source;
 	char *target;
 	const char *filters; /* --filters, or NULL */
+	bool listen_tls_given;
 } ConfigDraft;
 
 typedef struct {
@@ -70,6 +71,8 @@ MUST_CHECK bool config_selection_check(const Selection *selection, Error *err);
 MUST_CHECK bool value_bool(const char *name, const char *text, bool *out, Error *err);
 MUST_CHECK bool value_int(const char *name, const char *text, int64_t min, int64_t max,
                           int64_t *out, Error *err);
+/* 1 to max. */
+MUST_CHECK bool value_small(const char *name, const char *text, int64_t max, int *out, Error *err);
 MUST_CHECK bool value_size(const char *name, const char *text, uint64_t *out, Error *err);
 MUST_CHECK bool value_seconds(const char *name, const char *text, int64_t min_ms, int64_t max_ms,
                               int64_t *out_ms, Error *err);
@@ -79,6 +82,23 @@ MUST_CHECK bool value_choice(const char *name, const char *text, const char *con
 /* "HOST:PORT", "[::1]:PORT"; *host in the arena, without brackets. */
 MUST_CHECK bool value_address(Arena *arena, const char *name, const char *text, const char **host,
                               int *port, Error *err);
+
+/* ---- config_listen.c: the listener's options ---- */
+
+bool config_set_listen(ConfigDraft *draft, const char *value, Error *err);
+bool config_set_listen_tls(ConfigDraft *draft, const char *value, Error *err);
+bool config_set_listen_cert(ConfigDraft *draft, const char *value, Error *err);
+bool config_set_listen_key(ConfigDraft *draft, const char *value, Error *err);
+bool config_set_listen_ca(ConfigDraft *draft, const char *value, Error *err);
+bool config_add_trust(ConfigDraft *draft, const char *value, Error *err);
+bool config_set_max_clients(ConfigDraft *draft, const char *value, Error *err);
+bool config_set_listen_threads(ConfigDraft *draft, const char *value, Error *err);
+bool config_set_auth_file(ConfigDraft *draft, const char *value, Error *err);
+void config_listen_default(Config *config);
+/* A list on the command line replaces the file's. */
+void config_listen_replace(Config *config, const char *option);
+/* After source and target are known; what does not fit together is ERROR_CONFIG. */
+MUST_CHECK bool config_listen_check(ConfigDraft *draft, Error *err);
 
 /* Overwrites with 'x' whatever is, or may be, a password in a connection string. */
 void config_mask_password(char *conninfo);

@@ -101,26 +101,15 @@ set_token_file(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
-set_small(const char *name, const char *value, int64_t max, int *out, Error *err)
-{
-	int64_t n;
-
-	if (!value_int(name, value, 1, max, &n, err))
-		return false;
-	*out = (int)n;
-	return true;
-}
-
-static bool
 set_jobs(ConfigDraft *draft, const char *value, Error *err)
 {
-	return set_small("--jobs", value, 64, &draft->config->jobs, err);
+	return value_small("--jobs", value, 64, &draft->config->jobs, err);
 }
 
 static bool
 set_lanes(ConfigDraft *draft, const char *value, Error *err)
 {
-	return set_small("--lanes", value, 8, &draft->config->lanes, err);
+	return value_small("--lanes", value, 8, &draft->config->lanes, err);
 }
 
 static bool
@@ -337,12 +326,6 @@ set_timeout(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
-set_listen(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err)
-{
-	return error_set(err, ERROR_CONFIG, "--listen is not available yet");
-}
-
-static bool
 set_rehearse(ConfigDraft *draft, const char *value, Error *err)
 {
 	return value_bool("--rehearse", value, &draft->config->rehearse, err);
@@ -422,8 +405,23 @@ const ConfigOption config_options[] = {
      "set sequences this many steps further on the target (default 0)"},
 	{"verify", "KIND", true, true, FOR_RUN, set_verify,
      "compare all tables before the switch: counts or checksums (default counts)"},
-	{"listen", "HOST:PORT", false, true, FOR_RUN, set_listen,
-     "stand in front of the application (not available yet)"},
+	{"listen", "WHERE", false, true, FOR_RUN, config_set_listen,
+     "stand in front of the application: HOST:PORT or /path of a Unix socket (repeatable)"},
+	{"listen-tls", "MODE", false, true, FOR_RUN, config_set_listen_tls,
+     "off, allow or require (default allow with a certificate, else off)"},
+	{"listen-tls-cert", "FILE", false, true, FOR_RUN, config_set_listen_cert,
+     "the listener's certificate, PEM"},
+	{"listen-tls-key", "FILE", false, true, FOR_RUN, config_set_listen_key, "and its private key"},
+	{"listen-tls-ca", "FILE", false, true, FOR_RUN, config_set_listen_ca,
+     "clients must have a certificate signed by this authority"},
+	{"listen-trust", "CIDR", false, true, FOR_RUN, config_add_trust,
+     "clients from there need no password; \"local\": Unix sockets (repeatable)"},
+	{"listen-max-clients", "N", false, true, FOR_RUN, config_set_max_clients,
+     "connections of clients at most (default 5000)"},
+	{"listen-threads", "N", false, true, FOR_RUN, config_set_listen_threads,
+     "threads that relay, 1 to 64 (default: one for each two processors)"},
+	{"auth-file", "FILE", false, true, FOR_RUN, config_set_auth_file,
+     "users and secrets as in pgbouncer's userlist.txt, where pg_authid has none"},
 	{"admin", "HOST:PORT", false, true, FOR_RUN | FOR_CLIENTS, set_admin,
      "the admin port (PGBATON_ADMIN; default 127.0.0.1:7430)"},
 	{"admin-token-file", "FILE", false, true, FOR_RUN | FOR_CLIENTS, set_token_file,

@@ -45,6 +45,17 @@ value_int(const char *name, const char *text, int64_t min, int64_t max, int64_t 
 	return true;
 }
 
+bool
+value_small(const char *name, const char *text, int64_t max, int *out, Error *err)
+{
+	int64_t n;
+
+	if (!value_int(name, text, 1, max, &n, err))
+		return false;
+	*out = (int)n;
+	return true;
+}
+
 typedef struct {
 	const char *name;
 	double factor;

@@ -229,6 +229,25 @@ put_tables(Buffer *out, const Catalog *catalog)
 	}
 }
 
+static void
+put_listener(Buffer *out, const ListenerState *l)
+{
+	if (!l->listening)
+		return;
+	put_head(out, "listener_route", "gauge", "Where new sessions go: 1 for the present route.");
+	for (ListenerRoute route = ROUTE_NONE; route <= ROUTE_TARGET; route++)
+		buffer_printf(out, "pgbaton_listener_route{route=\"%s\"} %d\n", listener_route_name(route),
+		              l->route == route);
+	put_gauge(out, "listener_sessions", "Clients that are logged in.", (double)l->sessions);
+	put_gauge(out, "listener_held", "Clients that are held.", (double)l->held);
+	put_gauge(out, "listener_logins", "Clients in their login.", (double)l->logins);
+	put_gauge(out, "listener_unmovable", "Sessions that cannot be moved, as far as known.",
+	          (double)l->unmovable);
+	put_counter(out, "listener_accepted_total", "Connections accepted.", l->accepted);
+	put_counter(out, "listener_refused_total", "Connections refused in their login.", l->refused);
+	put_counter(out, "listener_cancels_total", "Cancel requests delivered.", l->cancels);
+}
+
 char *
 status_metrics(const MigrationStatus *status)
 {
@@ -240,6 +259,7 @@ status_metrics(const MigrationStatus *status)
 	put_stream(&out, status);
 	put_storage(&out, status);
 	put_cutover(&out, &status->cutover);
+	put_listener(&out, &status->listener);
 	put_tables(&out, status->catalog);
 	return buffer_cstr(&out); /* the buffer's memory, now the caller's */
 }

@@ -271,6 +271,23 @@ sessions_json(const SessionGroups *sessions)
 }
 
 static json_t *
+listener_json(const ListenerState *l)
+{
+	if (!l->listening)
+		return json_null();
+	json_t *json = json_object();
+	json_object_set_new(json, "route", json_string(listener_route_name(l->route)));
+	json_object_set_new(json, "sessions", json_count(l->sessions));
+	json_object_set_new(json, "held", json_count(l->held));
+	json_object_set_new(json, "logins", json_count(l->logins));
+	json_object_set_new(json, "unmovable", json_count(l->unmovable));
+	json_object_set_new(json, "accepted", json_count(l->accepted));
+	json_object_set_new(json, "refused", json_count(l->refused));
+	json_object_set_new(json, "cancels", json_count(l->cancels));
+	return json;
+}
+
+static json_t *
 cutover_json(const CutoverStatus *c)
 {
 	static const char *const outcomes[] = {
@@ -370,7 +387,7 @@ status_json(const MigrationStatus *s)
 	json_object_set_new(json, "log", log_json(&s->log));
 	json_object_set_new(json, "slot", slot_json(&s->slot));
 	json_object_set_new(json, "table", table_list_json(s->catalog));
-	json_object_set_new(json, "listener", json_null());
+	json_object_set_new(json, "listener", listener_json(&s->listener));
 	json_object_set_new(json, "cutover", cutover_json(&s->cutover));
 	json_object_set_new(json, "verify", verify_json(&s->verify));
 	json_object_set_new(json, "removed",

@@ -243,6 +243,16 @@ view_table(FILE *out, const json_t *table)
 }
 
 static void
+view_listener(FILE *out, const json_t *status)
+{
+	if (!json_is_object(doc_at(status, "listener")))
+		return;
+	fprintf(out, "listener   %.0f clients on the %s, %.0f held, %.0f logging in\n",
+	        doc_number(status, "listener.sessions"), doc_text(status, "listener.route"),
+	        doc_number(status, "listener.held"), doc_number(status, "listener.logins"));
+}
+
+static void
 view_tables(FILE *out, const json_t *status)
 {
 	const json_t *list = doc_at(status, "table");
@@ -275,6 +285,7 @@ status_view(FILE *out, const json_t *status, const json_t *before, double second
 		view_cutover(out, status);
 		view_way_back(out, status);
 	}
+	view_listener(out, status);
 	view_copy(out, status, before, seconds);
 	view_tables(out, status);
 }

@@ -64,7 +64,8 @@ struct Migration {
 	Stop *stop; /* SIGTERM or cancel: everything under way ends */
 	atomic_bool cancel_wanted;
 	atomic_bool pause_wanted;
-	Queue *requests; /* MigrationRequest *, for the thread */
+	Queue *requests;    /* MigrationRequest *, for the thread */
+	Listener *listener; /* NULL: none. Runs by itself; here it is told the route */
 	pthread_t thread;
 	int exit_code;
 

@@ -310,6 +310,13 @@ undo_fresh_start(Migration *m)
 		log_failure(LOG_ERROR, "migration", &err);
 }
 
+static void
+tell_route(Migration *m, ListenerRoute route)
+{
+	if (m->listener != NULL)
+		listener_set_route(m->listener, route);
+}
+
 /* Up to PREPARING: failures end the process, nothing has to be waited for. */
 static bool
 begin(Migration *m, MigrationState *at)
@@ -320,6 +327,7 @@ begin(Migration *m, MigrationState *at)
 	*at = STATE_CHECKING;
 	if (!phase_open(m, &err) || !cutover_recover(m, at, &err))
 		goto failed;
+	tell_route(m, *at == STATE_SWITCHED ? ROUTE_TARGET : ROUTE_SOURCE);
 	if (*at != STATE_CHECKING)
 		return true;
 	if (!phase_check(m, &blocked, &err))
@@ -501,6 +509,7 @@ enter_failed_back(Migration *m)
 		if (!stop_sleep_ms(m->stop, RETRY_FIRST_MS, NULL))
 			return;
 	}
+	tell_route(m, ROUTE_SOURCE);
 }
 
 /* The way back goes on by itself, or is tried again; the application depends on none of it. */
@@ -523,6 +532,7 @@ run_switched(Migration *m, MigrationState at)
 {
 	int64_t next_lock_ms = 0;
 
+	tell_route(m, at == STATE_SWITCHED ? ROUTE_TARGET : ROUTE_SOURCE);
 	enter_state(m, at);
 	while (!stop_requested(m->stop)) {
 		MigrationRequest *request = NULL;
@@ -588,6 +598,23 @@ run(Migration *m)
 	run_switched(m, at);
 }
 
+/*
+ * A migration that fails when it is started again is no reason to leave the application
+ * without its database: the listener serves it until somebody stops the process. A fresh one,
+ * whose check found something, has no application behind it yet.
+ */
+static void
+serve_on(Migration *m)
+{
+	if (m->listener == NULL || m->fresh || listener_route(m->listener) == ROUTE_NONE ||
+	    m->state != STATE_FAILED || stop_requested(m->stop))
+		return;
+	log_warning("migration", "the migration stands still; the listener goes on serving the %s",
+	            listener_route_name(listener_route(m->listener)));
+	while (stop_sleep_ms(m->stop, 3600 * 1000, NULL))
+		;
+}
+
 static void *
 migration_main(void *arg)
 {
@@ -596,6 +623,7 @@ migration_main(void *arg)
 	run(m);
 	phase_stop_stream(m);
 	way_back_stop(m);
+	serve_on(m);
 	if (atomic_load(&m->cancel_wanted)) {
 		if (m->ledger.id[0] != '\0')
 			run_cancel(m);
@@ -623,14 +651,17 @@ migration_start(const Config *config, Error *err)
 	m->resumes_in = STATE_FAILED;
 	m->since_us = clock_wall_us();
 	pthread_mutex_init(&m->lock, NULL);
-	if (pthread_create(&m->thread, NULL, migration_main, m) != 0) {
-		error_set(err, ERROR_BUG, "cannot start the migration's thread");
-		queue_free(m->requests);
-		stop_free(m->stop);
-		free(m);
-		return NULL;
+	bool ok = true;
+	if (config->listen.address_count > 0) {
+		m->listener = listener_start(&config->listen, err);
+		ok = m->listener != NULL;
 	}
-	return m;
+	if (ok && pthread_create(&m->thread, NULL, migration_main, m) != 0)
+		ok = error_set(err, ERROR_BUG, "cannot start the migration's thread");
+	if (ok)
+		return m;
+	migration_free(m);
+	return NULL;
 }
 
 void
@@ -653,6 +684,7 @@ migration_free(Migration *migration)
 
 	if (migration == NULL)
 		return;
+	listener_stop(migration->listener);
 	queue_close(migration->requests);
 	while (queue_pop(migration->requests, &request, 1) == QUEUE_OK)
 		free(request);

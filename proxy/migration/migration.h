@@ -163,6 +163,7 @@ typedef struct {
 	double copy_eta_seconds; /* -1: unknown */
 	size_t tables_queued, tables_copying, tables_copied, tables_errored;
 
+	ListenerState listener;
 	CutoverStatus cutover;
 	VerifyStatus verify;
 	WayBackStatus way_back;

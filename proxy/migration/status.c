@@ -126,6 +126,8 @@ migration_status(Migration *migration, MigrationStatus *out)
 	way_back_status(m, &out->way_back);
 	if (m->state == STATE_FINISHED || m->state == STATE_CANCELLED)
 		snprintf(out->removed, sizeof(out->removed), "%s", m->removed);
+	if (m->listener != NULL)
+		listener_state(m->listener, &out->listener);
 	out->catalog = m->catalog;
 	migration_stream_states(m, &out->log, &out->receiver, &out->applier);
 	if (m->state == STATE_FINISHED || m->state == STATE_CANCELLED) { /* both are removed */

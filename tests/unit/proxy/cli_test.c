@@ -185,7 +185,7 @@ static const Usage usages[] = {
 	{{"run", "--source", "host=a"}, "PGBATON_TARGET"},
 	{{"run", "--sauce", "host=a"}, "did you mean --source?"},
 	{{"run", "--source", "host=a", "--target", "host=b", "--jobs", "0"}, "between 1 and 64"},
-	{{"run", "--source", "host=a", "--target", "host=b", "--listen", ":1"}, "not available yet"},
+	{{"run", "--source", "host=a", "--target", "host=b", "--listen", ":1"}, "is not HOST:PORT"},
 	{{"run", "--source", "nonsense", "--target", "host=b"}, "source"},
 	{{"check"}, "PGBATON_SOURCE"},
 	{{"status", "--jobs", "3"}, "does not belong"},

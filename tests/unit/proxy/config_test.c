@@ -83,6 +83,37 @@ assert_refused(Config *config, const char *text)
 	ck_assert_msg(strstr(all, text) != NULL, "\"%s\" does not contain \"%s\"", all, text);
 }
 
+START_TEST(listener_options)
+{
+	Config *c = parse_run("");
+
+	ck_assert_uint_eq(c->listen.address_count, 0);
+	ck_assert_int_eq((int)c->listen.tls, (int)LISTEN_TLS_OFF);
+	ck_assert_int_eq(c->listen.max_clients, 5000);
+	ck_assert_int_ge(c->listen.threads, 1);
+	config_free(c);
+	c = parse_run("--listen 0.0.0.0:6432 --listen /run/pg/.s.PGSQL.6432 --listen [::1]:1 "
+	              "--listen-tls-cert a --listen-tls-key b --listen-trust ::1 "
+	              "--listen-trust 10.0.0.0/8 --listen-threads 3 --auth-file users");
+	ck_assert_msg(c != NULL, "%s", err.message);
+	ck_assert_uint_eq(c->listen.address_count, 3);
+	ck_assert_str_eq(c->listen.addresses[0].host, "0.0.0.0");
+	ck_assert_int_eq(c->listen.addresses[0].port, 6432);
+	ck_assert_str_eq(c->listen.addresses[1].path, "/run/pg/.s.PGSQL.6432");
+	ck_assert_str_eq(c->listen.addresses[2].host, "::1");
+	/* A certificate means that TLS is offered, an authority that it is demanded. */
+	ck_assert_int_eq((int)c->listen.tls, (int)LISTEN_TLS_ALLOW);
+	ck_assert_uint_eq(c->listen.trust_count, 2);
+	ck_assert_int_eq(c->listen.threads, 3);
+	ck_assert_str_eq(c->listen.auth_file, "users");
+	ck_assert_ptr_eq(c->listen.source, c->source);
+	config_free(c);
+	c = parse_run("--listen-tls-cert a --listen-tls-key b --listen-tls-ca c");
+	ck_assert_int_eq((int)c->listen.tls, (int)LISTEN_TLS_REQUIRE);
+	config_free(c);
+}
+END_TEST
+
 START_TEST(defaults)
 {
 	Config *c = parse_run("");
@@ -197,7 +228,17 @@ static const Wrong wrong[] = {
 	{"--for following", "does not belong"},
 	{"-x", "unknown option -x"},
 	{"extra", "unexpected argument \"extra\""},
-	{"--listen :5432", "not available yet"},
+	{"--listen :5432", "is not HOST:PORT"},
+	{"--listen 1.2.3.4", "is not HOST:PORT"},
+	{"--listen-tls maybe", "off, allow, require"},
+	{"--listen-tls require", "--listen-tls-cert"},
+	{"--listen-tls-cert a", "go together"},
+	{"--listen-tls-key a", "go together"},
+	{"--listen-tls allow --listen-tls-cert a --listen-tls-key b --listen-tls-ca c", "require"},
+	{"--listen-trust 10.0.0.0/33", "CIDR"},
+	{"--listen-trust host", "CIDR"},
+	{"--listen-max-clients 0", "between"},
+	{"--listen-threads 65", "between"},
 	{"--mode offline --cutover auto", "no meaning"},
 	{"--admin 0.0.0.0:7430", "--admin-token-file"},
 	{"--admin db.example:7430", "--admin-token-file"},
@@ -412,7 +453,7 @@ static const Wrong wrong_files[] = {
 	{"[other]\njobs = 3\n", "unknown section [other]"},
 	{"json = true\n", "unknown key"},
 	{"log-compress = perhaps\n", "neither true nor false"},
-	{"listen = :5432\n", "not available yet"},
+	{"listen = :5432\n", "is not HOST:PORT"},
 };
 
 START_TEST(wrong_file)
@@ -570,6 +611,7 @@ config_suite(void)
 
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, defaults);
+	tcase_add_test(tests, listener_options);
 	tcase_add_test(tests, all_options);
 	tcase_add_loop_test(tests, wrong_options, 0, (int)(sizeof(wrong) / sizeof(*wrong)));
 	tcase_add_test(tests, sizes);

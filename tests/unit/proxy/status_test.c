@@ -257,6 +257,40 @@ START_TEST(metrics_cap_tables)
 }
 END_TEST
 
+START_TEST(listener_where_there_is_one)
+{
+	MigrationStatus s = {.listener = {.listening = false}};
+	char *text = status_metrics(&s);
+	json_t *json = status_json(&s);
+
+	ck_assert(json_is_null(json_object_get(json, "listener")));
+	ck_assert_ptr_null(strstr(text, "pgbaton_listener"));
+	json_decref(json);
+	free(text);
+	s.listener = (ListenerState){.listening = true,
+	                             .route = ROUTE_TARGET,
+	                             .sessions = 12,
+	                             .held = 3,
+	                             .logins = 4,
+	                             .unmovable = 5,
+	                             .accepted = 600,
+	                             .refused = 7,
+	                             .cancels = 8};
+	json = status_json(&s);
+	text = status_metrics(&s);
+	char *dump = json_dumps(json_object_get(json, "listener"), JSON_SORT_KEYS | JSON_COMPACT);
+	ck_assert_str_eq(dump, "{\"accepted\":600,\"cancels\":8,\"held\":3,\"logins\":4,"
+	                       "\"refused\":7,\"route\":\"target\",\"sessions\":12,"
+	                       "\"unmovable\":5}");
+	ck_assert_ptr_nonnull(strstr(text, "\npgbaton_listener_sessions 12\n"));
+	ck_assert_ptr_nonnull(strstr(text, "\npgbaton_listener_route{route=\"target\"} 1\n"));
+	ck_assert_ptr_nonnull(strstr(text, "\npgbaton_listener_refused_total 7\n"));
+	free(dump);
+	free(text);
+	json_decref(json);
+}
+END_TEST
+
 static Suite *
 status_suite(void)
 {
@@ -270,6 +304,7 @@ status_suite(void)
 	tcase_add_test(tests, metrics_have_values);
 	tcase_add_test(tests, metrics_please_promtool);
 	tcase_add_test(tests, metrics_cap_tables);
+	tcase_add_test(tests, listener_where_there_is_one);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

@@ -1,0 +1,92 @@
+/*
+ * listener.h: pgbaton in front of the application, as a PostgreSQL server.
+ *
+ * One client connection is one server connection; a session stays on one of N event
+ * loops, each a thread. In normal running bytes are relayed as they come and only message
+ * headers are looked at (protocol/message/track.h). Where new sessions go is the route,
+ * which this object owns. docs/architecture.md, "The listener".
+ *
+ * Errors of a session end that session, never the listener; errors of the listener never
+ * reach the migration. All functions may be called from any thread, but start and stop.
+ */
+#ifndef PGBATON_PROXY_LISTENER_LISTENER_H
+#define PGBATON_PROXY_LISTENER_LISTENER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/stop.h"
+#include "protocol/conninfo.h"
+
+typedef struct Listener Listener;
+
+typedef enum { LISTEN_TLS_OFF, LISTEN_TLS_ALLOW, LISTEN_TLS_REQUIRE } ListenTls;
+
+typedef struct {
+	const char *host; /* NULL: path is a Unix socket's */
+	int port;
+	const char *path;
+} ListenAddress;
+
+typedef struct {
+	const ListenAddress *addresses; /* at least one */
+	size_t address_count;
+	ListenTls tls;
+	const char *tls_cert; /* PEM; with ALLOW and REQUIRE */
+	const char *tls_key;
+	const char *tls_ca;       /* clients must have a certificate signed by it; or NULL */
+	const char *auth_file;    /* users and secrets as in pgbouncer's userlist.txt; or NULL */
+	const char *const *trust; /* CIDR blocks, or "local" for Unix sockets */
+	size_t trust_count;
+	int threads;              /* loops */
+	int max_clients;          /* connections, those logging in among them */
+	int64_t login_timeout_ms; /* from accept to the end of the login; not while held */
+	const ConnInfo *source;   /* must outlive the listener, like all strings here */
+	const ConnInfo *target;
+} ListenerOptions;
+
+/* NONE: not known yet; clients wait in their login. */
+typedef enum { ROUTE_NONE, ROUTE_SOURCE, ROUTE_TARGET } ListenerRoute;
+
+/* "none", "source", "target" */
+const char *listener_route_name(ListenerRoute route);
+
+/* Binds and listens; ERROR_CONFIG when an address, file or block cannot be used. */
+Listener *listener_start(const ListenerOptions *options, Error *err);
+/* Ends all sessions (57P01 where one stands between two messages), closes, frees. NULL is
+ * allowed. */
+void listener_stop(Listener *listener);
+
+/* New sessions go there from now on. Sessions of another route are ended, with 57P01, when
+ * they are between transactions; replication connections at once. */
+void listener_set_route(Listener *listener, ListenerRoute route);
+ListenerRoute listener_route(const Listener *listener);
+
+/*
+ * Waits until every session is held: nothing of it is under way on the server, and what
+ * its client sends stays here (64 KiB of it; then the client must wait). Sessions between
+ * transactions are held at once, others at the end of theirs; new ones wait in their
+ * login. At the deadline, or at stop, everything is released and it fails: ERROR_TIMEOUT
+ * names the sessions that did not come to a boundary. Only one hold at a time.
+ */
+MUST_CHECK bool listener_hold(Listener *listener, int64_t deadline_ms, const Stop *stop,
+                              Error *err);
+void listener_release(Listener *listener);
+
+typedef struct {
+	bool listening; /* false: there is no listener */
+	ListenerRoute route;
+	size_t sessions;  /* logged in */
+	size_t held;      /* of them, and of those in their login */
+	size_t logins;    /* not logged in yet */
+	size_t unmovable; /* sessions whose login was passed through, or that replicate */
+	uint64_t accepted;
+	uint64_t refused; /* wrong password, too many, not understood, too slow */
+	uint64_t cancels; /* delivered */
+} ListenerState;
+
+void listener_state(const Listener *listener, ListenerState *out);
+
+#endif

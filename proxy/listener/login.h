@@ -1,0 +1,55 @@
+/*
+ * login.h: what a session needs until it is logged in, and not after. Shared by greet.c
+ * and login.c only.
+ */
+#ifndef PGBATON_PROXY_LISTENER_LOGIN_H
+#define PGBATON_PROXY_LISTENER_LOGIN_H
+
+#include "protocol/auth/auth.h"
+#include "protocol/auth/auth_server.h"
+#include "protocol/message/frame.h"
+#include "protocol/message/startup.h"
+#include "proxy/listener/internal.h"
+#include "proxy/listener/link.h"
+
+/* Of a client that is not known yet: one SASL message is no longer on any server. */
+enum { LOGIN_INPUT_MAX = 65536 };
+
+/* Posted as a job when the question is answered; outlives a session that has gone. */
+typedef struct {
+	Question question; /* first: the question's address is this one's */
+	Job job;
+	Loop *loop;
+	Session *session; /* NULL: it has gone meanwhile */
+} Ask;
+
+struct Login {
+	int64_t started_ms;
+	bool trusted;   /* its address is one of --listen-trust */
+	bool tls_asked; /* SSLRequest and GSSENCRequest: each once */
+	bool gss_asked;
+	bool passed; /* the server asks the client, we pass it on */
+	bool asked;  /* passed: the server has asked for something */
+	bool proved; /* the client has had its AuthenticationOk */
+	Buffer in;   /* from the client, not yet understood */
+	Buffer out;  /* for the client; out_pos of it is sent */
+	size_t out_pos;
+	Buffer packet; /* the startup packet; startup points into it */
+	Startup startup;
+	Ask *ask;
+	Endpoint *endpoint;
+	AuthServer *client_auth;     /* the client proves itself to us */
+	Auth *server_auth;           /* we, as the client, to the server */
+	char *md5_secret, *password; /* what server_auth points to; wiped */
+	ScramKeys keys;
+	Link link;
+	FrameReader server_in;
+	Buffer to_server;
+	size_t to_server_pos;
+};
+
+void login_new(Session *session);
+/* Sends what is in out; false: the session is closed. */
+bool login_flush(Session *session);
+
+#endif

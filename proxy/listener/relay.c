@@ -1,0 +1,307 @@
+/*
+ * A session that is logged in: bytes from one side to the other.
+ *
+ * Read into a buffer of the loop's, shown to the Track, written on from there. What the
+ * other side does not take stays in that buffer, which the session then keeps, and nothing
+ * more is read from this side until it is gone: 64 KiB a direction is all that a session
+ * can ever hold, and an idle one holds nothing.
+ *
+ * Gated (during a hold, and while a cancel is on its way) the client's next request stays
+ * in the buffer; what belongs to a request under way passes.
+ */
+#include <string.h>
+
+#include "common/log.h"
+#include "common/memory.h"
+#include "proxy/listener/login.h"
+
+/* Full buffers read from one side before the loop turns to others. */
+enum { ROUNDS = 8 };
+
+static bool
+gated(const Session *session)
+{
+	return session->loop->holding || session->cancelling != NULL;
+}
+
+static bool
+relaying(const Session *session)
+{
+	return session->state == SESSION_RELAYING || session->state == SESSION_HELD;
+}
+
+static size_t
+room_of(Loop *loop, Flow *flow)
+{
+	if (flow->data == NULL)
+		*flow = (Flow){.data = loop_take_buffer(loop)};
+	return BUFFER_SIZE - flow->len;
+}
+
+/* False: the other side does not take bytes any more. */
+static bool
+write_flow(Loop *loop, Flow *flow, Channel *to, ev_io *writable)
+{
+	Error err;
+
+	while (flow->pos < flow->admit) {
+		ssize_t n = to->ops->write(to, flow->data + flow->pos, flow->admit - flow->pos, &err);
+		if (n < 0)
+			return false;
+		if (n == 0)
+			break;
+		flow->pos += (uint32_t)n;
+	}
+	watch_io(loop, writable, flow->pos < flow->admit);
+	if (flow->pos == flow->len && flow->data != NULL) {
+		loop_give_buffer(loop, flow->data);
+		*flow = (Flow){.data = NULL};
+	}
+	return true;
+}
+
+/* Both directions are read as far as the other side takes what comes. */
+static void
+watch_flows(Session *session)
+{
+	const Flow *in = &session->to_server;
+	bool room = in->data == NULL || (in->pos == in->admit && in->len < BUFFER_SIZE);
+
+	if (!relaying(session))
+		return;
+	watch_io(session->loop, &session->client_read,
+	         room && !session->client_ended && !session->server_deaf);
+	watch_io(session->loop, &session->server_read, session->to_client.data == NULL);
+}
+
+/* ---- to the server ---- */
+
+static void
+admit(Session *session)
+{
+	Flow *flow = &session->to_server;
+	Slice rest = slice_of(flow->data + flow->admit, flow->len - flow->admit);
+
+	if (rest.len == 0)
+		return;
+	if (gated(session)) {
+		flow->admit += (uint32_t)track_client_until(&session->track, rest,
+		                                            session->cancelling != NULL);
+	} else {
+		track_client(&session->track, rest);
+		flow->admit = flow->len;
+	}
+}
+
+/* The server has closed its side. What it has said before comes to us by reading. */
+static void
+server_is_deaf(Session *session)
+{
+	Flow *flow = &session->to_server;
+
+	session->server_deaf = true;
+	watch_io(session->loop, &session->server_write, false);
+	if (flow->data != NULL)
+		loop_give_buffer(session->loop, flow->data);
+	*flow = (Flow){.data = NULL};
+}
+
+static void
+pump_to_server(Session *session)
+{
+	Flow *flow = &session->to_server;
+
+	if (flow->data == NULL)
+		return;
+	admit(session);
+	if (!write_flow(session->loop, flow, &session->server, &session->server_write))
+		server_is_deaf(session);
+	if (session->client_ended && flow->pos == flow->admit)
+		session_close(session);
+}
+
+static void
+client_gone(Session *session)
+{
+	Flow *flow = &session->to_server;
+
+	/* What it sent before it went is still the server's to do. */
+	session->client_ended = true;
+	if (flow->pos == flow->admit)
+		session_close(session);
+	else
+		watch_io(session->loop, &session->client_read, false);
+}
+
+/* While bytes wait for their turn, more are put behind them. */
+static void
+make_room(Flow *flow)
+{
+	if (flow->data == NULL || flow->pos == 0)
+		return;
+	memmove(flow->data, flow->data + flow->pos, flow->len - flow->pos);
+	flow->len -= flow->pos;
+	flow->admit -= flow->pos;
+	flow->pos = 0;
+}
+
+void
+relay_client_readable(Session *session)
+{
+	Flow *flow = &session->to_server;
+	Error err;
+
+	make_room(flow);
+	if (!track_busy(&session->track) && session->track.status == 'I')
+		session->since_ms = (int64_t)(ev_now(session->loop->ev) * 1000.0);
+	for (int round = 0; round < ROUNDS; round++) {
+		size_t room = room_of(session->loop, flow);
+		ssize_t n = room > 0 ? session->client.ops->read(&session->client, flow->data + flow->len,
+		                                                 room, &err)
+		                     : 0;
+		if (n > 0)
+			flow->len += (uint32_t)n;
+		pump_to_server(session);
+		if (n < 0 && session_alive(session))
+			client_gone(session);
+		if (!session_alive(session) || (size_t)n < room || flow->data != NULL)
+			break;
+	}
+	if (session->cancels != NULL && session_alive(session))
+		cancel_consider(session);
+	watch_flows(session);
+}
+
+void
+relay_server_writable(Session *session)
+{
+	pump_to_server(session);
+	watch_flows(session);
+}
+
+/* ---- to the client ---- */
+
+void
+relay_client_writable(Session *session)
+{
+	if (!write_flow(session->loop, &session->to_client, &session->client, &session->client_write)) {
+		session_close(session);
+		return;
+	}
+	if (session->state == SESSION_CLOSING && session->to_client.data == NULL)
+		session_flushed(session);
+	watch_flows(session);
+}
+
+/* Shows the server's bytes to the Track and writes them on; false: the session is ending. */
+static bool
+pass_to_client(Session *session, size_t count)
+{
+	Flow *flow = &session->to_client;
+	Slice bytes = slice_of(flow->data + flow->len, count);
+
+	flow->len += (uint32_t)count;
+	flow->admit = flow->len;
+	if (!track_server(&session->track, bytes)) {
+		log_warning("listener", "%s: the server sent what is no message; the session is closed",
+		            session->who);
+		session_close(session);
+		return false;
+	}
+	if (!write_flow(session->loop, flow, &session->client, &session->client_write)) {
+		session_close(session);
+		return false;
+	}
+	if (gated(session) || session->end_wanted || session->to_server.data != NULL)
+		relay_progress(session);
+	return relaying(session);
+}
+
+void
+relay_server_readable(Session *session)
+{
+	Flow *flow = &session->to_client;
+	Error err;
+
+	for (int round = 0; round < ROUNDS && flow->data == NULL; round++) {
+		size_t room = room_of(session->loop, flow);
+		ssize_t n = session->server.ops->read(&session->server, flow->data, room, &err);
+		if (n <= 0) {
+			loop_give_buffer(session->loop, flow->data);
+			*flow = (Flow){.data = NULL};
+			if (n < 0)
+				session_end(session);
+			break;
+		}
+		if (!pass_to_client(session, (size_t)n))
+			return;
+		if ((size_t)n < room)
+			break;
+	}
+	watch_flows(session);
+}
+
+/* ---- holding and ending ---- */
+
+void
+relay_progress(Session *session)
+{
+	bool boundary;
+
+	if (!relaying(session))
+		return;
+	if (session->cancels != NULL)
+		cancel_consider(session);
+	if (!session->loop->holding && session->state == SESSION_HELD)
+		session_set_state(session, SESSION_RELAYING);
+	boundary = track_at_boundary(&session->track);
+	if (session->end_wanted && (boundary || session->replicates)) {
+		session_farewell(session, "terminating connection: the database is served by another "
+		                          "server now; connect again");
+		return;
+	}
+	pump_to_server(session);
+	if (!session_alive(session))
+		return;
+	if (session->cancels != NULL)
+		cancel_consider(session);
+	if (session->loop->holding && session->state == SESSION_RELAYING &&
+	    track_at_boundary(&session->track))
+		session_set_state(session, SESSION_HELD);
+	watch_flows(session);
+}
+
+/* ---- the beginning ---- */
+
+static bool
+put(Loop *loop, Flow *flow, Slice bytes)
+{
+	if (bytes.len == 0)
+		return true;
+	if (room_of(loop, flow) < bytes.len)
+		return false;
+	memcpy(flow->data + flow->len, bytes.data, bytes.len);
+	flow->len += (uint32_t)bytes.len;
+	return true;
+}
+
+void
+relay_begin(Session *session, Slice greeting, Slice from_server, Slice from_client)
+{
+	Loop *loop = session->loop;
+
+	bool ok = put(loop, &session->to_client, greeting) &&
+	          put(loop, &session->to_client, from_server) &&
+	          put(loop, &session->to_server, from_client) &&
+	          track_server(&session->track, from_server);
+	login_free(session);
+	if (!ok) {
+		session_close(session);
+		return;
+	}
+	session->to_client.admit = session->to_client.len;
+	session_set_state(session, SESSION_RELAYING);
+	session->end_wanted = session->route != loop->route;
+	relay_client_writable(session);
+	relay_progress(session);
+}

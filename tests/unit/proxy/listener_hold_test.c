@@ -1,0 +1,467 @@
+/* Holding every session at a transaction boundary, and letting them go. */
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/memory.h"
+#include "tests/harness/process.h"
+#include "tests/unit/proxy/listener_fixture.h"
+
+static void
+listen_plain(void)
+{
+	fixture_listen(NULL);
+}
+
+static ListenerState
+state_now(void)
+{
+	ListenerState state;
+	listener_state(fixture_listener, &state);
+	return state;
+}
+
+#define WAIT_FOR(cond)                                     \
+	do {                                                   \
+		int64_t deadline = deadline_in_ms(30000);          \
+		while (!(cond) && deadline_left_ms(deadline) > 0)  \
+			usleep(2000);                                  \
+		ck_assert_msg(cond, "not within 30 s: %s", #cond); \
+	} while (0)
+
+static void
+hold(void)
+{
+	Error err = ERROR_INIT;
+	ck_assert_msg(listener_hold(fixture_listener, deadline_in_ms(30000), NULL, &err), "%s",
+	              err.message);
+}
+
+/* Nothing comes from the server: the request is here and stays here. */
+static bool
+is_silent(PGconn *conn)
+{
+	struct pollfd ready = {.fd = PQsocket(conn), .events = POLLIN};
+	return poll(&ready, 1, 100) == 0;
+}
+
+static int64_t
+answer(PGconn *conn)
+{
+	int64_t value = -1;
+	PGresult *r;
+
+	while ((r = PQgetResult(conn)) != NULL) {
+		ck_assert_msg(PQresultStatus(r) == PGRES_TUPLES_OK, "%s", PQresultErrorMessage(r));
+		value = atoll(PQgetvalue(r, 0, 0));
+		PQclear(r);
+	}
+	return value;
+}
+
+START_TEST(idle_sessions_are_held_at_once)
+{
+	PGconn *one = fixture_session();
+	PGconn *two = fixture_session();
+
+	hold();
+	ck_assert_uint_eq(state_now().held, 2);
+	ck_assert_int_eq(PQsendQuery(one, "SELECT 41"), 1);
+	ck_assert_int_eq(PQsendQueryParams(two, "SELECT 42", 0, NULL, NULL, NULL, NULL, 0), 1);
+	ck_assert(is_silent(one) && is_silent(two));
+	listener_release(fixture_listener);
+	ck_assert_int_eq(answer(one), 41);
+	ck_assert_int_eq(answer(two), 42);
+	ck_assert_uint_eq(state_now().held, 0);
+	PQfinish(one);
+	PQfinish(two);
+}
+END_TEST
+
+typedef struct {
+	_Atomic bool held;
+} Holder;
+
+static void *
+hold_in_background(void *arg)
+{
+	hold();
+	((Holder *)arg)->held = true;
+	return NULL;
+}
+
+/* A transaction goes on to its end, and not one request further. */
+START_TEST(transactions_end_first)
+{
+	PGconn *conn = fixture_session();
+	Holder holder = {false};
+	pthread_t thread;
+
+	db_exec(conn, "BEGIN; UPDATE ledger SET n = n");
+	ck_assert_int_eq(pthread_create(&thread, NULL, hold_in_background, &holder), 0);
+	for (int i = 0; i < 20; i++)
+		ck_assert_int_eq(db_int(conn, "SELECT %d", i), i);
+	ck_assert(!holder.held);
+	free(db_expect_error(conn, "22012", "SELECT 1 / 0"));
+	ck_assert(!holder.held);
+	db_exec(conn, "ROLLBACK");
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(PQsendQuery(conn, "SELECT 5"), 1);
+	ck_assert(is_silent(conn));
+	listener_release(fixture_listener);
+	ck_assert_int_eq(answer(conn), 5);
+	PQfinish(conn);
+}
+END_TEST
+
+/* A client that never waits for answers comes to a boundary too, and what it sends stays in
+ * its order. */
+typedef struct {
+	int results;
+	_Atomic bool stop;
+} Pipeline;
+
+static void *
+run_pipeline(void *arg)
+{
+	Pipeline *p = arg;
+	PGconn *conn = fixture_session();
+	int sent = 0;
+
+	ck_assert_int_eq(PQenterPipelineMode(conn), 1);
+	while (!p->stop || p->results < sent) {
+		if (!p->stop && sent - p->results < 50) {
+			char text[16];
+			const char *values[] = {text};
+			snprintf(text, sizeof(text), "%d", sent++);
+			ck_assert_int_eq(
+				PQsendQueryParams(conn, "SELECT $1::int", 1, NULL, values, NULL, NULL, 0), 1);
+			ck_assert_int_eq(PQpipelineSync(conn), 1);
+			continue;
+		}
+		PGresult *r = PQgetResult(conn);
+		if (PQresultStatus(r) == PGRES_TUPLES_OK)
+			ck_assert_int_eq(atoi(PQgetvalue(r, 0, 0)), p->results++);
+		PQclear(r);
+	}
+	PQfinish(conn);
+	return NULL;
+}
+
+START_TEST(pipelines_come_to_a_boundary)
+{
+	Pipeline p = {.results = 0};
+	pthread_t thread;
+
+	ck_assert_int_eq(pthread_create(&thread, NULL, run_pipeline, &p), 0);
+	WAIT_FOR(state_now().sessions == 1);
+	for (int i = 0; i < 200; i++) {
+		hold();
+		listener_release(fixture_listener);
+	}
+	p.stop = true;
+	pthread_join(thread, NULL);
+	ck_assert_int_gt(p.results, 0);
+}
+END_TEST
+
+/* COPY from the client is one request: its data passes while everything is being held. */
+START_TEST(copies_end_first)
+{
+	for (int extended = 0; extended < 2; extended++) {
+		PGconn *conn = fixture_session();
+		Holder holder = {false};
+		pthread_t thread;
+
+		db_exec(conn, "CREATE TEMP TABLE t (a int)");
+		PGresult *r = extended
+		                  ? PQexecParams(conn, "COPY t FROM STDIN", 0, NULL, NULL, NULL, NULL, 0)
+		                  : PQexec(conn, "COPY t FROM STDIN");
+		PQclear(r);
+		ck_assert_int_eq(pthread_create(&thread, NULL, hold_in_background, &holder), 0);
+		for (int i = 0; i < 20000; i++)
+			ck_assert_int_eq(PQputCopyData(conn, "1234567\n", 8), 1);
+		ck_assert(!holder.held);
+		ck_assert_int_eq(PQputCopyEnd(conn, NULL), 1);
+		while ((r = PQgetResult(conn)) != NULL) {
+			ck_assert_int_eq(PQresultStatus(r), PGRES_COMMAND_OK);
+			PQclear(r);
+		}
+		pthread_join(thread, NULL);
+		listener_release(fixture_listener);
+		ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM t"), 20000);
+		PQfinish(conn);
+	}
+}
+END_TEST
+
+START_TEST(the_deadline_names_who_is_late)
+{
+	PGconn *late = fixture_session();
+	PGconn *idle = fixture_session();
+	Error err = ERROR_INIT;
+	char pid[32];
+
+	db_exec(late, "BEGIN");
+	ck_assert(!listener_hold(fixture_listener, deadline_in_ms(100), NULL, &err));
+	ck_assert_int_eq(err.class, ERROR_TIMEOUT);
+	snprintf(pid, sizeof(pid), "pid %d,", PQbackendPID(late));
+	ck_assert_msg(strstr(err.message, pid) != NULL &&
+	                  strstr(err.message, "scram@postgres from 127.0.0.1") != NULL &&
+	                  strstr(err.message, "in a transaction for") != NULL,
+	              "%s", err.message);
+	snprintf(pid, sizeof(pid), "pid %d,", PQbackendPID(idle));
+	ck_assert_ptr_null(strstr(err.message, pid));
+	/* Everybody goes on, and the next hold is another one. */
+	ck_assert_int_eq(db_int(idle, "SELECT 1"), 1);
+	ck_assert_int_eq(db_int(late, "SELECT 2"), 2);
+	db_exec(late, "COMMIT");
+	hold();
+	listener_release(fixture_listener);
+	PQfinish(late);
+	PQfinish(idle);
+}
+END_TEST
+
+START_TEST(a_stop_ends_the_wait)
+{
+	PGconn *late = fixture_session();
+	Stop *stop = stop_new();
+	Error err = ERROR_INIT;
+
+	db_exec(late, "BEGIN");
+	stop_request(stop);
+	ck_assert(!listener_hold(fixture_listener, 0, stop, &err));
+	ck_assert_int_eq(err.class, ERROR_CANCELLED);
+	ck_assert_int_eq(db_int(late, "SELECT 2"), 2);
+	stop_free(stop);
+	PQfinish(late);
+}
+END_TEST
+
+typedef struct {
+	PGconn *_Atomic conn;
+} Arrival;
+
+static void *
+connect_in_background(void *arg)
+{
+	((Arrival *)arg)->conn = fixture_session();
+	return NULL;
+}
+
+START_TEST(new_sessions_wait)
+{
+	Arrival arrival = {NULL};
+	pthread_t thread;
+
+	hold();
+	ck_assert_int_eq(pthread_create(&thread, NULL, connect_in_background, &arrival), 0);
+	WAIT_FOR(state_now().held == 1);
+	ck_assert_ptr_null(arrival.conn);
+	listener_release(fixture_listener);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(db_int(arrival.conn, "SELECT 1"), 1);
+	PQfinish(arrival.conn);
+}
+END_TEST
+
+/* The connection that waits for the release is made where the route leads by then. */
+START_TEST(new_sessions_go_where_the_route_leads)
+{
+	Arrival arrival = {NULL};
+	pthread_t thread;
+
+	hold();
+	ck_assert_int_eq(pthread_create(&thread, NULL, connect_in_background, &arrival), 0);
+	WAIT_FOR(state_now().held == 1);
+	listener_set_route(fixture_listener, ROUTE_TARGET);
+	listener_release(fixture_listener);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(db_int(arrival.conn, "SELECT 1"), 1);
+	ck_assert_int_eq(state_now().route, ROUTE_TARGET);
+	PQfinish(arrival.conn);
+}
+END_TEST
+
+START_TEST(held_clients_may_go)
+{
+	PGconn *admin = fixture_admin();
+	PGconn *polite = fixture_session();
+	PGconn *rude = fixture_session();
+
+	hold();
+	PQfinish(polite);
+	shutdown(PQsocket(rude), SHUT_RDWR);
+	WAIT_FOR(state_now().sessions == 0);
+	PQfinish(rude);
+	db_wait_until(admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'scram'", 30);
+	listener_release(fixture_listener);
+	PQfinish(admin);
+}
+END_TEST
+
+static void *
+cancel_in_background(void *arg)
+{
+	char text[256] = "";
+	ck_assert_int_eq(PQcancel(arg, text, sizeof(text)), 1);
+	return NULL;
+}
+
+/* A cancel of a request that is held waits with it; of a session without one it is nothing. */
+START_TEST(held_clients_can_cancel)
+{
+	PGconn *waiting = fixture_session();
+	PGconn *idle = fixture_session();
+	PGcancel *cancel = PQgetCancel(waiting), *other = PQgetCancel(idle);
+	pthread_t thread;
+
+	hold();
+	cancel_in_background(other);
+	ck_assert_int_eq(PQsendQuery(waiting, "SELECT pg_sleep(60)"), 1);
+	ck_assert(is_silent(waiting)); /* it is here by now */
+	ck_assert_int_eq(pthread_create(&thread, NULL, cancel_in_background, cancel), 0);
+	WAIT_FOR(state_now().accepted == 4 && state_now().logins == 0);
+	ck_assert(is_silent(waiting));
+	listener_release(fixture_listener);
+	PGresult *r = PQgetResult(waiting);
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "57014");
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(db_int(idle, "SELECT 1"), 1);
+	ck_assert_uint_eq(state_now().cancels, 1);
+	PQclear(r);
+	PQfreeCancel(cancel);
+	PQfreeCancel(other);
+	PQfinish(waiting);
+	PQfinish(idle);
+}
+END_TEST
+
+/* Whoever sends on while it is held must wait; memory is bounded, and nothing is lost. */
+START_TEST(back_pressure)
+{
+	enum { BYTES = 32 << 20 };
+	PGconn *conn = fixture_session();
+	char *sql = malloc(BYTES + 64);
+	size_t sent = 0, len;
+	int quiet = 0;
+
+	strcpy(sql, "SELECT length('");
+	memset(sql + 15, 'x', BYTES);
+	strcpy(sql + 15 + BYTES, "')");
+	len = strlen(sql) + 1;
+	uint32_t length = htobe32((uint32_t)len + 4);
+	hold();
+	fixture_send(PQsocket(conn), "Q", 1);
+	fixture_send(PQsocket(conn), &length, 4);
+	while (sent < len && quiet < 5) {
+		ssize_t n = send(PQsocket(conn), sql + sent, len - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+		struct pollfd ready = {.fd = PQsocket(conn), .events = POLLOUT};
+		if (n > 0)
+			sent += (size_t)n;
+		quiet = n > 0 || poll(&ready, 1, 50) == 1 ? 0 : quiet + 1;
+	}
+	ck_assert_uint_lt(sent, len);
+	listener_release(fixture_listener);
+	/* libpq's socket does not block */
+	while (sent < len) {
+		struct pollfd ready = {.fd = PQsocket(conn), .events = POLLOUT};
+		ck_assert_int_eq(poll(&ready, 1, 30000), 1);
+		ssize_t n = send(PQsocket(conn), sql + sent, len - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n > 0)
+			sent += (size_t)n;
+	}
+	char reply[200] = "";
+	size_t got = 0;
+	while (got < 6 || memcmp(reply + got - 6, "Z\0\0\0\5I", 6) != 0) {
+		struct pollfd ready = {.fd = PQsocket(conn), .events = POLLIN};
+		ck_assert_int_eq(poll(&ready, 1, 30000), 1);
+		ssize_t n = recv(PQsocket(conn), reply + got, sizeof(reply) - got, MSG_DONTWAIT);
+		if (n > 0)
+			got += (size_t)n;
+	}
+	ck_assert_ptr_nonnull(memmem(reply, got, "33554432", 8));
+	free(sql);
+	PQfinish(conn);
+}
+END_TEST
+
+/* Holds without end under load: an increment that a client saw acknowledged is there, and
+ * nothing is done twice. */
+START_TEST(holds_under_load)
+{
+	PGconn *admin = fixture_admin();
+	char port[16];
+	char *script_dir = scratch_dir_new("pgbench");
+	char *script = mem_printf("%s/add.sql", script_dir);
+	FILE *out = fopen(script, "w");
+
+	fputs("BEGIN;\nUPDATE ledger SET n = n + 1;\nSELECT n FROM ledger;\nCOMMIT;\n", out);
+	fclose(out);
+	chmod(script, 0644);
+	snprintf(port, sizeof(port), "%d", fixture_port);
+	int64_t before = db_int(admin, "SELECT n FROM ledger");
+	const char *env[] = {"PGPASSWORD=secret", NULL};
+	static const char *const modes[] = {"simple", "extended", "prepared"};
+	Process *benches[3];
+	for (int i = 0; i < 3; i++) {
+		const char *argv[] = {"pgbench", "-n",     "-h", "127.0.0.1", "-p",       port,
+		                      "-U",      "scram",  "-c", "2",         "-t",       "150",
+		                      "-M",      modes[i], "-f", script,      "postgres", NULL};
+		benches[i] = process_start(argv, env);
+	}
+	int holds = 0;
+	while (!process_ended(benches[0]) || !process_ended(benches[1]) || !process_ended(benches[2])) {
+		hold();
+		/* Everybody is out of their transactions, seen from the server itself. */
+		ck_assert_int_eq(db_int(admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = "
+		                               "'scram' AND (state <> 'idle' OR xact_start IS NOT NULL)"),
+		                 0);
+		listener_release(fixture_listener);
+		usleep(3000);
+		holds++;
+	}
+	for (int i = 0; i < 3; i++) {
+		ck_assert_msg(process_wait(benches[i], 60) == 0, "%s", process_stderr(benches[i]));
+		process_free(benches[i]);
+	}
+	ck_assert_int_gt(holds, 5);
+	ck_assert_int_eq(db_int(admin, "SELECT n FROM ledger"), before + 3 * 2 * 150);
+	PQfinish(admin);
+	free(script);
+	free(script_dir);
+}
+END_TEST
+
+static Suite *
+make(void)
+{
+	Suite *suite = suite_create("listener_hold");
+	TCase *tcase = tcase_create("listener_hold");
+
+	tcase_add_unchecked_fixture(tcase, fixture_server_start, fixture_server_stop);
+	tcase_add_checked_fixture(tcase, listen_plain, fixture_unlisten);
+	tcase_add_test(tcase, idle_sessions_are_held_at_once);
+	tcase_add_test(tcase, transactions_end_first);
+	tcase_add_test(tcase, pipelines_come_to_a_boundary);
+	tcase_add_test(tcase, copies_end_first);
+	tcase_add_test(tcase, the_deadline_names_who_is_late);
+	tcase_add_test(tcase, a_stop_ends_the_wait);
+	tcase_add_test(tcase, new_sessions_wait);
+	tcase_add_test(tcase, new_sessions_go_where_the_route_leads);
+	tcase_add_test(tcase, held_clients_may_go);
+	tcase_add_test(tcase, held_clients_can_cancel);
+	tcase_add_test(tcase, back_pressure);
+	tcase_add_test(tcase, holds_under_load);
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+
+TEST_SUITE(make)
