@@ -166,21 +166,18 @@ arrive(Loop *loop, Job *job)
 	Listener *listener = loop->listener;
 	bool full = atomic_load(&listener->connections) > (size_t)listener->options.max_clients;
 	Session *silent = full ? oldest_silent(loop) : NULL;
-	Error err = ERROR_INIT;
 
 	session_new(loop, arrival->fd, arrival->from);
 	free(arrival);
-	if (!full && !loop->ending)
-		return;
-	atomic_fetch_add(&listener->refused, 1);
-	if (silent != NULL) {
+	if (loop->ending) {
+		session_close(loop->sessions);
+	} else if (silent != NULL) {
+		atomic_fetch_add(&listener->refused, 1);
 		log_info("listener", "%s: made room for another connection", silent->who);
 		session_close(silent);
-		return;
+	} else if (full) {
+		loop->sessions->surplus = true;
 	}
-	error_set(&err, ERROR_CONFIG, "sorry, too many clients already");
-	error_set_sqlstate(&err, "53300");
-	session_refuse(loop->sessions, &err);
 }
 
 static size_t

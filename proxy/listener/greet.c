@@ -139,7 +139,9 @@ take_startup(Session *session)
 		return;
 	}
 	name_session(session);
-	if (tls_demanded(session))
+	if (session->surplus)
+		refuse(session, "53300", "sorry, too many clients already", NULL);
+	else if (tls_demanded(session))
 		refuse(session, "28000", "this listener takes only connections with TLS",
 		       "use sslmode=require");
 	else

@@ -168,6 +168,7 @@ struct Session {
 	Login *login;        /* until RELAYING */
 	int64_t since_ms;    /* of the state, and of the last ReadyForQuery */
 	ListenerRoute route; /* where the server is */
+	bool surplus;        /* beyond --listen-max-clients: refused once it has said what it wants */
 	bool client_ended;   /* the client has closed; what it sent is still passed on */
 	bool server_deaf;    /* it has closed; its last words are still to be read */
 	bool end_wanted;     /* to be ended at the next boundary */
