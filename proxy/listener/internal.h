@@ -169,9 +169,11 @@ struct Session {
 	int64_t since_ms;    /* of the state, and of the last ReadyForQuery */
 	ListenerRoute route; /* where the server is */
 	bool surplus;        /* beyond --listen-max-clients: refused once it has said what it wants */
-	bool client_ended;   /* the client has closed; what it sent is still passed on */
-	bool server_deaf;    /* it has closed; its last words are still to be read */
-	bool end_wanted;     /* to be ended at the next boundary */
+	/* The last read filled its buffer: TLS may have bytes that epoll cannot see. */
+	bool client_more, server_more;
+	bool client_ended; /* the client has closed; what it sent is still passed on */
+	bool server_deaf;  /* it has closed; its last words are still to be read */
+	bool end_wanted;   /* to be ended at the next boundary */
 	bool replicates;
 	const char *unmovable; /* why; NULL: nothing known that is in the way */
 	char *who;             /* "user@database from 10.0.0.1", for people */

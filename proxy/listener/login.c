@@ -292,8 +292,8 @@ take_answer(Session *session, LoginAnswer *answer)
 		&login->out, &err);
 	if (login->client_auth == NULL)
 		refuse(session, &err);
-	else
-		(void)login_flush(session);
+	else if (login_flush(session))
+		login_client_readable(session); /* TLS may have bytes that epoll cannot see */
 }
 
 static void
@@ -443,10 +443,10 @@ login_client_readable(Session *session)
 		}
 		uint8_t *room = buffer_reserve(&login->in, CHUNK);
 		n = session->client.ops->read(&session->client, room, CHUNK, &err);
-		if (n < 0)
+		if (n < 0) {
 			session_close(session);
-		if (n <= 0)
 			return;
+		}
 		login->in.len += (size_t)n;
 	} while (n == CHUNK);
 	if (session->state == SESSION_AUTHENTICATING)

@@ -60,6 +60,16 @@ write_flow(Loop *loop, Flow *flow, Channel *to, ev_io *writable)
 	return true;
 }
 
+static void
+watch_reading(Loop *loop, ev_io *io, bool on, bool *more)
+{
+	watch_io(loop, io, on);
+	if (on && *more) {
+		*more = false;
+		ev_feed_event(loop->ev, io, EV_READ);
+	}
+}
+
 /* Both directions are read as far as the other side takes what comes. */
 static void
 watch_flows(Session *session)
@@ -69,9 +79,10 @@ watch_flows(Session *session)
 
 	if (!relaying(session))
 		return;
-	watch_io(session->loop, &session->client_read,
-	         room && !session->client_ended && !session->server_deaf);
-	watch_io(session->loop, &session->server_read, session->to_client.data == NULL);
+	watch_reading(session->loop, &session->client_read,
+	              room && !session->client_ended && !session->server_deaf, &session->client_more);
+	watch_reading(session->loop, &session->server_read, session->to_client.data == NULL,
+	              &session->server_more);
 }
 
 /* ---- to the server ---- */
@@ -161,6 +172,7 @@ relay_client_readable(Session *session)
 		                     : 0;
 		if (n > 0)
 			flow->len += (uint32_t)n;
+		session->client_more = room > 0 && (size_t)n == room;
 		pump_to_server(session);
 		if (n < 0 && session_alive(session))
 			client_gone(session);
@@ -233,6 +245,7 @@ relay_server_readable(Session *session)
 				session_end(session);
 			break;
 		}
+		session->server_more = (size_t)n == room;
 		if (!pass_to_client(session, (size_t)n))
 			return;
 		if ((size_t)n < room)
@@ -300,6 +313,7 @@ relay_begin(Session *session, Slice greeting, Slice from_server, Slice from_clie
 		return;
 	}
 	session->to_client.admit = session->to_client.len;
+	session->client_more = session->server_more = true;
 	session_set_state(session, SESSION_RELAYING);
 	session->end_wanted = session->route != loop->route;
 	relay_client_writable(session);

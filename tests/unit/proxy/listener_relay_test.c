@@ -10,7 +10,8 @@
 
 #include "common/clock.h"
 #include "common/memory.h"
-#include "proxy/listener/internal.h"
+#include "tests/harness/process.h"
+#include "tests/harness/tls.h"
 #include "tests/unit/proxy/listener_fixture.h"
 
 static void
@@ -141,6 +142,68 @@ START_TEST(copies)
 		PQclear(r);
 	ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM t"), 40000);
 	PQfinish(conn);
+}
+END_TEST
+
+static char tls_dir[256];
+
+static void
+with_tls(ListenerOptions *options)
+{
+	static char cert[300], key[300];
+	char *dir = scratch_dir_new("tls");
+
+	snprintf(tls_dir, sizeof(tls_dir), "%s", dir);
+	tls_make_files(tls_dir);
+	snprintf(cert, sizeof(cert), "%s/server.crt", tls_dir);
+	snprintf(key, sizeof(key), "%s/server.key", tls_dir);
+	options->tls = LISTEN_TLS_REQUIRE;
+	options->tls_cert = cert;
+	options->tls_key = key;
+	free(dir);
+}
+
+/* More than all buffers hold, over TLS on both sides, read and written in bursts: bytes that
+ * TLS has and the socket has not must not be forgotten. */
+START_TEST(bulk_over_tls)
+{
+	fixture_unlisten();
+	fixture_listen(with_tls);
+	PGconn *conn = fixture_client("user=scram password=secret sslmode=require");
+	static char line[32768];
+	static const char stuck[] =
+		"SELECT wait_event = 'ClientWrite' FROM pg_stat_activity WHERE usename = 'scram'";
+	PGconn *admin = fixture_admin();
+	char *data;
+	int rows = 0;
+
+	ck_assert_msg(PQstatus(conn) == CONNECTION_OK, "%s", PQerrorMessage(conn));
+	db_exec(conn, "CREATE TEMP TABLE t (a text)");
+	PGresult *r = PQexec(conn, "COPY t FROM STDIN");
+	PQclear(r);
+	memset(line, 'y', sizeof(line));
+	line[sizeof(line) - 1] = '\n';
+	for (int i = 0; i < 2000; i++)
+		ck_assert_int_eq(PQputCopyData(conn, line, sizeof(line)), 1);
+	ck_assert_int_eq(PQputCopyEnd(conn, NULL), 1);
+	while ((r = PQgetResult(conn)) != NULL) {
+		ck_assert_int_eq(PQresultStatus(r), PGRES_COMMAND_OK);
+		PQclear(r);
+	}
+	r = PQexec(conn, "COPY t TO STDOUT");
+	PQclear(r);
+	while (PQgetCopyData(conn, &data, 0) > 0) {
+		/* Now and then it does not read until all buffers on the way are full. */
+		if (rows++ % 500 == 250)
+			db_wait_until(admin, stuck, 30);
+		PQfreemem(data);
+	}
+	ck_assert_int_eq(rows, 2000);
+	while ((r = PQgetResult(conn)) != NULL)
+		PQclear(r);
+	ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM t"), 2000);
+	PQfinish(conn);
+	PQfinish(admin);
 }
 END_TEST
 
@@ -478,6 +541,7 @@ make(void)
 	tcase_add_test(tcase, queries_and_errors);
 	tcase_add_test(tcase, pipelines);
 	tcase_add_test(tcase, copies);
+	tcase_add_test(tcase, bulk_over_tls);
 	tcase_add_test(tcase, notifications);
 	tcase_add_test(tcase, functions_and_replication);
 	tcase_add_test(tcase, large_messages);
