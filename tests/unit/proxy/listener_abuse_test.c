@@ -240,7 +240,7 @@ small(ListenerOptions *options)
 /* Thousands of connections that say nothing keep nobody out. */
 START_TEST(half_open_connections)
 {
-	enum { MANY = 2000, OPEN = 200 };
+	enum { MANY = 1000, OPEN = 200 };
 	int fds[OPEN];
 
 	fixture_listen(small);
@@ -250,7 +250,7 @@ START_TEST(half_open_connections)
 		if (fds[i % OPEN] >= 0)
 			close(fds[i % OPEN]);
 		fds[i % OPEN] = fixture_raw();
-		if (i % 500 == 499) {
+		if (i % 250 == 249) {
 			PGconn *conn = fixture_session();
 			ck_assert_int_eq(db_int(conn, "SELECT 1"), 1);
 			PQfinish(conn);
