@@ -201,6 +201,10 @@ $(BUILD)/bench/log: $(BUILD)/bench/log.o $(call libs_of,decoder protocol common)
 bench-log: $(BUILD)/bench/log ## the transaction log beside plain writes of the same bytes
 	$(BUILD)/bench/log
 
+.PHONY: bench-listener
+bench-listener: all ## the listener beside pgbouncer: throughput, CPU, COPY, idle memory
+	bash bench/listener.sh
+
 ifneq ($(wildcard tests/integration/test_torture.c),)
 .PHONY: torture
 torture: $(BUILD)/integration/test_torture test-binary ## kill -9 at random moments, KILLS=1000
