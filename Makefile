@@ -205,6 +205,10 @@ bench-log: $(BUILD)/bench/log ## the transaction log beside plain writes of the 
 bench-listener: all ## the listener beside pgbouncer: throughput, CPU, COPY, idle memory
 	bash bench/listener.sh
 
+.PHONY: bench-copy
+bench-copy: all ## a migration from start to end beside pg_dump, pgcopydb and a bare pipe
+	bash bench/copy.sh
+
 ifneq ($(wildcard tests/integration/test_torture.c),)
 .PHONY: torture
 torture: $(BUILD)/integration/test_torture test-binary ## kill -9 at random moments, KILLS=1000

@@ -11,7 +11,7 @@
 #include "protocol/replication.h"
 
 /* How a schema is known to be ours; the number grows with the tables' form. */
-#define OUR_MARK "pgbaton migration, format 1"
+#define OUR_MARK "pgbaton migration, format 2"
 
 enum { NAME_MAX_LENGTH = 41, INSERT_ROWS = 500 };
 
@@ -139,8 +139,8 @@ put_tables_sql(const char *schema, Buffer *sql)
 		" created timestamptz NOT NULL DEFAULT now(),"
 		" changed timestamptz NOT NULL DEFAULT now());"
 		"CREATE TABLE %s.relation (schema_name text, table_name text,"
-		" state text NOT NULL CHECK (state IN ('queued', 'copied')), snapshot text,"
-		" snapshot_lsn pg_lsn, copied_rows bigint NOT NULL DEFAULT 0,"
+		" state text NOT NULL CHECK (state IN ('queued', 'copying', 'copied')), attempt bigint,"
+		" snapshot text, snapshot_lsn pg_lsn, copied_rows bigint NOT NULL DEFAULT 0,"
 		" copied_bytes bigint NOT NULL DEFAULT 0, PRIMARY KEY (schema_name, table_name));",
 		schema, schema, schema, schema);
 	buffer_printf(sql,
@@ -374,6 +374,7 @@ load_relations(Sql *target, const Ledger *ledger, Catalog *catalog, bool *known,
 		if (table == NULL)
 			continue; /* gone from the source: catalog_compare_source says so */
 		known[table - catalog->tables] = true;
+		table->rows_remain = strcmp(PQgetvalue(result, i, 2), "copying") == 0;
 		if (strcmp(PQgetvalue(result, i, 2), "copied") != 0) {
 			atomic_store(&table->state, (int)TABLE_QUEUED);
 			continue;
@@ -447,6 +448,48 @@ ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot
 	              LSN_STR(lsn), rows, bytes);
 }
 
+static void
+put_condition(const Table *table, const char *attempt, Buffer *sql)
+{
+	buffer_printf(sql, " WHERE attempt = %s AND schema_name = ", attempt);
+	sql_put_literal(sql, table->schema);
+	buffer_put_text(sql, " AND table_name = ");
+	sql_put_literal(sql, table->name);
+}
+
+void
+ledger_copying_sql(const Ledger *ledger, const Table *table, Buffer *sql)
+{
+	buffer_printf(sql, "INSERT INTO %s.relation (schema_name, table_name, state, attempt) VALUES (",
+	              ledger->schema);
+	sql_put_literal(sql, table->schema);
+	buffer_put_text(sql, ", ");
+	sql_put_literal(sql, table->name);
+	buffer_put_text(sql, ", 'copying', pg_catalog.txid_current()) ON CONFLICT"
+	                     " (schema_name, table_name) DO UPDATE SET state = 'copying',"
+	                     " attempt = EXCLUDED.attempt RETURNING attempt;");
+}
+
+void
+ledger_attempt_sql(const Ledger *ledger, const Table *table, const char *attempt, Buffer *sql)
+{
+	buffer_printf(sql, "SELECT pg_catalog.txid_current()::text FROM %s.relation", ledger->schema);
+	put_condition(table, attempt, sql);
+	buffer_put_text(sql, " AND state = 'copying' FOR SHARE;");
+}
+
+void
+ledger_attempt_copied_sql(const Ledger *ledger, const Table *table, const char *attempt,
+                          const char *snapshot, Lsn lsn, uint64_t rows, uint64_t bytes, Buffer *sql)
+{
+	buffer_printf(sql, "UPDATE %s.relation SET state = 'copied', snapshot = ", ledger->schema);
+	sql_put_literal(sql, snapshot);
+	buffer_printf(sql, ", snapshot_lsn = '%s', copied_rows = %" PRIu64 ", copied_bytes = %" PRIu64,
+	              LSN_STR(lsn), rows, bytes);
+	put_condition(table, attempt, sql);
+	buffer_put_text(sql, ";");
+}
+
 /* ---- steps ---- */
 
 bool
@@ -462,6 +505,22 @@ ledger_step_done(Sql *target, const Ledger *ledger, const char *step, bool *done
 	*done = PQntuples(result) > 0;
 	PQclear(result);
 	return true;
+}
+
+Map *
+ledger_steps(Sql *target, const Ledger *ledger, Arena *arena, Error *err)
+{
+	PGresult *result = sql_queryf(target, err, "SELECT step FROM %s.post_data", ledger->schema);
+
+	if (result == NULL)
+		return NULL;
+	Map *steps = map_new((size_t)PQntuples(result));
+	for (int i = 0; i < PQntuples(result); i++) {
+		char *step = arena_strdup(arena, PQgetvalue(result, i, 0));
+		map_put(steps, slice_of(step, strlen(step)), step);
+	}
+	PQclear(result);
+	return steps;
 }
 
 void

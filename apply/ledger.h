@@ -3,7 +3,7 @@
  *
  * The schema is named after the migration (--name, default pgbaton):
  *   migration  one row: id, source, mode, lanes, state, journal
- *   relation   a row for each table: state, snapshot, LSN, rows, bytes (C2, C3)
+ *   relation   a row for each table: state, attempt, snapshot, LSN, rows, bytes (C2, C3)
  *   progress   a row for each lane: commit LSN, position (P1-P4)
  *   object     everything made or changed, recorded before it is done (S2), with
  *              the statement that undoes it
@@ -24,9 +24,11 @@
 
 #include "apply/catalog/catalog.h"
 #include "apply/sql.h"
+#include "common/arena.h"
 #include "common/bytes.h"
 #include "common/error.h"
 #include "common/lsn.h"
+#include "common/map.h"
 
 typedef struct {
 	char name[64];      /* schema, slot and publication are called so */
@@ -80,11 +82,24 @@ void ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql);
 /* ---- tables ---- */
 
 /* Adds rows for tables that have none; loads state, snapshot, LSN, counts of the
- * others into the catalogue. A table that was copying is queued again. */
+ * others into the catalogue. A table that was copying is queued again; rows_remain says
+ * that some of its rows may have been committed. */
 MUST_CHECK bool ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err);
 /* C3: the statement that records a finished copy, for the copy's transaction. */
 void ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot, Lsn lsn,
                        uint64_t rows, uint64_t bytes, Buffer *sql);
+
+/*
+ * A table that is copied in several transactions (copy/split.h). The first statement says,
+ * before the first of them, that rows in the table are ours, and returns the attempt's
+ * number; each of them locks the row by the second, which returns its xid, or nothing once
+ * another attempt has begun; the third records the end and finds its row under the same condition.
+ */
+void ledger_copying_sql(const Ledger *ledger, const Table *table, Buffer *sql);
+void ledger_attempt_sql(const Ledger *ledger, const Table *table, const char *attempt, Buffer *sql);
+void ledger_attempt_copied_sql(const Ledger *ledger, const Table *table, const char *attempt,
+                               const char *snapshot, Lsn lsn, uint64_t rows, uint64_t bytes,
+                               Buffer *sql);
 
 /* ---- objects (S2) ---- */
 
@@ -144,6 +159,8 @@ void ledger_way_back_start_sql(const Ledger *ledger, Buffer *sql);
 
 MUST_CHECK bool ledger_step_done(Sql *target, const Ledger *ledger, const char *step, bool *done,
                                  Error *err);
+/* All that are done: name -> itself. Free with map_free. */
+Map *ledger_steps(Sql *target, const Ledger *ledger, Arena *arena, Error *err);
 /* The statement, for the step's own transaction where there is one. */
 void ledger_step_sql(const Ledger *ledger, const char *step, Buffer *sql);
 

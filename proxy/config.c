@@ -191,6 +191,7 @@ config_default(void)
 	config->admin_host = "127.0.0.1";
 	config->admin_port = 7430;
 	config->jobs = 4;
+	config->split_above = UINT64_C(1) << 30;
 	config->confirm = CONFIRM_LOGGED;
 	config->replica_identity = "full";
 	config->hold_timeout_ms = 2000;

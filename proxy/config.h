@@ -36,6 +36,8 @@ typedef struct {
 	int admin_port;
 	const char *admin_token_file; /* --admin-token-file; needed when not loopback */
 	int jobs;                     /* --jobs, default 4 */
+	uint64_t split_above;         /* --split-above SIZE, default 1GiB, 0 never */
+	uint64_t maintenance_bytes;   /* --maintenance-work-mem SIZE, default 0: by the target's */
 	int lanes;                    /* --lanes, 1 to 8; 0: as the target's cores */
 	Selection selection;    /* --include-table, ..., --exclude-index (repeatable), --filters */
 	bool cutover_auto;      /* --cutover manual|auto */

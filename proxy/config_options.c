@@ -8,6 +8,8 @@
 #define LOG_MIN_BYTES UINT64_C(1000000)
 /* Above 2^53 a JSON reader would round it. */
 #define MARGIN_MAX (INT64_C(1) << 53)
+#define MAINTENANCE_MIN UINT64_C(1000000)
+#define MAINTENANCE_MAX UINT64_C(2000000000)
 
 static bool
 replace_secret(char **at, const char *value)
@@ -104,6 +106,28 @@ static bool
 set_jobs(ConfigDraft *draft, const char *value, Error *err)
 {
 	return value_small("--jobs", value, 64, &draft->config->jobs, err);
+}
+
+static bool
+set_split_above(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_size("--split-above", value, &draft->config->split_above, err);
+}
+
+/* What the server takes: 1 MB (64 kB before 17), and 2 GB on some platforms. */
+static bool
+set_maintenance(ConfigDraft *draft, const char *value, Error *err)
+{
+	uint64_t bytes;
+
+	if (!value_size("--maintenance-work-mem", value, &bytes, err))
+		return false;
+	if (bytes != 0 && (bytes < MAINTENANCE_MIN || bytes > MAINTENANCE_MAX))
+		return error_set(err, ERROR_CONFIG,
+		                 "--maintenance-work-mem: %s is not within 1MB and 2GB (0: by the target)",
+		                 value);
+	draft->config->maintenance_bytes = bytes;
+	return true;
 }
 
 static bool
@@ -383,7 +407,12 @@ const ConfigOption config_options[] = {
      "more of these lists from FILE, in pgcopydb's format"},
 	{"replica-identity", "HOW", false, true, FOR_SETUP, set_replica_identity,
      "tables without a usable key: full, refuse or insert-only (default full)"},
-	{"jobs", "N", false, true, FOR_RUN, set_jobs, "tables copied at a time, 1 to 64 (default 4)"},
+	{"jobs", "N", false, true, FOR_RUN, set_jobs,
+     "tables, parts of tables and indexes at a time, 1 to 64 (default 4)"},
+	{"split-above", "SIZE", false, true, FOR_RUN, set_split_above,
+     "copy larger tables in parts, several at a time (default 1GiB, 0 never)"},
+	{"maintenance-work-mem", "SIZE", false, true, FOR_RUN, set_maintenance,
+     "memory of the target for each job's index, 1MB to 2GB (default 0, by its settings)"},
 	{"lanes", "N", false, true, FOR_RUN, set_lanes,
      "connections that apply changes, 1 to 8; 1: readers of the target see only states the "
      "source had (default: the target's cores, 4 where they cannot be seen)"},

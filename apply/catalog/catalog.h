@@ -76,6 +76,7 @@ typedef struct Table {
 	uint16_t *key_columns; /* indexes into columns */
 	bool copy_binary;      /* every copied column is binary_safe */
 	uint32_t target_oid;   /* 0: not on the target (yet) */
+	bool rows_remain;      /* of a broken off split copy, on the target; the copy's own */
 
 	/* C2: set when the copy's transaction has read them (text as in
 	 * pg_current_snapshot, owned by the catalog's arena); valid when COPIED. */

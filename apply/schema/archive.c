@@ -79,7 +79,7 @@ find_missing(const SchemaWork *work, const PGresult *mentioned, Missing *missing
 }
 
 static void
-settle(const SchemaWork *work, const Missing *missing, Archive *out)
+settle(const SchemaWork *work, const Missing *missing, SchemaTools *out)
 {
 	out->no_owner = work->no_owner || missing->owners.len > 0;
 	out->no_privileges = work->no_privileges || missing->grantees.len > 0;
@@ -93,7 +93,7 @@ settle(const SchemaWork *work, const Missing *missing, Archive *out)
 }
 
 static bool
-compare_roles(const SchemaWork *work, Archive *out, Error *err)
+compare_roles(const SchemaWork *work, SchemaTools *out, Error *err)
 {
 	Missing missing = {BUFFER_INIT, BUFFER_INIT, BUFFER_INIT};
 	Sql *source = sql_connect(work->source, "source", "schema", work->stop, err);
@@ -112,6 +112,24 @@ compare_roles(const SchemaWork *work, Archive *out, Error *err)
 	return ok;
 }
 
+/* Costs some processes and a session. */
+static bool
+find_tools(const SchemaWork *work, SchemaTools *out, Error *err)
+{
+	if (work->tools != NULL && work->tools->known) {
+		*out = *work->tools;
+		return true;
+	}
+	if (!schema_find_tools(work->catalog->source_version, out->pg_dump, out->pg_restore,
+	                       sizeof(out->pg_dump), err) ||
+	    !compare_roles(work, out, err))
+		return false;
+	out->known = true;
+	if (work->tools != NULL)
+		*work->tools = *out;
+	return true;
+}
+
 bool
 archive_open(const SchemaWork *work, bool fresh, Archive *out, Error *err)
 {
@@ -119,9 +137,7 @@ archive_open(const SchemaWork *work, bool fresh, Archive *out, Error *err)
 	if ((size_t)snprintf(out->path, sizeof(out->path), "%s/schema.dump", work->state_dir) >=
 	    sizeof(out->path))
 		return error_set(err, ERROR_CONFIG, "the state directory's name is too long");
-	if (!schema_find_tools(work->catalog->source_version, out->pg_dump, out->pg_restore,
-	                       sizeof(out->pg_dump), err) ||
-	    !compare_roles(work, out, err))
+	if (!find_tools(work, &out->tools, err))
 		return false;
 	if (!fresh && access(out->path, R_OK) == 0)
 		return true;
@@ -145,14 +161,14 @@ run_pg_restore(const SchemaWork *work, const Archive *archive, const char *secti
 	int n = 0;
 
 	snprintf(option, sizeof(option), "--section=%s", section);
-	argv[n++] = archive->pg_restore;
+	argv[n++] = archive->tools.pg_restore;
 	argv[n++] = option;
 	argv[n++] = mode;
-	if (archive->no_owner)
+	if (archive->tools.no_owner)
 		argv[n++] = "--no-owner";
-	if (archive->no_privileges)
+	if (archive->tools.no_privileges)
 		argv[n++] = "--no-privileges";
-	if (archive->no_tablespaces)
+	if (archive->tools.no_tablespaces)
 		argv[n++] = "--no-tablespaces";
 	if (strcmp(mode, "--list") != 0)
 		argv[n++] = "--file=-";

@@ -10,8 +10,7 @@
 
 typedef struct {
 	Arena *arena; /* entries live here */
-	char pg_dump[512];
-	char pg_restore[512];
+	SchemaTools tools;
 	char path[1024];     /* STATE_DIR/schema.dump */
 	bool no_owner;       /* asked for, or an owner is not on the target */
 	bool no_privileges;  /* asked for, or a grantee is not on the target */

@@ -138,7 +138,7 @@ create_if_absent(Arena *arena, Entry *entry)
 	enum { CLASS_NAMESPACE = 2615 };
 	static const char create[] = "CREATE SCHEMA ";
 
-	if (entry->class == CLASS_NAMESPACE && starts(entry->sql, create))
+	if (entry->class_oid == CLASS_NAMESPACE && starts(entry->sql, create))
 		entry->sql = arena_printf(arena, "%sIF NOT EXISTS %s", create, entry->sql + strlen(create));
 }
 

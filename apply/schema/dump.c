@@ -188,7 +188,7 @@ make_args(Arena *arena, const SchemaWork *work, const Archive *archive, const ch
 	Buffer schema = BUFFER_INIT;
 
 	sql_put_identifier(&schema, work->ledger->name);
-	args_add(&args, archive->pg_dump);
+	args_add(&args, archive->tools.pg_dump);
 	args_add(&args, "--format=custom");
 	args_add(&args, "--schema-only");
 	args_add(&args, "--no-publications");

@@ -2,7 +2,8 @@
  * schema.h: definitions, by PostgreSQL's own pg_dump and pg_restore.
  *
  * One dump (custom format, --schema-only, taken once into the state directory),
- * restored in parts. Passwords reach the children by environment only.
+ * restored in parts: here what comes before the rows and after everything; indexes and
+ * keys are build.h's. Passwords reach the children by environment only.
  * pg_dump must be at least the source's major version; found on PATH and in the
  * usual places (/usr/lib/postgresql/N/bin, /usr/pgsql-N/bin, /opt/...), the newest wins.
  */
@@ -15,15 +16,27 @@
 #include "common/stop.h"
 #include "protocol/conninfo.h"
 
+/* What the first call that needs the archive found out; kept by the caller for the others. */
+typedef struct {
+	bool known;
+	char pg_dump[512];
+	char pg_restore[512];
+	bool no_owner;       /* asked for, or an owner is not on the target */
+	bool no_privileges;  /* a grantee is not on the target */
+	bool no_tablespaces; /* a tablespace is not on the target */
+} SchemaTools;
+
 typedef struct {
 	const ConnInfo *source;
 	const ConnInfo *target;
+	SchemaTools *tools; /* NULL: found out each time */
 	Sql *target_sql;
 	const Ledger *ledger;
 	const Catalog *catalog;
 	const char *state_dir; /* holds schema.dump, 0600 */
 	const Selection *selection;
 	int jobs;
+	uint64_t maintenance_bytes; /* memory of each of jobs; 0: by the target's (build.c) */
 	bool no_owner;
 	bool no_privileges;
 	const Stop *stop;
@@ -38,9 +51,6 @@ MUST_CHECK bool schema_dump(const SchemaWork *work, Error *err);
 /* Restores the pre-data section, with the rows of extensions' tables. An object in the way is an error that names
  * it, and nothing is left half made (one transaction). Done once (ledger step). */
 MUST_CHECK bool schema_pre_data(const SchemaWork *work, Error *err);
-/* Indexes, primary keys, unique and exclusion constraints, statistics; each step recorded,
- * so that a crash repeats only the one in flight. Before changes are applied (C4). */
-MUST_CHECK bool schema_indexes(const SchemaWork *work, Error *err);
 /* What is left: foreign keys (NOT VALID first, then validated), triggers, rules, policies,
  * event triggers, publications no. apply is paused by the caller around
  * schema_rest_locking (short locks); schema_rest_validate runs beside the apply and

@@ -58,14 +58,14 @@ read_line(char *line, Arena *arena, Entry *out)
 	if (end == what || *end != ' ')
 		return false;
 	const char *oid = end + 1;
-	unsigned long number = strtoul(oid, &end, 10);
+	uint32_t object = (uint32_t)strtoul(oid, &end, 10);
 	if (end == oid || *end != ' ')
 		return false;
 	*out = (Entry){
 		.dump_id = id,
 		.kind = kind_of(class, end + 1),
-		.class = class,
-		.oid = (unsigned)number,
+		.class_oid = class,
+		.oid = object,
 		.what = arena_strdup(arena, what),
 		.sql = "",
 		.settings = "",
@@ -212,6 +212,15 @@ next_statement(Scan *s)
 			break;
 	}
 	return slice_of(begin, (size_t)(s->at - begin));
+}
+
+const char *
+script_rest(const char *sql)
+{
+	Scan s = {sql, sql + strlen(sql)};
+
+	next_statement(&s);
+	return s.at;
 }
 
 /* State of the walk through a script. */

@@ -33,8 +33,8 @@ typedef enum {
 typedef struct {
 	int dump_id;
 	EntryKind kind;
-	unsigned class; /* OIDs on the source, of the catalogue and in it; 0: none */
-	unsigned oid;
+	uint32_t class_oid; /* in the source's catalogue, when it was dumped; 0: none */
+	uint32_t oid;
 	const char *what;     /* "1259 16501 INDEX app ei postgres": stable between dumps */
 	const char *sql;      /* may be empty */
 	const char *settings; /* SET LOCAL ... that belong in front of it; may be empty */
@@ -49,6 +49,9 @@ typedef struct {
 MUST_CHECK bool toc_read(Slice list, Arena *arena, Entries *out, Error *err);
 /* Fills sql of the entries; one in the script that the list does not have is an error. */
 MUST_CHECK bool script_read(Slice script, Arena *arena, Entries *entries, Error *err);
+
+/* What follows an entry's first statement; "" when nothing does. */
+const char *script_rest(const char *sql);
 
 /* The parts of "ALTER TABLE ONLY t ADD CONSTRAINT c FOREIGN KEY ...". */
 typedef struct {

@@ -21,21 +21,29 @@ roll_back(Sql *sql)
 }
 
 bool
-schema_step_run(Sql *sql, const Ledger *ledger, const char *step, const char *text, Error *err)
+schema_text_run(Sql *sql, const char *text, Error *err)
 {
-	Buffer record = BUFFER_INIT;
-
-	ledger_step_sql(ledger, step, &record);
 	bool ok = sql_exec(sql, err, "BEGIN ISOLATION LEVEL READ COMMITTED") &&
-	          (text[0] == '\0' || sql_exec(sql, err, text)) &&
-	          sql_exec(sql, err, buffer_cstr(&record));
+	          sql_exec(sql, err, text);
+
 	if (ok) {
 		FAULT_POINT("schema_step");
 		ok = sql_exec(sql, err, "COMMIT");
 	}
-	buffer_free(&record);
 	if (!ok)
 		roll_back(sql);
+	return ok;
+}
+
+bool
+schema_step_run(Sql *sql, const Ledger *ledger, const char *step, const char *text, Error *err)
+{
+	Buffer whole = BUFFER_INIT;
+
+	buffer_printf(&whole, "%s%s", text, text[0] != '\0' ? ";\n" : "");
+	ledger_step_sql(ledger, step, &whole);
+	bool ok = schema_text_run(sql, buffer_cstr(&whole), err);
+	buffer_free(&whole);
 	return ok;
 }
 
@@ -62,24 +70,18 @@ schema_step_patiently(Sql *sql, const SchemaWork *work, const char *step, const 
 }
 
 bool
-schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry, const char *text,
-                  Error *err)
+schema_step_once(Sql *sql, const SchemaWork *work, const char *step, const char *text, Error *err)
 {
-	char step[SCHEMA_STEP_SIZE];
 	bool done = false;
+	int64_t began_ms = clock_mono_ms();
 
-	schema_step_name(entry, step);
 	if (!ledger_step_done(sql, work->ledger, step, &done, err))
 		return false;
 	if (done)
 		return true;
-	int64_t began_ms = clock_mono_ms();
-	char *whole = mem_printf("%s%s", entry->settings, text);
-	bool ok = schema_step_patiently(sql, work, step, whole, err);
-	free(whole);
-	if (!ok)
-		return error_add_context(err, "%s", entry->what);
-	log_debug("schema", "%s in %lld ms", entry->what, (long long)(clock_mono_ms() - began_ms));
+	if (!schema_step_patiently(sql, work, step, text, err))
+		return false;
+	log_debug("schema", "%s in %lld ms", step, (long long)(clock_mono_ms() - began_ms));
 	return true;
 }
 
@@ -97,4 +99,17 @@ schema_once(const SchemaWork *work, const char *step, SchemaPart part, Error *er
 	bool ok = part(work, err) && sql_exec(work->target_sql, err, buffer_cstr(&record));
 	buffer_free(&record);
 	return ok;
+}
+
+bool
+schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry, const char *text,
+                  Error *err)
+{
+	char step[SCHEMA_STEP_SIZE];
+
+	schema_step_name(entry, step);
+	char *whole = mem_printf("%s%s", entry->settings, text);
+	bool ok = schema_step_once(sql, work, step, whole, err);
+	free(whole);
+	return ok || error_add_context(err, "%s", entry->what);
 }

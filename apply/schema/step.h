@@ -17,6 +17,12 @@ MUST_CHECK bool schema_step_run(Sql *sql, const Ledger *ledger, const char *step
 MUST_CHECK bool schema_step_patiently(Sql *sql, const SchemaWork *work, const char *step,
                                       const char *text, Error *err);
 
+/* One or several statements as one transaction. */
+MUST_CHECK bool schema_text_run(Sql *sql, const char *text, Error *err);
+/* Nothing when it is recorded already; else patiently. */
+MUST_CHECK bool schema_step_once(Sql *sql, const SchemaWork *work, const char *step,
+                                 const char *text, Error *err);
+
 /* The name under which the ledger has an entry of the post-data section. */
 void schema_step_name(const Entry *entry, char out[SCHEMA_STEP_SIZE]);
 /* Nothing when it is done already. text: the entry's SQL, or what is to be run instead. */
@@ -28,7 +34,7 @@ MUST_CHECK bool schema_step_entry(Sql *sql, const SchemaWork *work, const Entry 
 typedef bool (*SchemaPart)(const SchemaWork *work, Error *err);
 MUST_CHECK bool schema_once(const SchemaWork *work, const char *step, SchemaPart part, Error *err);
 
-/* What schema_indexes does: first these in parallel, then those that join them. */
+/* What build.h does: these in parallel, then those that join them. */
 static inline bool
 entry_is_index(const Entry *entry)
 {

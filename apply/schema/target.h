@@ -34,7 +34,6 @@ MUST_CHECK bool target_check_sequences(Sql *source, Sql *target, const Catalog *
                                        size_t *count, Error *err);
 /* REFRESH in dependency order, those that are populated on the source. */
 MUST_CHECK bool target_refresh_matviews(Sql *target, const Catalog *catalog, Error *err);
-MUST_CHECK bool target_analyze(Sql *target, const Catalog *catalog, Error *err);
 
 /* --verify counts | checksums. Compares every table on two sessions, but for unlogged
  * ones, whose rows were counted when they were copied (late.h); differences into

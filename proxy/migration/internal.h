@@ -103,6 +103,7 @@ struct Migration {
 	bool fresh;  /* no copy was begun yet: a failure leaves nothing behind */
 	bool paused; /* the applier is paused for pause_wanted */
 	char system_id[24];
+	SchemaTools tools;
 };
 
 /* ---- migration.c ---- */

@@ -427,8 +427,10 @@ phase_copy(Migration *m, Error *err)
 		.catalog = m->catalog,
 		.jobs = m->config->jobs,
 		.one_snapshot = !migration_online(m),
+		.split_above = m->config->split_above,
 		.stop = m->stop,
 	};
+	SchemaWork work = migration_schema_work(m);
 	MigrationStatus now;
 
 	m->fresh = false;
@@ -438,18 +440,18 @@ phase_copy(Migration *m, Error *err)
 	m->copy_bytes_at_start = now.copy_bytes;
 	pthread_mutex_unlock(&m->lock);
 
-	migration_set_detail(m, "rows");
-	FAULT_POINT("copy_begin");
-	if (!copy_tables(&options, err))
+	migration_set_detail(m, "rows and indexes");
+	options.build = build_open(&work, m->config->schema_copy, err);
+	if (options.build == NULL)
 		return false;
-	FAULT_POINT("copy_rows");
-	if (m->config->schema_copy) {
-		SchemaWork work = migration_schema_work(m);
-		migration_set_detail(m, "indexes and keys");
-		if (!schema_indexes(&work, err))
-			return false;
+	FAULT_POINT("copy_begin");
+	bool ok = copy_tables(&options, err);
+	if (ok) {
+		FAULT_POINT("copy_rows");
+		ok = build_finish(options.build, err);
 	}
-	return true;
+	build_close(options.build);
+	return ok;
 }
 
 bool
@@ -465,7 +467,6 @@ phase_offline_end(Migration *m, Error *err)
 	          target_set_sequences(m->source, m->target, m->catalog, m->config->sequence_margin,
 	                               &count, err) &&
 	          target_refresh_matviews(m->target, m->catalog, err) &&
-	          target_analyze(m->target, m->catalog, err) &&
 	          (m->config->verify == VERIFY_OFF ||
 	           verify_tables(m->source, m->target, m->catalog, m->config->verify_kind, err)) &&
 	          target_restore_sql(m->target, &m->ledger, &restore, err) &&
@@ -536,9 +537,9 @@ wait_for_small_lag(Migration *m, Error *err)
 
 /* Once: a restart need not wait for it again. */
 static bool
-fill_and_analyze(Migration *m, Error *err)
+fill_matviews(Migration *m, Error *err)
 {
-	static const char step[] = "matviews and statistics";
+	static const char step[] = "matviews";
 	Buffer sql = BUFFER_INIT;
 	bool done;
 
@@ -546,9 +547,8 @@ fill_and_analyze(Migration *m, Error *err)
 		return false;
 	if (done)
 		return true;
-	migration_set_detail(m, "materialised views and statistics");
-	if (!target_refresh_matviews(m->target, m->catalog, err) ||
-	    !target_analyze(m->target, m->catalog, err))
+	migration_set_detail(m, "materialised views");
+	if (!target_refresh_matviews(m->target, m->catalog, err))
 		return false;
 	ledger_step_sql(&m->ledger, step, &sql);
 	bool ok = sql_exec(m->target, err, buffer_cstr(&sql));
@@ -597,7 +597,7 @@ phase_catch_up(Migration *m, Error *err)
 	Way way = way_forth(m);
 	if (!way_drain_to_marker(&way, 0, true, err) || !rest_of_schema(m, err))
 		return false;
-	if (!fill_and_analyze(m, err))
+	if (!fill_matviews(m, err))
 		return false;
 	prepare_fence(m);
 	if (way_back_wanted(m) && !way_back_prepare(m, err))

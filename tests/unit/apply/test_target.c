@@ -324,26 +324,6 @@ START_TEST(a_failing_view_is_named)
 }
 END_TEST
 
-START_TEST(statistics_of_tables_and_roots)
-{
-	Error err = ERROR_INIT;
-	Job job;
-
-	job_open(
-		&job, cluster,
-		"CREATE TABLE t (a int); CREATE TABLE \"T 2\" (a int);"
-		"CREATE TABLE r (a int) PARTITION BY RANGE (a);"
-		"CREATE TABLE m PARTITION OF r FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (a);"
-		"CREATE TABLE l PARTITION OF m FOR VALUES FROM (0) TO (50);"
-		"INSERT INTO t VALUES (1), (2); INSERT INTO \"T 2\" VALUES (1), (2); INSERT INTO r VALUES (1), (2)",
-		NULL);
-	ASSERT_OK(target_analyze(job.to, job.catalog, &err));
-	assert_rows(job.target, "SELECT tablename FROM pg_stats WHERE schemaname = 'public' ORDER BY 1",
-	            "T 2\nl\nm\nr\nt");
-	job_close(&job);
-}
-END_TEST
-
 static Suite *
 make_target(void)
 {
@@ -360,7 +340,6 @@ make_target(void)
 	tcase_add_test(tc, a_missing_sequence_is_named);
 	tcase_add_test(tc, views_are_refreshed_in_order);
 	tcase_add_test(tc, a_failing_view_is_named);
-	tcase_add_test(tc, statistics_of_tables_and_roots);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

@@ -1,0 +1,47 @@
+/*
+ * source.h: the source's side of a copy: a transaction with a lock and a snapshot (C2).
+ */
+#ifndef PGBATON_APPLY_COPY_SOURCE_H
+#define PGBATON_APPLY_COPY_SOURCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "apply/catalog/catalog.h"
+#include "common/bytes.h"
+#include "common/error.h"
+#include "common/lsn.h"
+#include "protocol/wire.h"
+
+/* One exported snapshot for all tables (offline); NULL members: each table its own. */
+typedef struct {
+	char *id; /* pg_export_snapshot */
+	char *snapshot;
+	Lsn lsn;
+} SharedSnapshot;
+
+/* What a table's transaction sees. Release with copy_view_clear. */
+typedef struct {
+	char *snapshot; /* pg_current_snapshot */
+	Lsn lsn;
+	char *exported; /* only when it was asked for */
+	uint64_t pages; /* of the heap, only then; 0: empty, or no heap */
+} CopyView;
+
+void copy_view_clear(CopyView *view);
+
+/* The snapshot function's name changed in 13. */
+const char *copy_snapshot_sql(int server_version);
+
+/* Begins it. An error when the table is not what the catalogue has. shared may be NULL. */
+MUST_CHECK bool copy_source_begin(Wire *source, const Table *table, const SharedSnapshot *shared,
+                                  bool export, CopyView *view, Error *err);
+/* Begins another one that sees the same. ERROR_NETWORK when the exporting transaction is
+ * gone: the table has to be begun anew. */
+MUST_CHECK bool copy_source_join(Wire *source, const char *exported, Error *err);
+
+/* "a, b": what is copied, by name, since the order may differ; generated columns are
+ * computed on the target. False: there is no such column. */
+bool copy_put_columns(const Table *table, Buffer *sql);
+
+#endif

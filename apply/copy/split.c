@@ -1,0 +1,238 @@
+#include "apply/copy/split.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/memory.h"
+#include "protocol/replication.h"
+
+/* So many ranges of a table that is just large enough: a worker that comes last idles for a
+ * quarter of the threshold's time at most. */
+enum { PIECES = 4, MOST_PIECES = 4096 };
+
+static const Column *
+only_integer_key(const Table *table)
+{
+	if (table->key != KEY_INDEX || table->key_count != 1)
+		return NULL;
+	const Column *column = &table->columns[table->key_columns[0]];
+	bool integer = strcmp(column->type, "bigint") == 0 || strcmp(column->type, "integer") == 0 ||
+	               strcmp(column->type, "smallint") == 0;
+	return integer && !column->generated ? column : NULL;
+}
+
+bool
+split_wanted(const CopyOptions *options, const Table *table)
+{
+	Buffer columns = BUFFER_INIT;
+	bool any = copy_put_columns(table, &columns);
+
+	buffer_free(&columns);
+	return any && options->split_above > 0 && table->bytes > options->split_above &&
+	       (options->catalog->source_version >= 140000 || only_integer_key(table) != NULL);
+}
+
+/* ---- ranges ---- */
+
+static size_t
+pieces_of(const CopyOptions *options, const Table *table)
+{
+	uint64_t piece = options->split_above / PIECES + 1;
+	uint64_t pieces = table->bytes / piece + 1;
+
+	return pieces < MOST_PIECES ? (size_t)pieces : MOST_PIECES;
+}
+
+/* Equal steps from low to high; fewer where they would be empty. */
+static void
+cut(Split *split, int64_t low, int64_t high, size_t pieces)
+{
+	uint64_t span = (uint64_t)high - (uint64_t)low + 1;
+
+	if (span != 0 && span < pieces)
+		pieces = (size_t)span;
+	uint64_t step = (span == 0 ? UINT64_MAX : span) / pieces;
+	split->count = pieces;
+	split->bounds = mem_alloc(sizeof(int64_t) * pieces);
+	for (size_t i = 0; i + 1 < pieces; i++)
+		split->bounds[i] = (int64_t)((uint64_t)low + step * (i + 1));
+}
+
+/* False and no error: nothing to cut. */
+static bool
+cut_by_key(Split *split, const CopyOptions *options, bool *cuttable, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	WireResult *result = NULL;
+
+	sql_put_identifier(&sql, only_integer_key(split->table)->name);
+	split->key = mem_strdup(buffer_cstr(&sql));
+	buffer_reset(&sql);
+	buffer_printf(&sql, "SELECT min(%s)::text, max(%s)::text FROM ONLY %s", split->key, split->key,
+	              split->table->qualified);
+	bool ok = copy_query(split->holder, "source", buffer_cstr(&sql), &result, err);
+	buffer_free(&sql);
+	if (!ok)
+		return false;
+	const char *low = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
+	const char *high = low != NULL ? wire_result_get(result, 0, 1) : NULL;
+	*cuttable = high != NULL;
+	if (*cuttable)
+		cut(split, strtoll(low, NULL, 10), strtoll(high, NULL, 10),
+		    pieces_of(options, split->table));
+	wire_result_free(result);
+	return true;
+}
+
+static bool
+make_ranges(Split *split, const CopyOptions *options, bool *cuttable, Error *err)
+{
+	if (wire_server_version(split->holder) < 140000)
+		return cut_by_key(split, options, cuttable, err);
+	*cuttable = split->view.pages > 1;
+	if (*cuttable)
+		cut(split, 0, (int64_t)split->view.pages - 1, pieces_of(options, split->table));
+	return true;
+}
+
+static void
+put_bound(Buffer *sql, const Split *split, const char *operator, int64_t bound)
+{
+	if (split->key != NULL)
+		buffer_printf(sql, "%s %s %" PRId64, split->key, operator, bound);
+	else
+		buffer_printf(sql, "ctid %s '(%" PRId64 ",0)'::pg_catalog.tid", operator, bound);
+}
+
+/* Together they hold every row once; a key that identifies rows has no NULLs. */
+static void
+put_range(Buffer *sql, const Split *split, size_t range)
+{
+	bool first = range == 0;
+	bool last = range + 1 == split->count;
+
+	if (!first)
+		put_bound(sql, split, ">=", split->bounds[range - 1]);
+	if (!first && !last)
+		buffer_put_text(sql, " AND ");
+	if (!last)
+		put_bound(sql, split, "<", split->bounds[range]);
+	if (first && last)
+		buffer_put_text(sql, "true");
+}
+
+/* ---- begin ---- */
+
+void
+split_free(Split *split)
+{
+	if (split == NULL)
+		return;
+	wire_close(split->holder);
+	copy_view_clear(&split->view);
+	free(split->bounds);
+	free((void *)(uintptr_t)split->key);
+	free(split);
+}
+
+/* The target first, as with a whole table: its locks must not age the snapshot. */
+static bool
+begin(CopySession *session, const CopyOptions *options, const SharedSnapshot *shared, Split *split,
+      bool *splittable, Error *err)
+{
+	Table *table = split->table;
+
+	if (!copy_target_can_empty(session, table, splittable, err))
+		return false;
+	if (!*splittable)
+		return true;
+	split->holder = copy_source_connect(options, err);
+	if (split->holder == NULL ||
+	    !copy_target_begin_split(session, options->ledger, table, split->attempt, err))
+		return false;
+	table->rows_remain = true;
+	return copy_source_begin(split->holder, table, shared, true, &split->view, err) &&
+	       make_ranges(split, options, splittable, err);
+}
+
+bool
+split_begin(CopySession *session, const CopyOptions *options, Table *table,
+            const SharedSnapshot *shared, Split **out, Error *err)
+{
+	Split *split = mem_zalloc(sizeof(Split));
+	bool splittable = false;
+
+	split->table = table;
+	split->began_ms = clock_mono_ms();
+	atomic_store(&table->copied_rows, 0);
+	atomic_store(&table->copied_bytes, 0);
+	*out = NULL;
+	bool ok = begin(session, options, shared, split, &splittable, err);
+	if (ok && splittable)
+		*out = split;
+	else
+		split_free(split);
+	return ok;
+}
+
+/* ---- one range ---- */
+
+static bool
+copy_range(CopySession *session, const CopyOptions *options, const Split *split, size_t range,
+           CopyCommit *commit, uint64_t *rows, uint64_t *bytes, Error *err)
+{
+	Buffer where = BUFFER_INIT;
+
+	put_range(&where, split, range);
+	bool ok = copy_target_begin_range(session, options->ledger, split->table, split->attempt,
+	                                  commit, err) &&
+	          copy_source_join(session->source, split->view.exported, err) &&
+	          copy_rows(session, split->table, buffer_cstr(&where), false, rows, bytes, err) &&
+	          copy_query(session->source, "source", "COMMIT", NULL, err) &&
+	          copy_target_commit(session->target, commit, err);
+	buffer_free(&where);
+	return ok;
+}
+
+bool
+split_copy_range(CopySession *session, const CopyOptions *options, Split *split, size_t range,
+                 CopyCommit *commit, uint64_t *rows, uint64_t *bytes, Error *err)
+{
+	bool committed = false;
+
+	if (commit->commit_sent) {
+		if (!copy_target_outcome(session, commit, &committed, err))
+			return false;
+		commit->commit_sent = false;
+		if (committed)
+			return true;
+	}
+	/* What the try before has added to the status. */
+	atomic_fetch_sub(&split->table->copied_rows, *rows);
+	atomic_fetch_sub(&split->table->copied_bytes, *bytes);
+	*rows = *bytes = 0;
+	if (!copy_range(session, options, split, range, commit, rows, bytes, err))
+		return error_add_context(err, "range %zu of %zu", range + 1, split->count);
+	FAULT_POINT("copy_range");
+	return true;
+}
+
+/* ---- the end ---- */
+
+bool
+split_record(CopySession *session, const CopyOptions *options, const Split *split, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	CopyCommit commit = {.xid = ""};
+
+	ledger_attempt_copied_sql(options->ledger, split->table, split->attempt, split->view.snapshot,
+	                          split->view.lsn, split->rows, split->bytes, &sql);
+	bool ok = copy_query(session->target, "target", "BEGIN", NULL, err) &&
+	          copy_target_record(session->target, buffer_cstr(&sql), err) &&
+	          copy_target_commit(session->target, &commit, err);
+	buffer_free(&sql);
+	return ok;
+}

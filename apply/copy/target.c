@@ -1,0 +1,250 @@
+#include "apply/copy/target.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/fault.h"
+#include "protocol/replication.h"
+
+static bool
+query(const CopySession *session, Buffer *sql, WireResult **result, Error *err)
+{
+	bool ok = copy_query(session->target, "target", buffer_cstr(sql), result, err);
+
+	buffer_free(sql);
+	if (ok && result != NULL && wire_result_rows(*result) != 1) {
+		wire_result_free(*result);
+		*result = NULL;
+		return error_set(err, ERROR_PROTOCOL, "target: no row in the server's answer");
+	}
+	return ok;
+}
+
+/* ---- an empty table ---- */
+
+/* Foreign keys that point to it forbid TRUNCATE, whether they would act or not. */
+static void
+put_can_empty(Buffer *sql, const Table *table)
+{
+	buffer_put_text(sql, "SELECT (pg_catalog.has_table_privilege(c.oid, 'TRUNCATE') AND NOT EXISTS"
+	                     " (SELECT 1 FROM pg_catalog.pg_constraint f WHERE f.contype = 'f'"
+	                     " AND f.confrelid = c.oid AND f.conrelid <> c.oid))::text"
+	                     " FROM pg_catalog.pg_class c WHERE c.oid = ");
+	sql_put_literal(sql, table->qualified);
+	buffer_put_text(sql, "::pg_catalog.regclass");
+}
+
+bool
+copy_target_can_empty(const CopySession *session, const Table *table, bool *can, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	WireResult *result = NULL;
+
+	put_can_empty(&sql, table);
+	if (!query(session, &sql, &result, err))
+		return false;
+	*can = wire_result_get(result, 0, 0)[0] == 't';
+	wire_result_free(result);
+	return true;
+}
+
+/* Where the replica role is not allowed a trigger would change what we copy: its name. */
+static void
+put_trigger(Buffer *sql, const CopySession *session, const Table *table)
+{
+	if (session->replica) {
+		buffer_put_text(sql, "NULL");
+		return;
+	}
+	buffer_put_text(sql, "(SELECT tgname FROM pg_catalog.pg_trigger WHERE NOT tgisinternal"
+	                     " AND tgenabled IN ('O', 'A') AND tgrelid = ");
+	sql_put_literal(sql, table->qualified);
+	buffer_put_text(sql, "::pg_catalog.regclass ORDER BY tgname LIMIT 1)");
+}
+
+/* A row of an earlier try of ours was rolled back or is covered by rows_remain: what else
+ * is in the table is somebody else's. */
+static bool
+judge(const WireResult *result, const Table *table, Error *err)
+{
+	const char *trigger = wire_result_get(result, 0, 2);
+
+	if (wire_result_get(result, 0, 0)[0] == 't' && !table->rows_remain) {
+		error_set(err, ERROR_CONFIG, "the table on the target is not empty");
+		return error_set_hint(err, "nothing is overwritten: empty it (TRUNCATE) or leave it out"
+		                           " (--exclude-table)");
+	}
+	if (trigger == NULL)
+		return true;
+	error_set(err, ERROR_CONFIG, "trigger \"%s\" on the target would act on copied rows", trigger);
+	return error_set_hint(err, "GRANT SET ON PARAMETER session_replication_role to the target's"
+	                           " user (15+), or disable the trigger until the cutover");
+}
+
+/* The xid is what a lost COMMIT is looked up by. */
+static bool
+look(const CopySession *session, const Table *table, const char *before, CopyCommit *commit,
+     Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	WireResult *result = NULL;
+
+	buffer_printf(&sql,
+	              "%sSELECT EXISTS (SELECT 1 FROM ONLY %s)::text,"
+	              " pg_catalog.txid_current()::text, ",
+	              before, table->qualified);
+	put_trigger(&sql, session, table);
+	if (!query(session, &sql, &result, err))
+		return false;
+	bool ok = judge(result, table, err);
+	snprintf(commit->xid, sizeof(commit->xid), "%s", wire_result_get(result, 0, 1));
+	wire_result_free(result);
+	return ok;
+}
+
+/* Nobody can put a row in between the look and TRUNCATE: the lock is there first. */
+static bool
+look_and_empty(const CopySession *session, const Table *table, CopyCommit *commit, Error *err)
+{
+	Buffer lock = BUFFER_INIT;
+	Buffer empty = BUFFER_INIT;
+
+	buffer_printf(&lock, "LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE;", table->qualified);
+	bool ok = look(session, table, buffer_cstr(&lock), commit, err);
+	buffer_free(&lock);
+	if (!ok)
+		return false;
+	buffer_printf(&empty, "TRUNCATE ONLY %s", table->qualified);
+	return query(session, &empty, NULL, err);
+}
+
+static const char begin_sql[] = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;";
+
+static bool
+cannot_empty(const Table *table, Error *err)
+{
+	error_set(err, ERROR_CONFIG,
+	          "the table on the target holds rows of a copy that was broken off, which our user"
+	          " there may not remove");
+	return error_set_hint(err, "TRUNCATE %s on the target, then start again", table->qualified);
+}
+
+bool
+copy_target_begin(const CopySession *session, const Table *table, CopyCommit *commit, bool *fresh,
+                  Error *err)
+{
+	*fresh = false;
+	if (build_is_small(table) && !table->rows_remain)
+		return look(session, table, begin_sql, commit, err);
+	if (!copy_query(session->target, "target", begin_sql, NULL, err) ||
+	    !copy_target_can_empty(session, table, fresh, err))
+		return false;
+	if (*fresh)
+		return look_and_empty(session, table, commit, err);
+	if (!look(session, table, "", commit, err))
+		return false;
+	return !table->rows_remain || cannot_empty(table, err);
+}
+
+/* ---- split ---- */
+
+bool
+copy_target_begin_split(const CopySession *session, const Ledger *ledger, const Table *table,
+                        char attempt[24], Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	WireResult *result = NULL;
+	CopyCommit commit = {.xid = ""};
+
+	if (!copy_query(session->target, "target", begin_sql, NULL, err) ||
+	    !look_and_empty(session, table, &commit, err))
+		return false;
+	ledger_copying_sql(ledger, table, &sql);
+	if (!query(session, &sql, &result, err))
+		return false;
+	snprintf(attempt, 24, "%s", wire_result_get(result, 0, 0));
+	wire_result_free(result);
+	return copy_target_commit(session->target, &commit, err);
+}
+
+bool
+copy_target_begin_range(const CopySession *session, const Ledger *ledger, const Table *table,
+                        const char *attempt, CopyCommit *commit, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	WireResult *result = NULL;
+
+	buffer_put_text(&sql, begin_sql);
+	ledger_attempt_sql(ledger, table, attempt, &sql);
+	bool ok = copy_query(session->target, "target", buffer_cstr(&sql), &result, err);
+	buffer_free(&sql);
+	if (!ok)
+		return false;
+	if (wire_result_rows(result) == 1)
+		snprintf(commit->xid, sizeof(commit->xid), "%s", wire_result_get(result, 0, 0));
+	else
+		ok = error_set(err, ERROR_CONFIG, "another process has begun to copy this table");
+	wire_result_free(result);
+	return ok;
+}
+
+/* ---- the end ---- */
+
+bool
+copy_target_record(Wire *target, const char *sql, Error *err)
+{
+	WireResult *result = NULL;
+
+	if (!copy_query(target, "target", sql, &result, err))
+		return false;
+	const char *tag = wire_result_tag(result);
+	const char *count = tag != NULL ? strrchr(tag, ' ') : NULL;
+	bool ok = count != NULL && strcmp(count, " 1") == 0;
+	if (!ok)
+		error_set(err, ERROR_BUG, "the ledger has no row for the table (%s)",
+		          tag != NULL ? tag : "no answer");
+	wire_result_free(result);
+	return ok;
+}
+
+bool
+copy_target_commit(Wire *target, CopyCommit *commit, Error *err)
+{
+	WireResult *result = NULL;
+
+	FAULT_POINT("copy_commit");
+	commit->commit_sent = true;
+	if (!copy_query(target, "target", "COMMIT", &result, err)) {
+		/* An ErrorResponse is an answer: not committed. But a session that was ended
+		 * (57P01 and its like) may have been ended after the commit. */
+		if (err->class == ERROR_SQL && strncmp(err->sqlstate, "57", 2) != 0)
+			commit->commit_sent = false;
+		return false;
+	}
+	FAULT_POINT("copy_committed");
+	commit->commit_sent = false;
+	bool ok = wire_result_tag(result) != NULL && strcmp(wire_result_tag(result), "COMMIT") == 0;
+	wire_result_free(result);
+	return ok || error_set(err, ERROR_PROTOCOL, "the target rolled back instead of committing");
+}
+
+bool
+copy_target_outcome(const CopySession *session, const CopyCommit *commit, bool *committed,
+                    Error *err)
+{
+	char sql[100];
+	WireResult *result = NULL;
+
+	snprintf(sql, sizeof(sql), "SELECT pg_catalog.txid_status(%s)", commit->xid);
+	if (!copy_query(session->target, "target", sql, &result, err))
+		return false;
+	const char *status = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
+	bool known = status != NULL && strcmp(status, "in progress") != 0;
+	*committed = known && strcmp(status, "committed") == 0;
+	wire_result_free(result);
+	/* The class makes it a retry. */
+	return known || error_set(err, ERROR_NETWORK,
+	                          "the outcome of the commit of transaction %s"
+	                          " is not known yet",
+	                          commit->xid);
+}

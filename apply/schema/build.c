@@ -1,0 +1,337 @@
+#include "apply/schema/build.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apply/schema/build_plan.h"
+#include "common/log.h"
+#include "common/memory.h"
+
+/* Never more for one job: a sort gains nothing from it, and a server has other users. */
+#define MOST_MEMORY (UINT64_C(2) << 30)
+
+/* ---- open ---- */
+
+/* The server's own setting is what one session may take; but shared_buffers tells more of
+ * the machine, and as long as we copy nobody else needs as much. */
+static bool
+read_memory(Build *build, Error *err)
+{
+	const SchemaWork *work = build->work;
+	uint64_t jobs = work->jobs > 0 ? (uint64_t)work->jobs : 1;
+
+	build->memory = work->maintenance_bytes;
+	if (build->memory > 0)
+		return true;
+	PGresult *found = sql_query(
+		work->target_sql, err,
+		"SELECT sum(setting::bigint) FILTER (WHERE name = 'maintenance_work_mem') * 1024,"
+		" sum(setting::bigint) FILTER (WHERE name = 'shared_buffers')"
+		" * pg_catalog.current_setting('block_size')::bigint FROM pg_catalog.pg_settings"
+		" WHERE name IN ('maintenance_work_mem', 'shared_buffers')");
+	if (found == NULL)
+		return false;
+	uint64_t own = (uint64_t)sql_get_int(found, 0, 0);
+	uint64_t share = (uint64_t)sql_get_int(found, 0, 1) / jobs;
+	PQclear(found);
+	build->memory = own > share ? own : share;
+	if (build->memory > MOST_MEMORY)
+		build->memory = MOST_MEMORY;
+	return true;
+}
+
+static void
+add_task(Build *build, TableBuild *of, const Item *item, uint64_t bytes)
+{
+	BuildTask *task = &build->tasks[build->task_count++];
+
+	*task = (BuildTask){.of = of, .item = item, .bytes = bytes, .state = TASK_WAITS};
+	if (item != NULL)
+		of->indexes_left++;
+	else
+		of->finish = task;
+}
+
+/* Alone on its table, whatever it is; a key whose index cannot be made first comes with
+ * the finish, since it keeps all others out. */
+static bool
+goes_first(const TableBuild *of, const Item *item)
+{
+	return of->item_count > 1 && (item->index != NULL || item->entry->kind == ENTRY_INDEX);
+}
+
+static void
+add_tasks(Build *build, TableBuild *of)
+{
+	uint64_t rest = 1;
+
+	for (const Item *item = of->items; item != NULL; item = item->next) {
+		if (goes_first(of, item))
+			add_task(build, of, item, item->bytes + 1);
+		else
+			rest += item->bytes;
+	}
+	add_task(build, of, NULL, rest);
+}
+
+static void
+plan_tasks(Build *build)
+{
+	const Catalog *catalog = build->work->catalog;
+	size_t most = catalog->table_count;
+
+	for (size_t i = 0; i < catalog->table_count; i++)
+		most += build->tables[i].item_count;
+	build->tasks = arena_new_array(build->archive.arena, BuildTask, most + 1);
+	for (size_t i = 0; i < catalog->table_count; i++)
+		add_tasks(build, &build->tables[i]);
+}
+
+static bool
+open_it(Build *build, bool definitions, Error *err)
+{
+	const SchemaWork *work = build->work;
+
+	if (definitions && !archive_open(work, false, &build->archive, err))
+		return false;
+	if (!definitions)
+		build->archive.arena = arena_new(0);
+	build->tables = arena_new_array(build->archive.arena, TableBuild,
+	                                work->catalog->table_count + 1);
+	for (size_t i = 0; i < work->catalog->table_count; i++) {
+		TableBuild *of = &build->tables[i];
+		of->table = &work->catalog->tables[i];
+		of->last = &of->items;
+	}
+	build->done = ledger_steps(work->target_sql, work->ledger, build->archive.arena, err);
+	return build->done != NULL && read_memory(build, err) &&
+	       (!definitions || build_plan_read(build, err));
+}
+
+Build *
+build_open(const SchemaWork *work, bool definitions, Error *err)
+{
+	Build *build = mem_zalloc(sizeof(Build));
+
+	build->work = work;
+	if (!open_it(build, definitions, err)) {
+		build_close(build);
+		error_add_context(err, "planning the indexes");
+		return NULL;
+	}
+	plan_tasks(build);
+	return build;
+}
+
+void
+build_close(Build *build)
+{
+	if (build == NULL)
+		return;
+	map_free(build->done);
+	archive_close(&build->archive);
+	free(build);
+}
+
+/* ---- a small table, whole ---- */
+
+static void
+put_step(const Build *build, const char *step, const char *settings, const char *text, Buffer *sql)
+{
+	if (build_step_done(build, step))
+		return;
+	buffer_printf(sql, "%s%s\n", settings, text);
+	ledger_step_sql(build->work->ledger, step, sql);
+}
+
+/* Leaves have their statistics with the whole (build_finish). */
+static bool
+analyzes(const Table *table)
+{
+	return !table->is_partition;
+}
+
+void
+build_put_whole(const Build *build, const Table *table, Buffer *sql)
+{
+	const TableBuild *of = build_table(build, table);
+	char step[SCHEMA_STEP_SIZE];
+
+	for (const Item *item = of->items; item != NULL; item = item->next) {
+		schema_step_name(item->entry, step);
+		put_step(build, step, item->entry->settings, item->entry->sql, sql);
+	}
+	if (!analyzes(table))
+		return;
+	char *analyze = mem_printf("ANALYZE %s;", table->qualified);
+	build_analyze_step(table->qualified, step);
+	put_step(build, step, "", analyze, sql);
+	free(analyze);
+}
+
+static void
+task_done(Build *build, BuildTask *task)
+{
+	if (task->state == TASK_DONE)
+		return;
+	task->state = TASK_DONE;
+	build->done_count++;
+}
+
+void
+build_whole_done(Build *build, const Table *table)
+{
+	TableBuild *of = build_table(build, table);
+
+	of->rows_in = true;
+	for (BuildTask *task = of->finish - of->indexes_left; task <= of->finish; task++)
+		task_done(build, task);
+	of->indexes_left = 0;
+}
+
+/* ---- tasks ---- */
+
+void
+build_rows_in(Build *build, const Table *table)
+{
+	TableBuild *of = build_table(build, table);
+
+	if (of->rows_in)
+		return;
+	of->rows_in = true;
+	for (BuildTask *task = of->finish - of->indexes_left; task < of->finish; task++)
+		task->state = TASK_READY;
+	if (of->indexes_left == 0)
+		of->finish->state = TASK_READY;
+}
+
+static bool
+comes_before(const BuildTask *a, const BuildTask *b)
+{
+	bool a_key = a->item != NULL && a->item->key;
+	bool b_key = b->item != NULL && b->item->key;
+
+	return a_key != b_key ? a_key : a->bytes > b->bytes;
+}
+
+BuildTask *
+build_take(Build *build, size_t *ready)
+{
+	BuildTask *best = NULL;
+
+	*ready = 0;
+	for (size_t i = 0; i < build->task_count; i++) {
+		BuildTask *task = &build->tasks[i];
+		if (task->state != TASK_READY)
+			continue;
+		(*ready)++;
+		if (best == NULL || comes_before(task, best))
+			best = task;
+	}
+	if (best == NULL)
+		return NULL;
+	(*ready)--;
+	best->state = TASK_RUNS;
+	return best;
+}
+
+void
+build_ended(Build *build, BuildTask *task, bool ok)
+{
+	TableBuild *of = task->of;
+
+	if (!ok) {
+		task->state = TASK_FAILED;
+		return;
+	}
+	task_done(build, task);
+	if (task->item != NULL && --of->indexes_left == 0)
+		of->finish->state = TASK_READY;
+}
+
+const char *
+build_task_name(const BuildTask *task)
+{
+	return task->item != NULL ? task->item->entry->what : task->of->table->qualified;
+}
+
+void
+build_progress(const Build *build, size_t *done, size_t *count)
+{
+	*done = build->done_count;
+	*count = build->task_count;
+}
+
+/* ---- running ---- */
+
+/* A helper gets what its own job would have had. */
+static char *
+memory_settings(const Build *build, int helpers)
+{
+	uint64_t kb = build->memory / 1024 * (uint64_t)(1 + helpers);
+
+	if (kb > MOST_MEMORY / 1024)
+		kb = MOST_MEMORY / 1024;
+	return mem_printf("SET LOCAL maintenance_work_mem = %llu;"
+	                  "SET LOCAL max_parallel_maintenance_workers = %d;\n",
+	                  (unsigned long long)kb, helpers);
+}
+
+static bool
+run_step(const Build *build, Sql *target, const char *step, const char *settings,
+         const char *memory, const char *text, Error *err)
+{
+	char *whole = mem_printf("%s%s%s", memory, settings, text);
+	bool ok = schema_step_once(target, build->work, step, whole, err);
+
+	free(whole);
+	return ok || error_add_context(err, "%s", step);
+}
+
+static bool
+run_item(const Build *build, const Item *item, const char *memory, Sql *target, Error *err)
+{
+	const Entry *entry = item->entry;
+	char step[SCHEMA_STEP_SIZE];
+
+	if (item->index == NULL) {
+		schema_step_name(entry, step);
+		return run_step(build, target, step, entry->settings, memory, entry->sql, err);
+	}
+	build_index_step(item, step);
+	return run_step(build, target, step, entry->settings, memory, item->index, err);
+}
+
+static bool
+finish_table(const Build *build, const TableBuild *of, const char *memory, Sql *target, Error *err)
+{
+	char step[SCHEMA_STEP_SIZE];
+
+	for (const Item *item = of->items; item != NULL; item = item->next) {
+		if (item->index == NULL && goes_first(of, item))
+			continue;
+		schema_step_name(item->entry, step);
+		if (!run_step(build, target, step, item->entry->settings, memory,
+		              item->index != NULL ? item->join : item->entry->sql, err))
+			return false;
+	}
+	if (!analyzes(of->table))
+		return true;
+	char *analyze = mem_printf("ANALYZE %s", of->table->qualified);
+	build_analyze_step(of->table->qualified, step);
+	bool ok = run_step(build, target, step, "", "", analyze, err);
+	free(analyze);
+	return ok;
+}
+
+bool
+build_run(const Build *build, const BuildTask *task, int helpers, Sql *target, Error *err)
+{
+	char *memory = memory_settings(build, helpers);
+	bool ok = task->item != NULL ? run_item(build, task->item, memory, target, err)
+	                             : finish_table(build, task->of, memory, target, err);
+
+	free(memory);
+	return ok;
+}

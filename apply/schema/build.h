@@ -1,0 +1,63 @@
+/*
+ * build.h: indexes, keys and statistics, table by table, as their rows come in.
+ *
+ * What is to be made comes from the archive (archive.h); to which table it belongs, how
+ * large it will be, and what a key's index is, the source's catalogue says. For a small
+ * table all of it goes into the copy's own transaction (build_put_whole). For a large one
+ * there are tasks, each with its record in the ledger:
+ *
+ *   rows in --> CREATE INDEX, several at a time --> keys and the rest, one after the other,
+ *               ANALYZE last, which needs the indexes on expressions
+ *
+ * A key that is not the table's only index is such a CREATE INDEX first, and joins by USING
+ * INDEX: ADD PRIMARY KEY alone would keep all others out. What has no rows of its own
+ * (indexes of partitioned tables and materialised views) and what joins indexes together
+ * is left to build_finish, with ANALYZE of whole partitioned tables.
+ *
+ * The caller's lock guards a Build; build_run, build_put_whole and build_finish only read.
+ */
+#ifndef PGBATON_APPLY_SCHEMA_BUILD_H
+#define PGBATON_APPLY_SCHEMA_BUILD_H
+
+#include "apply/schema/schema.h"
+
+/* Such a table is copied and built in one transaction: for thousands of them one each would
+ * cost more than the rows. */
+enum { BUILD_SMALL_BYTES = 1024 * 1024 };
+static inline bool
+build_is_small(const Table *table)
+{
+	return table->bytes < BUILD_SMALL_BYTES;
+}
+
+typedef struct Build Build;
+typedef struct BuildTask BuildTask;
+
+/* definitions: false with --schema none: only ANALYZE. What the ledger has is left out. */
+Build *build_open(const SchemaWork *work, bool definitions, Error *err);
+void build_close(Build *build); /* NULL is allowed */
+
+/* Everything of one table, with its records, for the transaction that copies it. */
+void build_put_whole(const Build *build, const Table *table, Buffer *sql);
+/* It was committed so. */
+void build_whole_done(Build *build, const Table *table);
+/* The rows are in and committed; again: nothing. */
+void build_rows_in(Build *build, const Table *table);
+
+/* The largest that can be run now, keys first; NULL: none at the moment. *ready: how many
+ * more there are. */
+BuildTask *build_take(Build *build, size_t *ready);
+/* helpers: how many of jobs would be idle meanwhile: parallel workers, and their memory.
+ * Steps that are recorded already are not repeated. */
+MUST_CHECK bool build_run(const Build *build, const BuildTask *task, int helpers, Sql *target,
+                          Error *err);
+/* After build_run; on success the table's next task can be taken. */
+void build_ended(Build *build, BuildTask *task, bool ok);
+const char *build_task_name(const BuildTask *task);
+/* Tasks and how many of them are done. */
+void build_progress(const Build *build, size_t *done, size_t *count);
+
+/* When all tables' tasks are done. */
+MUST_CHECK bool build_finish(const Build *build, Error *err);
+
+#endif
