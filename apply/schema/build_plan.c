@@ -152,15 +152,28 @@ read_index(Build *build, Sql *source, Item *item, Error *err)
 	return true;
 }
 
-/* It pays only where there are others. */
+/* It pays only where there are others. What an earlier process has begun the one way or the
+ * other goes on so: the table's size may have been another one then. */
+static bool
+index_comes_first(const Build *build, const Item *item, bool several)
+{
+	char whole[SCHEMA_STEP_SIZE];
+	char index[SCHEMA_STEP_SIZE];
+
+	schema_step_name(item->entry, whole);
+	build_index_step(item, index);
+	return item->joins && !build_step_done(build, whole) &&
+	       (several || build_step_done(build, index));
+}
+
 static bool
 read_indexes(Build *build, Sql *source, Error *err)
 {
 	for (size_t i = 0; i < build->work->catalog->table_count; i++) {
 		TableBuild *of = &build->tables[i];
 		bool several = !build_is_small(of->table) && indexes_of(of) > 1;
-		for (Item *item = of->items; several && item != NULL; item = item->next) {
-			if (item->joins && !read_index(build, source, item, err))
+		for (Item *item = of->items; item != NULL; item = item->next) {
+			if (index_comes_first(build, item, several) && !read_index(build, source, item, err))
 				return false;
 		}
 	}

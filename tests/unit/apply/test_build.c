@@ -168,6 +168,39 @@ START_TEST(every_step_happens_once)
 }
 END_TEST
 
+/* A table that grew beyond the limit of small ones between two starts, or shrank: a key that
+ * was made whole is not made as an index too, and an index waits for its key. */
+START_TEST(a_table_that_changed_its_size)
+{
+	Error err = ERROR_INIT;
+	size_t ready;
+	Load load;
+
+	load_open(&load, cluster, rich, true);
+	load.options.build = build_open(&load.work, true, &err);
+	ASSERT_OK(copy_tables(&load.options, &err));
+	build_close(load.options.build);
+	load_restart(&load);
+	load_table(&load, "small")->bytes = 100 * BUILD_SMALL_BYTES;
+	ASSERT_OK(load_run(&load, &err));
+	load_same_dumps(&load);
+	load_close(&load);
+
+	load_open(&load, cluster, rich, true);
+	ASSERT_OK(copy_tables(&load.options, &err));
+	load_restart(&load);
+	Build *build = build_open(&load.work, true, &err);
+	build_rows_in(build, load_table(&load, "large"));
+	ASSERT_OK(build_run(build, build_take(build, &ready), 0, load.sql, &err));
+	build_close(build);
+	load_restart(&load);
+	load_table(&load, "large")->bytes = 0;
+	ASSERT_OK(load_run(&load, &err));
+	load_same_dumps(&load);
+	load_close(&load);
+}
+END_TEST
+
 START_TEST(a_failing_index_fails_alone)
 {
 	Error err = ERROR_INIT;
@@ -229,6 +262,7 @@ make_build(void)
 	tcase_add_test(tc, statistics_of_tables_and_roots);
 	tcase_add_test(tc, a_small_table_brings_its_indexes);
 	tcase_add_test(tc, every_step_happens_once);
+	tcase_add_test(tc, a_table_that_changed_its_size);
 	tcase_add_test(tc, a_failing_index_fails_alone);
 	tcase_add_test(tc, without_definitions_only_statistics);
 	suite_add_tcase(suite, tc);
