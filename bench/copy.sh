@@ -8,7 +8,7 @@
 # against them. The limit is a bare binary COPY through a pipe into a truncated table (FREEZE),
 # one table after the other, and then the indexes; it is not taken where tables are many.
 #
-#   ROUNDS=3 SCALE=50 JOBS=4 bench/copy.sh [workload...]
+#   ROUNDS=3 SCALE=30 JOBS=4 bench/copy.sh [workload...]
 #
 # Workloads: pgbench, small (2,000 tables), indexed (8 secondary indexes and a GIN one), wide
 # (TOASTed text and jsonb), leaves (200 partitions).
@@ -16,7 +16,7 @@
 . "$(dirname "$0")/lib.sh"
 
 ROUNDS=${ROUNDS:-3}
-SCALE=${SCALE:-50}
+SCALE=${SCALE:-30}
 JOBS=${JOBS:-4}
 WORKLOADS=("$@")
 [ ${#WORKLOADS[@]} -gt 0 ] || WORKLOADS=(pgbench small indexed wide leaves)
@@ -91,13 +91,18 @@ run_pipe() {
 # A tool's time goes to its file; what it left behind is removed outside of the time.
 timed() { # tool workload
 	local start
-	bench_sql target "DROP DATABASE IF EXISTS $2"
+	PGOPTIONS='-c client_min_messages=warning' bench_sql target "DROP DATABASE IF EXISTS $2"
 	bench_sql target "CREATE DATABASE $2"
 	bench_sql target CHECKPOINT
 	start=$(bench_now_ms)
 	"run_$1" "$2" || { tail -n 20 "$BENCH_DIR/$1.log" >&2; echo "bench: $1 failed" >&2; exit 1; }
 	echo $(($(bench_now_ms) - start)) >>"$BENCH_DIR/$2.$1"
 	rm -rf "$BENCH_DIR/dump" "$BENCH_DIR/state" "$BENCH_DIR/pgcopydb"
+}
+
+# Once is enough of half a minute and more.
+too_slow() { # workload tool
+	[ -s "$BENCH_DIR/$1.$2" ] && [ "$(tail -n 1 "$BENCH_DIR/$1.$2")" -gt 30000 ]
 }
 
 cell() { # workload tool: the median and how many times pgbaton's it is
@@ -119,7 +124,8 @@ for workload in "${WORKLOADS[@]}"; do
 	[ -z "${TOOLS:-}" ] || read -ra tools <<<"$TOOLS"
 	for ((round = 0; round < ROUNDS; round++)); do
 		for ((i = 0; i < ${#tools[@]}; i++)); do
-			timed "${tools[(i + round) % ${#tools[@]}]}" "$workload"
+			tool=${tools[(i + round) % ${#tools[@]}]}
+			too_slow "$workload" "$tool" || timed "$tool" "$workload"
 		done
 	done
 	ours=$(bench_median <"$BENCH_DIR/$workload.pgbaton")

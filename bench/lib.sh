@@ -68,8 +68,13 @@ bench_uri() { # server [database]
 	echo "postgresql://bench@127.0.0.1:${BENCH_PORT[$1]}/${2:-postgres}"
 }
 
-bench_sql() { # server sql [psql's arguments...]
-	psql -qXAt -v ON_ERROR_STOP=1 "$(bench_uri "$1")" -c "$2" "${@:3}"
+bench_sql() { # server sql [database] [psql's arguments...]
+	local database=postgres
+	if [ $# -gt 2 ] && [ "${3:0:1}" != - ]; then
+		database=$3
+		set -- "$1" "$2" "${@:4}"
+	fi
+	psql -qXAt -v ON_ERROR_STOP=1 "$(bench_uri "$1" "$database")" -c "$2" "${@:3}"
 }
 
 bench_now_ms() { date +%s%3N; }

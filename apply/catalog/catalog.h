@@ -65,6 +65,7 @@ typedef struct Table {
 	char persistence;      /* 'p' permanent, 'u' unlogged */
 	bool is_partition;     /* a leaf of a partitioned table */
 	uint64_t bytes;        /* pg_table_size on the source */
+	uint64_t toast_bytes;  /* of them; 0 also when it is not known */
 	int64_t rows_estimate; /* reltuples; -1 unknown */
 	uint16_t column_count;
 	Column *columns;       /* live ones, in attnum order */

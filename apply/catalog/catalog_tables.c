@@ -16,7 +16,8 @@ enum {
 	COL_BYTES,
 	COL_ROWS,
 	COL_IDENTITY,
-	COL_PARENT
+	COL_PARENT,
+	COL_TOAST
 };
 
 /* A row of the query: what is needed to decide about it and its parents. */
@@ -48,18 +49,21 @@ query_relations(CatalogReader *reader, Error *err)
 	                ? "CASE WHEN c.relkind = 'r' THEN coalesce(pg_catalog.pg_table_size(c.oid), 0)"
 	                  " ELSE 0 END"
 	                : "c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint";
+	const char *toast = reader->sizes ? "CASE WHEN c.reltoastrelid <> 0 THEN"
+	                                    " pg_catalog.pg_table_size(c.reltoastrelid) ELSE 0 END"
+	                                  : "0";
 
 	return sql_queryf(
 		reader->sql, err,
 		"SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relispartition,"
 		" %s AS bytes, CASE WHEN c.reltuples < 0 OR (c.relpages = 0 AND c.reltuples = 0)"
-		" THEN -1 ELSE c.reltuples::bigint END, c.relreplident, coalesce(i.inhparent, 0)"
+		" THEN -1 ELSE c.reltuples::bigint END, c.relreplident, coalesce(i.inhparent, 0), %s"
 		" FROM pg_catalog.pg_class c"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition"
 		" WHERE c.relkind IN ('r', 'p', 'f') AND " CATALOG_OURS
 		" ORDER BY bytes DESC, n.nspname COLLATE \"C\", c.relname COLLATE \"C\"",
-		size);
+		size, toast);
 }
 
 static void
@@ -196,6 +200,7 @@ fill_table(CatalogReader *reader, Table *table, const PGresult *rows, int row)
 	table->persistence = PQgetvalue(rows, row, COL_PERSISTENCE)[0];
 	table->is_partition = sql_get_bool(rows, row, COL_PARTITION);
 	table->bytes = (uint64_t)sql_get_int(rows, row, COL_BYTES);
+	table->toast_bytes = (uint64_t)sql_get_int(rows, row, COL_TOAST);
 	table->rows_estimate = sql_get_int(rows, row, COL_ROWS);
 	table->replica_identity = PQgetvalue(rows, row, COL_IDENTITY)[0];
 	atomic_init(&table->state, (int)TABLE_QUEUED);

@@ -32,7 +32,7 @@ typedef struct {
 	int jobs;
 	bool one_snapshot;    /* offline mode: all tables from one exported snapshot */
 	int tries;            /* per table, range or index; 0: 3 */
-	uint64_t split_above; /* bytes; 0: no table is split */
+	uint64_t split_above; /* bytes, of TOAST eightfold (split.c); 0: no table is split */
 	Build *build;         /* NULL: rows only */
 	const Stop *stop;
 } CopyOptions;

@@ -13,6 +13,21 @@
  * quarter of the threshold's time at most. */
 enum { PIECES = 4, MOST_PIECES = 4096 };
 
+/*
+ * A byte of TOAST takes more than four times as long as one of the heap, in one process at
+ * each end: it is decompressed and compressed again. And a table that is TOAST for the most
+ * part loses little when it is not frozen.
+ */
+enum { TOAST_WEIGHT = 8 };
+
+static uint64_t
+weight_of(const Table *table)
+{
+	uint64_t toast = table->toast_bytes < table->bytes ? table->toast_bytes : table->bytes;
+
+	return table->bytes + (TOAST_WEIGHT - 1) * toast;
+}
+
 static const Column *
 only_integer_key(const Table *table)
 {
@@ -31,7 +46,7 @@ split_wanted(const CopyOptions *options, const Table *table)
 	bool any = copy_put_columns(table, &columns);
 
 	buffer_free(&columns);
-	return any && options->split_above > 0 && table->bytes > options->split_above &&
+	return any && options->split_above > 0 && weight_of(table) > options->split_above &&
 	       (options->catalog->source_version >= 140000 || only_integer_key(table) != NULL);
 }
 
@@ -41,7 +56,7 @@ static size_t
 pieces_of(const CopyOptions *options, const Table *table)
 {
 	uint64_t piece = options->split_above / PIECES + 1;
-	uint64_t pieces = table->bytes / piece + 1;
+	uint64_t pieces = weight_of(table) / piece + 1;
 
 	return pieces < MOST_PIECES ? (size_t)pieces : MOST_PIECES;
 }

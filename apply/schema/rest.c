@@ -5,11 +5,8 @@
 #include "apply/schema/archive.h"
 #include "apply/schema/schema.h"
 #include "apply/schema/step.h"
-#include "common/clock.h"
 #include "common/log.h"
 #include "common/memory.h"
-
-enum { VALIDATE_TRIES = 4, VALIDATE_BACKOFF_MS = 500 };
 
 /* Fence triggers of ours (setup/source.h), which the dump of a source that is being
  * migrated already has: their function's schema is not in the dump. */
@@ -80,76 +77,4 @@ bool
 schema_rest_locking(const SchemaWork *work, Error *err)
 {
 	return schema_once(work, "all constraints and triggers", make_rest, err);
-}
-
-/* ---- validation ---- */
-
-static bool
-constraint_made(const SchemaWork *work, const Entry *entry, bool *made, Error *err)
-{
-	char step[SCHEMA_STEP_SIZE];
-
-	schema_step_name(entry, step);
-	return ledger_step_done(work->target_sql, work->ledger, step, made, err);
-}
-
-/* 23503 may be a state between two lanes' commits: a child is in, its parent not yet. */
-static bool
-validate(const SchemaWork *work, const Entry *entry, const ForeignKey *fk, Error *err)
-{
-	char step[SCHEMA_STEP_SIZE];
-	char *sql = mem_printf("ALTER TABLE %.*s VALIDATE CONSTRAINT %.*s", (int)fk->table.len,
-	                       (const char *)fk->table.data, (int)fk->constraint.len,
-	                       (const char *)fk->constraint.data);
-	bool done = false;
-
-	snprintf(step, sizeof(step), "validate %s", entry->what);
-	bool ok = ledger_step_done(work->target_sql, work->ledger, step, &done, err);
-	for (int tried = 1; ok && !done; tried++) {
-		done = schema_step_patiently(work->target_sql, work, step, sql, err);
-		if (done)
-			break;
-		ok = tried < VALIDATE_TRIES && error_has_sqlstate(err, "23503") &&
-		     stop_sleep_ms(work->stop, clock_jitter_ms(VALIDATE_BACKOFF_MS * tried), err);
-	}
-	free(sql);
-	if (!ok && error_has_sqlstate(err, "23503"))
-		err->class = ERROR_DIVERGENCE;
-	return ok || error_add_context(err, "validating %s", entry->what);
-}
-
-static bool
-validate_all(const SchemaWork *work, const Entries *entries, Error *err)
-{
-	for (size_t i = 0; i < entries->count; i++) {
-		const Entry *entry = &entries->items[i];
-		ForeignKey fk;
-		bool made = false;
-
-		if (entry->kind != ENTRY_FOREIGN_KEY || !foreign_key_read(entry->sql, &fk) ||
-		    fk.partitioned || fk.not_valid || fk.not_enforced)
-			continue;
-		if (!constraint_made(work, entry, &made, err) || (made && !validate(work, entry, &fk, err)))
-			return false;
-	}
-	return true;
-}
-
-static bool
-validate_rest(const SchemaWork *work, Error *err)
-{
-	Archive archive = {0};
-	Entries entries = {NULL, 0};
-	bool ok = archive_open(work, false, &archive, err) &&
-	          archive_read(work, &archive, "post-data", &entries, err) &&
-	          validate_all(work, &entries, err);
-
-	archive_close(&archive);
-	return ok;
-}
-
-bool
-schema_rest_validate(const SchemaWork *work, Error *err)
-{
-	return schema_once(work, "all validated", validate_rest, err);
 }

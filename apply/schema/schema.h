@@ -53,7 +53,8 @@ MUST_CHECK bool schema_dump(const SchemaWork *work, Error *err);
 MUST_CHECK bool schema_pre_data(const SchemaWork *work, Error *err);
 /* What is left: foreign keys (NOT VALID first, then validated), triggers, rules, policies,
  * event triggers, publications no. apply is paused by the caller around
- * schema_rest_locking (short locks); schema_rest_validate runs beside the apply and
+ * schema_rest_locking (short locks); schema_rest_validate runs beside the apply, on jobs
+ * sessions but never two for one large table, and
  * retries a validation that met a state between two lanes' commits. */
 MUST_CHECK bool schema_rest_locking(const SchemaWork *work, Error *err);
 MUST_CHECK bool schema_rest_validate(const SchemaWork *work, Error *err);

@@ -326,6 +326,68 @@ START_TEST(a_row_without_its_parent_is_divergence)
 }
 END_TEST
 
+static void *
+validate_main(void *arg)
+{
+	Error err = ERROR_INIT;
+
+	ASSERT_OK(schema_rest_validate(arg, &err));
+	return NULL;
+}
+
+static bool
+is_valid(const Job *job, const char *table)
+{
+	return db_true(job->target,
+	               "SELECT convalidated FROM pg_constraint WHERE contype = 'f' AND conrelid ="
+	               " '%s'::regclass",
+	               table);
+}
+
+/* The check of the largest waits for a lock; that of its neighbour, which reads the same
+ * parent, is passed over, and that of a table of its own is done meanwhile. */
+START_TEST(no_large_table_is_read_by_two_checks)
+{
+	static const char rows[] =
+		"INSERT INTO p SELECT i, repeat('x', 100) FROM generate_series(1, 10000) i;"
+		"INSERT INTO q SELECT * FROM p;"
+		"INSERT INTO c1 SELECT 1 + i %% 10000, repeat('x', 300) FROM generate_series(1, 10000) i;"
+		"INSERT INTO c2 SELECT p, left(x, 200) FROM c1; INSERT INTO c3 SELECT p, left(x, 120) FROM c1";
+	Error err = ERROR_INIT;
+	pthread_t thread;
+	Job job;
+
+	job_open(
+		&job,
+		"CREATE TABLE p (id int PRIMARY KEY, x text); CREATE TABLE q (id int PRIMARY KEY, x text);"
+		"CREATE TABLE c1 (p int REFERENCES p, x text); CREATE TABLE c2 (p int REFERENCES p, x text);"
+		"CREATE TABLE c3 (p int REFERENCES q, x text)",
+		NULL);
+	db_exec(job.source, rows);
+	catalog_free(job.catalog);
+	Sql *source = servers_open(cluster, "source");
+	job.catalog = servers_catalog(source);
+	sql_close(source);
+	job.work.catalog = job.catalog;
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	db_exec(job.target, rows);
+	ASSERT_OK(build_all(&job.work, &err));
+	ASSERT_OK(schema_rest_locking(&job.work, &err));
+	ck_assert(!is_valid(&job, "c1") && !is_valid(&job, "c3"));
+
+	PGconn *holder = db_connect(cluster, "target");
+	db_exec(holder, "BEGIN; LOCK TABLE c1 IN SHARE UPDATE EXCLUSIVE MODE");
+	ck_assert_int_eq(pthread_create(&thread, NULL, validate_main, &job.work), 0);
+	db_wait_until(job.target,
+	              "SELECT convalidated FROM pg_constraint WHERE conrelid = 'c3'::regclass", 30);
+	ck_assert(!is_valid(&job, "c2"));
+	PQfinish(holder);
+	pthread_join(thread, NULL);
+	ck_assert(is_valid(&job, "c1") && is_valid(&job, "c2"));
+	job_close(&job);
+}
+END_TEST
+
 START_TEST(only_the_chosen_tables)
 {
 	const char *include[] = {"s.b"};
@@ -814,6 +876,7 @@ make_schema(void)
 	tcase_add_test(tc, a_second_call_repeats_only_what_is_missing);
 	tcase_add_test(tc, an_object_in_the_way_is_named);
 	tcase_add_test(tc, a_row_without_its_parent_is_divergence);
+	tcase_add_test(tc, no_large_table_is_read_by_two_checks);
 	tcase_add_test(tc, only_the_chosen_tables);
 	tcase_add_test(tc, a_schema_is_chosen);
 	tcase_add_test(tc, tables_rows_and_indexes_are_left_out);
