@@ -26,19 +26,25 @@ undefined_name(const Error *err)
 	       error_has_sqlstate(err, "42704");
 }
 
+static bool
+refresh(Sql *target, const char *qualified, Error *err)
+{
+	Error first = ERROR_INIT;
+
+	if (sql_execf(target, &first, "REFRESH MATERIALIZED VIEW %s", qualified) ||
+	    (undefined_name(&first) && refresh_with_default_path(target, qualified, &first)))
+		return sql_execf(target, err, "ANALYZE %s", qualified);
+	*err = first;
+	return false;
+}
+
 bool
 target_refresh_matviews(Sql *target, const Catalog *catalog, Error *err)
 {
 	for (size_t i = 0; i < catalog->matview_count; i++) {
 		const char *qualified = catalog->matviews[i].qualified;
-		Error first = ERROR_INIT;
-
-		if (sql_execf(target, &first, "REFRESH MATERIALIZED VIEW %s", qualified))
-			continue;
-		if (undefined_name(&first) && refresh_with_default_path(target, qualified, &first))
-			continue;
-		*err = first;
-		return error_add_context(err, "materialized view %s", qualified);
+		if (!refresh(target, qualified, err))
+			return error_add_context(err, "materialized view %s", qualified);
 	}
 	return true;
 }

@@ -176,7 +176,7 @@ task_done(Build *build, BuildTask *task)
 	if (task->state == TASK_DONE)
 		return;
 	task->state = TASK_DONE;
-	build->done_count++;
+	atomic_fetch_add(&build->done_count, 1);
 }
 
 void
@@ -259,7 +259,7 @@ build_task_name(const BuildTask *task)
 void
 build_progress(const Build *build, size_t *done, size_t *count)
 {
-	*done = build->done_count;
+	*done = atomic_load(&build->done_count);
 	*count = build->task_count;
 }
 

@@ -54,7 +54,7 @@ MUST_CHECK bool build_run(const Build *build, const BuildTask *task, int helpers
 /* After build_run; on success the table's next task can be taken. */
 void build_ended(Build *build, BuildTask *task, bool ok);
 const char *build_task_name(const BuildTask *task);
-/* Tasks and how many of them are done. */
+/* Tasks and how many of them are done; from any thread. */
 void build_progress(const Build *build, size_t *done, size_t *count);
 
 /* When all tables' tasks are done. */

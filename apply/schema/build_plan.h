@@ -4,6 +4,8 @@
 #ifndef PGBATON_APPLY_SCHEMA_BUILD_PLAN_H
 #define PGBATON_APPLY_SCHEMA_BUILD_PLAN_H
 
+#include <stdatomic.h>
+
 #include "apply/schema/archive.h"
 #include "apply/schema/build.h"
 #include "apply/schema/step.h"
@@ -46,8 +48,8 @@ struct Build {
 	TableBuild *tables; /* beside the catalogue's */
 	BuildTask *tasks;
 	size_t task_count;
-	size_t done_count;
-	const Entry **loose; /* entries that belong to no table with rows, in order */
+	_Atomic size_t done_count; /* read by the status */
+	const Entry **loose;       /* entries that belong to no table with rows, in order */
 	size_t loose_count;
 	uint64_t memory; /* maintenance_work_mem of one job */
 };

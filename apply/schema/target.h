@@ -32,7 +32,7 @@ MUST_CHECK bool target_set_sequences(Sql *source, Sql *target, const Catalog *ca
 /* For a rehearsal: reads all on the source and sees that each could be set on the target. */
 MUST_CHECK bool target_check_sequences(Sql *source, Sql *target, const Catalog *catalog,
                                        size_t *count, Error *err);
-/* REFRESH in dependency order, those that are populated on the source. */
+/* REFRESH in dependency order, those that are populated on the source, and ANALYZE. */
 MUST_CHECK bool target_refresh_matviews(Sql *target, const Catalog *catalog, Error *err);
 
 /* --verify counts | checksums. Compares every table on two sessions, but for unlogged

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "apply/ledger.h"
+#include "apply/schema/build.h"
 #include "apply/schema/schema.h"
 #include "common/queue.h"
 #include "common/stop.h"
@@ -86,7 +87,8 @@ struct Migration {
 	uint64_t copy_bytes_at_start;
 	Ledger ledger;    /* written once, before catalog */
 	Catalog *catalog; /* set once */
-	TxLog *log;       /* set and taken out under the lock */
+	Build *build;     /* while rows are copied: set and taken out under the lock */
+	TxLog *log;       /* the same */
 	Receiver *receiver;
 	Applier *applier;
 	ReceiverState last_receiver; /* of the three when they were stopped */

@@ -417,6 +417,14 @@ phase_prepare(Migration *m, Error *err)
 
 /* ---- copy ---- */
 
+static void
+show_build(Migration *m, Build *build)
+{
+	pthread_mutex_lock(&m->lock);
+	m->build = build;
+	pthread_mutex_unlock(&m->lock);
+}
+
 bool
 phase_copy(Migration *m, Error *err)
 {
@@ -444,12 +452,14 @@ phase_copy(Migration *m, Error *err)
 	options.build = build_open(&work, m->config->schema_copy, err);
 	if (options.build == NULL)
 		return false;
+	show_build(m, options.build);
 	FAULT_POINT("copy_begin");
 	bool ok = copy_tables(&options, err);
 	if (ok) {
 		FAULT_POINT("copy_rows");
 		ok = build_finish(options.build, err);
 	}
+	show_build(m, NULL);
 	build_close(options.build);
 	return ok;
 }

@@ -102,6 +102,21 @@ migration_stream_states(Migration *m, TxLogState *log, ReceiverState *receiver,
 		applier->applied_end = m->start;
 }
 
+/* Tables that are whole count as one step, the others as one more an index. */
+static void
+fill_detail(const Migration *m, MigrationStatus *out)
+{
+	size_t done;
+	size_t count;
+
+	if (m->build == NULL) {
+		snprintf(out->detail, sizeof(out->detail), "%s", m->detail);
+		return;
+	}
+	build_progress(m->build, &done, &count);
+	snprintf(out->detail, sizeof(out->detail), "%.100s: %zu of %zu steps", m->detail, done, count);
+}
+
 void
 migration_status(Migration *migration, MigrationStatus *out)
 {
@@ -115,7 +130,7 @@ migration_status(Migration *migration, MigrationStatus *out)
 	out->since_us = m->since_us;
 	snprintf(out->name, sizeof(out->name), "%s", m->config->name);
 	snprintf(out->id, sizeof(out->id), "%s", m->ledger.id);
-	snprintf(out->detail, sizeof(out->detail), "%s", m->detail);
+	fill_detail(m, out);
 	out->error = m->error;
 	out->retrying = m->retrying;
 	out->slot = m->slot;
