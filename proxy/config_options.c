@@ -410,7 +410,7 @@ const ConfigOption config_options[] = {
 	{"jobs", "N", false, true, FOR_RUN, set_jobs,
      "tables, parts of tables and indexes at a time, 1 to 64 (default 4)"},
 	{"split-above", "SIZE", false, true, FOR_RUN, set_split_above,
-     "copy larger tables in parts, several at a time; TOAST counts eightfold (default 1GiB, 0 never)"},
+     "copy larger tables in parts (default 1GiB, 0 never; TOAST counts eightfold)"},
 	{"maintenance-work-mem", "SIZE", false, true, FOR_RUN, set_maintenance,
      "memory of the target for each job's index, 1MB to 2GB (default 0, by its settings)"},
 	{"lanes", "N", false, true, FOR_RUN, set_lanes,
