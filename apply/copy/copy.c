@@ -99,6 +99,18 @@ hold_snapshot(const CopyOptions *options, SharedSnapshot *shared, Error *err)
 	return holder;
 }
 
+/* A stop between two tasks fails none of them, and leaves them all the same. */
+static size_t
+builds_left(const CopyOptions *options)
+{
+	size_t done = 0;
+	size_t count = 0;
+
+	if (options->build != NULL && stop_requested(options->stop))
+		build_progress(options->build, &done, &count);
+	return count - done;
+}
+
 static bool
 run_result(CopyRun *run, Error *err)
 {
@@ -131,6 +143,7 @@ copy_tables(const CopyOptions *options, Error *err)
 	}
 	run_open(&run);
 	run_workers(&run);
+	run.left += builds_left(options);
 	run_close(&run);
 	free(shared.id);
 	free(shared.snapshot);

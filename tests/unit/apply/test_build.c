@@ -201,6 +201,25 @@ START_TEST(a_table_that_changed_its_size)
 }
 END_TEST
 
+/* A stop that comes when nothing is at work fails nothing, and is no success. */
+START_TEST(stopped_before_its_indexes)
+{
+	Error err = ERROR_INIT;
+	Load load;
+
+	load_open(&load, cluster, rich, true);
+	ASSERT_OK(copy_tables(&load.options, &err)); /* rows alone */
+	stop_request(load.stop);
+	load.work.stop = NULL;
+	load.options.build = build_open(&load.work, true, &err);
+	ck_assert_msg(load.options.build != NULL, "%s", servers_error(&err));
+	ck_assert(!copy_tables(&load.options, &err));
+	ck_assert_int_eq(err.class, ERROR_CANCELLED);
+	build_close(load.options.build);
+	load_close(&load);
+}
+END_TEST
+
 START_TEST(a_failing_index_fails_alone)
 {
 	Error err = ERROR_INIT;
@@ -263,6 +282,7 @@ make_build(void)
 	tcase_add_test(tc, a_small_table_brings_its_indexes);
 	tcase_add_test(tc, every_step_happens_once);
 	tcase_add_test(tc, a_table_that_changed_its_size);
+	tcase_add_test(tc, stopped_before_its_indexes);
 	tcase_add_test(tc, a_failing_index_fails_alone);
 	tcase_add_test(tc, without_definitions_only_statistics);
 	suite_add_tcase(suite, tc);
