@@ -278,7 +278,6 @@ START_TEST(a_second_call_repeats_only_what_is_missing)
 	assert_equal_dumps();
 	/* What is done to its end needs no archive any more. */
 	job.work.state_dir = "/nowhere";
-	ASSERT_OK(schema_indexes(&job.work, &err));
 	ASSERT_OK(schema_rest_locking(&job.work, &err));
 	ASSERT_OK(schema_rest_validate(&job.work, &err));
 	job_close(&job);
