@@ -638,22 +638,35 @@ ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err)
  * Compares with the row as it is when its lock is had, after whoever held it before. An error
  * and not a row count, since it must also stop what is queued behind it. Who writes all rows
  * does so whatever their number is by now; a share of one lane has a meaning only for the
- * number of lanes that it was routed for (P4).
+ * number of lanes that it was routed for (P4). Prepared, since planning it costs a small
+ * batch as much as one of its rows.
  */
+bool
+ledger_prepare_progress(Sql *target, const Ledger *ledger, Error *err)
+{
+	return sql_execf(target, err,
+	                 "PREPARE pgbaton_all (pg_catalog.pg_lsn, int8, pg_catalog.pg_lsn, int8) AS"
+	                 " UPDATE %s.progress SET commit_lsn = $1, position ="
+	                 " $2 / (commit_lsn = $3 AND position = $4)::pg_catalog.int4;"
+	                 "PREPARE pgbaton_some (pg_catalog.pg_lsn, int8, pg_catalog.pg_lsn, int8,"
+	                 " int4, int4, int4) AS"
+	                 " UPDATE %s.progress SET commit_lsn = $1, position ="
+	                 " $2 / (commit_lsn = $3 AND position = $4"
+	                 " AND (SELECT pg_catalog.count(*) FROM %s.progress) = $5)::pg_catalog.int4"
+	                 " WHERE lane >= $6 AND lane < $7",
+	                 ledger->schema, ledger->schema, ledger->schema);
+}
+
 void
 ledger_progress_sql(const Ledger *ledger, int first, int count, Progress from, Progress to,
                     Buffer *sql)
 {
-	buffer_printf(sql,
-	              "UPDATE %s.progress SET commit_lsn = '%s', position = %" PRId64
-	              " / (commit_lsn = '%s' AND position = %" PRId64,
-	              ledger->schema, LSN_STR(to.commit_lsn), to.position, LSN_STR(from.commit_lsn),
-	              from.position);
-	if (count == ledger->lanes)
-		buffer_put_text(sql, ")::pg_catalog.int4;");
-	else
-		buffer_printf(sql,
-		              " AND (SELECT pg_catalog.count(*) FROM %s.progress) = %d)::pg_catalog.int4"
-		              " WHERE lane >= %d AND lane < %d;",
-		              ledger->schema, ledger->lanes, first, first + count);
+	bool all = count == ledger->lanes;
+
+	buffer_printf(sql, "EXECUTE %s ('%s', %" PRId64 ", '%s', %" PRId64,
+	              all ? "pgbaton_all" : "pgbaton_some", LSN_STR(to.commit_lsn), to.position,
+	              LSN_STR(from.commit_lsn), from.position);
+	if (!all)
+		buffer_printf(sql, ", %d, %d, %d", ledger->lanes, first, first + count);
+	buffer_put_text(sql, ");");
 }

@@ -180,6 +180,8 @@ MUST_CHECK bool ledger_load_progress(Sql *target, const Ledger *ledger, Lsn star
                                      Progress *progress, Error *err);
 /* P4: only when all lanes are level. */
 MUST_CHECK bool ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err);
+/* Once in a session, before what ledger_progress_sql puts. */
+MUST_CHECK bool ledger_prepare_progress(Sql *target, const Ledger *ledger, Error *err);
 /* UPDATE progress for lanes [first, first + count). Text SQL. Where a row is not at `from` any
  * more the statement fails with LEDGER_MOVED: somebody else has applied what follows it. */
 void ledger_progress_sql(const Ledger *ledger, int first, int count, Progress from, Progress to,

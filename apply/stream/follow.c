@@ -71,7 +71,7 @@ open_all(Applier *applier, Progress *level, Error *err)
 	applier->lanes = mem_zalloc(sizeof(Lane *) * (size_t)wanted);
 	applier->tasks = mem_zalloc(sizeof(Task) * (size_t)wanted);
 	applier->writes = mem_zalloc(sizeof(bool) * (size_t)wanted * (size_t)wanted);
-	applier->lanes[0] = lane_start(applier->target, applier->ledger.id, 0, applier->stop, err);
+	applier->lanes[0] = lane_start(applier->target, &applier->ledger, 0, applier->stop, err);
 	if (applier->lanes[0] == NULL ||
 	    !level_lanes(applier->lanes[0], applier->run, &applier->ledger, &options,
 	                 applier->options.start, wanted, level, err))
@@ -79,7 +79,7 @@ open_all(Applier *applier, Progress *level, Error *err)
 	if (!read_position(applier, err))
 		return false;
 	for (int i = 1; i < wanted; i++) {
-		applier->lanes[i] = lane_start(applier->target, applier->ledger.id, i, applier->stop, err);
+		applier->lanes[i] = lane_start(applier->target, &applier->ledger, i, applier->stop, err);
 		if (applier->lanes[i] == NULL)
 			return false;
 	}

@@ -14,7 +14,7 @@
 struct Lane {
 	pthread_t thread;
 	const ConnInfo *target;
-	const char *writer;
+	const Ledger *ledger;
 	int number;
 	const Stop *stop;
 	Queue *tasks; /* of Work */
@@ -62,15 +62,26 @@ set_replica_role(Sql *sql, Error *err)
 	                      "PostgreSQL 15: a superuser is needed), then \"pgbaton resume\"");
 }
 
+/* The statements that every batch needs. */
+static bool
+prepare_fixed(Sql *sql, const Ledger *ledger, Error *err)
+{
+	return ledger_prepare_progress(sql, ledger, err) &&
+	       sql_exec(sql, err,
+	                "PREPARE pgbaton_positions AS SELECT pg_catalog.pg_current_wal_insert_lsn(),"
+	                " pg_catalog.pg_current_wal_flush_lsn()");
+}
+
 static Sql *
-open_session(const ConnInfo *target, const char *writer, int number, const Stop *stop, Error *err)
+open_session(const ConnInfo *target, const Ledger *ledger, int number, const Stop *stop, Error *err)
 {
 	char purpose[32];
 
 	snprintf(purpose, sizeof(purpose), "apply %d", number);
 	Sql *sql = sql_connect(target, "target", purpose, stop, err);
 	if (sql == NULL || (set_replica_role(sql, err) && sql_exec(sql, err, lane_settings) &&
-	                    sql_execf(sql, err, "SET pgbaton.writer = '%s'", writer)))
+	                    sql_execf(sql, err, "SET pgbaton.writer = '%s'", ledger->id) &&
+	                    prepare_fixed(sql, ledger, err)))
 		return sql;
 	sql_close(sql);
 	return NULL;
@@ -82,7 +93,7 @@ static void
 renew_session(Lane *lane)
 {
 	Error err = ERROR_INIT;
-	Sql *sql = open_session(lane->target, lane->writer, lane->number, lane->stop, &err);
+	Sql *sql = open_session(lane->target, lane->ledger, lane->number, lane->stop, &err);
 
 	if (sql == NULL) {
 		log_debug("applier", "no new session: %s", err.message);
@@ -208,10 +219,7 @@ static bool
 queue_commit(Lane *lane, Error *err)
 {
 	return pipe_query(lane->pipe, err, "COMMIT", take_commit, lane) &&
-	       pipe_query(lane->pipe, err,
-	                  "SELECT pg_catalog.pg_current_wal_insert_lsn(),"
-	                  " pg_catalog.pg_current_wal_flush_lsn()",
-	                  take_positions, lane);
+	       pipe_query(lane->pipe, err, "EXECUTE pgbaton_positions", take_positions, lane);
 }
 
 static bool
@@ -269,7 +277,8 @@ roll_back(Lane *lane, RunOutcome outcome)
 	if (outcome == RUN_LOST || PQstatus(sql_pgconn(lane->sql)) != CONNECTION_OK)
 		return; /* the session is closed, and the server rolls back */
 	if (!sql_exec(lane->sql, NULL, alone ? "ROLLBACK TO SAVEPOINT batch" : "ROLLBACK") ||
-	    !sql_exec(lane->sql, NULL, "DEALLOCATE ALL"))
+	    !sql_exec(lane->sql, NULL, "DEALLOCATE ALL") ||
+	    !prepare_fixed(lane->sql, lane->ledger, NULL))
 		log_debug("applier", "a session was lost while rolling back");
 	stmt_cache_clear(lane->cache);
 }
@@ -320,15 +329,15 @@ lane_main(void *arg)
 /* ---- for the applier's thread ---- */
 
 Lane *
-lane_start(const ConnInfo *target, const char *writer, int number, const Stop *stop, Error *err)
+lane_start(const ConnInfo *target, const Ledger *ledger, int number, const Stop *stop, Error *err)
 {
-	Sql *sql = open_session(target, writer, number, stop, err);
+	Sql *sql = open_session(target, ledger, number, stop, err);
 
 	if (sql == NULL)
 		return NULL;
 	Lane *lane = mem_zalloc(sizeof(Lane));
 	lane->target = target;
-	lane->writer = writer;
+	lane->ledger = ledger;
 	lane->number = number;
 	lane->stop = stop;
 	lane->sql = sql;

@@ -47,10 +47,10 @@ typedef struct {
 	const bool *writes; /* [ledger->lanes]: whose progress rows (P1) */
 } Task;
 
-/* Opens the session (in the caller's thread) and starts the thread. writer: the migration's id,
- * by which a fence knows whom to let through. All but err outlive the lane, which may open its
- * session afresh. */
-Lane *lane_start(const ConnInfo *target, const char *writer, int number, const Stop *stop,
+/* Opens the session (in the caller's thread) and starts the thread. By the ledger's id a
+ * fence knows whom to let through. All but err outlive the lane, which may open its session
+ * afresh. */
+Lane *lane_start(const ConnInfo *target, const Ledger *ledger, int number, const Stop *stop,
                  Error *err);
 /* Waits for the task in hand; closes. NULL: nothing. */
 void lane_end(Lane *lane);

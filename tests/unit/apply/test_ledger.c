@@ -156,6 +156,7 @@ START_TEST(progress_and_lanes)
 	ck_assert_int_eq(progress[1].position, LEDGER_WHOLE);
 
 	Progress start = progress[1];
+	ASSERT_OK(ledger_prepare_progress(target, &ledger, &err));
 	ledger_progress_sql(&ledger, 1, 1, start, (Progress){lsn_make(200), 7}, &sql);
 	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
 	/* A second start does not set them back. */
