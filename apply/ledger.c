@@ -448,6 +448,25 @@ ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot
 	              LSN_STR(lsn), rows, bytes);
 }
 
+void
+ledger_outcome_sql(const Ledger *ledger, const Table *table, const char *snapshot, Buffer *wait,
+                   Buffer *ask)
+{
+	buffer_printf(wait, "INSERT INTO %s.relation (schema_name, table_name, state) VALUES (",
+	              ledger->schema);
+	sql_put_literal(wait, table->schema);
+	buffer_put_text(wait, ", ");
+	sql_put_literal(wait, table->name);
+	buffer_put_text(wait, ", 'queued') ON CONFLICT (schema_name, table_name) DO NOTHING");
+	buffer_put_text(ask, "SELECT (state = 'copied' AND snapshot = ");
+	sql_put_literal(ask, snapshot);
+	buffer_printf(ask, ")::text FROM %s.relation WHERE schema_name = ", ledger->schema);
+	sql_put_literal(ask, table->schema);
+	buffer_put_text(ask, " AND table_name = ");
+	sql_put_literal(ask, table->name);
+	buffer_put_text(ask, " FOR UPDATE");
+}
+
 static void
 put_condition(const Table *table, const char *attempt, Buffer *sql)
 {
@@ -473,7 +492,7 @@ ledger_copying_sql(const Ledger *ledger, const Table *table, Buffer *sql)
 void
 ledger_attempt_sql(const Ledger *ledger, const Table *table, const char *attempt, Buffer *sql)
 {
-	buffer_printf(sql, "SELECT pg_catalog.txid_current()::text FROM %s.relation", ledger->schema);
+	buffer_printf(sql, "SELECT 1 FROM %s.relation", ledger->schema);
 	put_condition(table, attempt, sql);
 	buffer_put_text(sql, " AND state = 'copying' FOR SHARE;");
 }

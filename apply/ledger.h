@@ -88,6 +88,10 @@ MUST_CHECK bool ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *c
 /* C3: the statement that records a finished copy, for the copy's transaction. */
 void ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot, Lsn lsn,
                        uint64_t rows, uint64_t bytes, Buffer *sql);
+/* Two statements for a transaction that is rolled back: the first waits for one that is
+ * recording the table's copy, the second asks whether it has recorded that snapshot. */
+void ledger_outcome_sql(const Ledger *ledger, const Table *table, const char *snapshot,
+                        Buffer *wait, Buffer *ask);
 
 /*
  * A table that is copied in several transactions (copy/split.h). The first statement says,

@@ -203,7 +203,7 @@ copy_range(CopySession *session, const CopyOptions *options, const Split *split,
 
 	put_range(&where, split, range);
 	bool ok = copy_target_begin_range(session, options->ledger, split->table, split->attempt,
-	                                  commit, err) &&
+	                                  err) &&
 	          copy_source_join(session->source, split->view.exported, err) &&
 	          copy_rows(session, split->table, buffer_cstr(&where), false, rows, bytes, err) &&
 	          copy_query(session->source, "source", "COMMIT", NULL, err) &&
@@ -216,15 +216,12 @@ bool
 split_copy_range(CopySession *session, const CopyOptions *options, Split *split, size_t range,
                  CopyCommit *commit, uint64_t *rows, uint64_t *bytes, Error *err)
 {
-	bool committed = false;
-
-	if (commit->commit_sent) {
-		if (!copy_target_outcome(session, commit, &committed, err))
-			return false;
-		commit->commit_sent = false;
-		if (committed)
-			return true;
-	}
+	/* A range has no record of its own, and its xid may be another's after a crash of the
+	 * target: then nothing says whether it is in, and the table begins anew. */
+	if (commit->commit_sent)
+		return error_set(err, ERROR_NETWORK,
+		                 "the outcome of the commit of range %zu of %zu is not known", range + 1,
+		                 split->count);
 	/* What the try before has added to the status. */
 	atomic_fetch_sub(&split->table->copied_rows, *rows);
 	atomic_fetch_sub(&split->table->copied_bytes, *bytes);
@@ -241,7 +238,7 @@ bool
 split_record(CopySession *session, const CopyOptions *options, const Split *split, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
-	CopyCommit commit = {.xid = ""};
+	CopyCommit commit = {false};
 
 	ledger_attempt_copied_sql(options->ledger, split->table, split->attempt, split->view.snapshot,
 	                          split->view.lsn, split->rows, split->bytes, &sql);

@@ -143,7 +143,7 @@ copy_table_once(CopySession *session, const CopyOptions *options, Table *table,
 	atomic_store(&table->copied_bytes, 0);
 
 	/* The target first: waiting for its locks must not age the source's snapshot. */
-	return copy_target_begin(session, table, &attempt->commit, &fresh, err) &&
+	return copy_target_begin(session, table, &fresh, err) &&
 	       copy_source_begin(session->source, table, shared, false, &attempt->view, err) &&
 	       copy_rows(session, table, NULL, fresh, &attempt->rows, &attempt->bytes, err) &&
 	       copy_query(session->source, "source", "COMMIT", NULL, err) &&

@@ -67,7 +67,7 @@ put_trigger(Buffer *sql, const CopySession *session, const Table *table)
 static bool
 judge(const WireResult *result, const Table *table, Error *err)
 {
-	const char *trigger = wire_result_get(result, 0, 2);
+	const char *trigger = wire_result_get(result, 0, 1);
 
 	if (wire_result_get(result, 0, 0)[0] == 't' && !table->rows_remain) {
 		error_set(err, ERROR_CONFIG, "the table on the target is not empty");
@@ -81,36 +81,31 @@ judge(const WireResult *result, const Table *table, Error *err)
 	                           " user (15+), or disable the trigger until the cutover");
 }
 
-/* The xid is what a lost COMMIT is looked up by. */
 static bool
-look(const CopySession *session, const Table *table, const char *before, CopyCommit *commit,
-     Error *err)
+look(const CopySession *session, const Table *table, const char *before, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 	WireResult *result = NULL;
 
-	buffer_printf(&sql,
-	              "%sSELECT EXISTS (SELECT 1 FROM ONLY %s)::text,"
-	              " pg_catalog.txid_current()::text, ",
-	              before, table->qualified);
+	buffer_printf(&sql, "%sSELECT EXISTS (SELECT 1 FROM ONLY %s)::text, ", before,
+	              table->qualified);
 	put_trigger(&sql, session, table);
 	if (!query(session, &sql, &result, err))
 		return false;
 	bool ok = judge(result, table, err);
-	snprintf(commit->xid, sizeof(commit->xid), "%s", wire_result_get(result, 0, 1));
 	wire_result_free(result);
 	return ok;
 }
 
 /* Nobody can put a row in between the look and TRUNCATE: the lock is there first. */
 static bool
-look_and_empty(const CopySession *session, const Table *table, CopyCommit *commit, Error *err)
+look_and_empty(const CopySession *session, const Table *table, Error *err)
 {
 	Buffer lock = BUFFER_INIT;
 	Buffer empty = BUFFER_INIT;
 
 	buffer_printf(&lock, "LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE;", table->qualified);
-	bool ok = look(session, table, buffer_cstr(&lock), commit, err);
+	bool ok = look(session, table, buffer_cstr(&lock), err);
 	buffer_free(&lock);
 	if (!ok)
 		return false;
@@ -130,18 +125,17 @@ cannot_empty(const Table *table, Error *err)
 }
 
 bool
-copy_target_begin(const CopySession *session, const Table *table, CopyCommit *commit, bool *fresh,
-                  Error *err)
+copy_target_begin(const CopySession *session, const Table *table, bool *fresh, Error *err)
 {
 	*fresh = false;
 	if (build_is_small(table) && !table->rows_remain)
-		return look(session, table, begin_sql, commit, err);
+		return look(session, table, begin_sql, err);
 	if (!copy_query(session->target, "target", begin_sql, NULL, err) ||
 	    !copy_target_can_empty(session, table, fresh, err))
 		return false;
 	if (*fresh)
-		return look_and_empty(session, table, commit, err);
-	if (!look(session, table, "", commit, err))
+		return look_and_empty(session, table, err);
+	if (!look(session, table, "", err))
 		return false;
 	return !table->rows_remain || cannot_empty(table, err);
 }
@@ -154,10 +148,10 @@ copy_target_begin_split(const CopySession *session, const Ledger *ledger, const 
 {
 	Buffer sql = BUFFER_INIT;
 	WireResult *result = NULL;
-	CopyCommit commit = {.xid = ""};
+	CopyCommit commit = {false};
 
 	if (!copy_query(session->target, "target", begin_sql, NULL, err) ||
-	    !look_and_empty(session, table, &commit, err))
+	    !look_and_empty(session, table, err))
 		return false;
 	ledger_copying_sql(ledger, table, &sql);
 	if (!query(session, &sql, &result, err))
@@ -169,7 +163,7 @@ copy_target_begin_split(const CopySession *session, const Ledger *ledger, const 
 
 bool
 copy_target_begin_range(const CopySession *session, const Ledger *ledger, const Table *table,
-                        const char *attempt, CopyCommit *commit, Error *err)
+                        const char *attempt, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 	WireResult *result = NULL;
@@ -180,9 +174,7 @@ copy_target_begin_range(const CopySession *session, const Ledger *ledger, const 
 	buffer_free(&sql);
 	if (!ok)
 		return false;
-	if (wire_result_rows(result) == 1)
-		snprintf(commit->xid, sizeof(commit->xid), "%s", wire_result_get(result, 0, 0));
-	else
+	if (wire_result_rows(result) != 1)
 		ok = error_set(err, ERROR_CONFIG, "another process has begun to copy this table");
 	wire_result_free(result);
 	return ok;
@@ -228,23 +220,30 @@ copy_target_commit(Wire *target, CopyCommit *commit, Error *err)
 	return ok || error_set(err, ERROR_PROTOCOL, "the target rolled back instead of committing");
 }
 
+/*
+ * Not by the xid: after a crash of the target it may be somebody else's. The record that was
+ * committed with the rows says it, once the old transaction has ended: where the record was
+ * new, an insert of the same row waits for that, else its lock.
+ */
 bool
-copy_target_outcome(const CopySession *session, const CopyCommit *commit, bool *committed,
-                    Error *err)
+copy_target_outcome(const CopySession *session, const Ledger *ledger, const Table *table,
+                    const char *snapshot, bool *committed, Error *err)
 {
-	char sql[100];
+	Buffer wait = BUFFER_INIT;
+	Buffer ask = BUFFER_INIT;
 	WireResult *result = NULL;
 
-	snprintf(sql, sizeof(sql), "SELECT pg_catalog.txid_status(%s)", commit->xid);
-	if (!copy_query(session->target, "target", sql, &result, err))
-		return false;
-	const char *status = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
-	bool known = status != NULL && strcmp(status, "in progress") != 0;
-	*committed = known && strcmp(status, "committed") == 0;
+	buffer_put_text(&wait, "BEGIN; SET LOCAL lock_timeout = '5s';");
+	ledger_outcome_sql(ledger, table, snapshot, &wait, &ask);
+	bool ok = query(session, &wait, NULL, err) && query(session, &ask, &result, err);
+	if (ok) {
+		const char *same = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
+		*committed = same != NULL && same[0] == 't';
+		ok = copy_query(session->target, "target", "ROLLBACK", NULL, err);
+	} else if (error_has_sqlstate(err, "55P03")) {
+		/* The class makes it a retry. */
+		error_set(err, ERROR_NETWORK, "the outcome of the last commit is not known yet");
+	}
 	wire_result_free(result);
-	/* The class makes it a retry. */
-	return known || error_set(err, ERROR_NETWORK,
-	                          "the outcome of the commit of transaction %s"
-	                          " is not known yet",
-	                          commit->xid);
+	return ok;
 }

@@ -10,8 +10,7 @@
 
 /* A transaction on the target. Start from zero. */
 typedef struct {
-	char xid[24];
-	bool commit_sent; /* and not answered: ask copy_target_outcome before the next try */
+	bool commit_sent; /* and not answered: what came of it must be known before the next try */
 } CopyCommit;
 
 /*
@@ -21,8 +20,8 @@ typedef struct {
  * minimal needs no WAL. That costs new files, so small tables do not get
  * it, and others only where TRUNCATE is allowed.
  */
-MUST_CHECK bool copy_target_begin(const CopySession *session, const Table *table,
-                                  CopyCommit *commit, bool *fresh, Error *err);
+MUST_CHECK bool copy_target_begin(const CopySession *session, const Table *table, bool *fresh,
+                                  Error *err);
 
 /* Whether TRUNCATE is allowed: without it what a split copy has left could not be removed. */
 MUST_CHECK bool copy_target_can_empty(const CopySession *session, const Table *table, bool *can,
@@ -33,17 +32,17 @@ MUST_CHECK bool copy_target_begin_split(const CopySession *session, const Ledger
                                         const Table *table, char attempt[24], Error *err);
 /* Begins the transaction of one range. ERROR_CONFIG when another process has taken over. */
 MUST_CHECK bool copy_target_begin_range(const CopySession *session, const Ledger *ledger,
-                                        const Table *table, const char *attempt, CopyCommit *commit,
-                                        Error *err);
+                                        const Table *table, const char *attempt, Error *err);
 
 /* Runs what ends with the ledger's record; a record that finds no row is ERROR_BUG: it
  * would be a copy that nobody remembers. */
 MUST_CHECK bool copy_target_record(Wire *target, const char *sql, Error *err);
 MUST_CHECK bool copy_target_commit(Wire *target, CopyCommit *commit, Error *err);
 
-/* The connection was lost while COMMIT was on its way: has it happened? False while the
- * server still works on it, or when it cannot be asked. */
-MUST_CHECK bool copy_target_outcome(const CopySession *session, const CopyCommit *commit,
-                                    bool *committed, Error *err);
+/* The connection was lost while COMMIT of a whole table was on its way: has it happened?
+ * False while the server still works on it, or when it cannot be asked. */
+MUST_CHECK bool copy_target_outcome(const CopySession *session, const Ledger *ledger,
+                                    const Table *table, const char *snapshot, bool *committed,
+                                    Error *err);
 
 #endif

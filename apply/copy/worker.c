@@ -123,7 +123,8 @@ try_table(Worker *worker, Work *work, Error *err)
 	bool committed = false;
 
 	if (work->attempt.commit.commit_sent &&
-	    !copy_target_outcome(&worker->session, &work->attempt.commit, &committed, err))
+	    !copy_target_outcome(&worker->session, run->options->ledger, work->table,
+	                         work->attempt.view.snapshot, &committed, err))
 		return false;
 	return committed || copy_table_once(&worker->session, run->options, work->table, run->shared,
 	                                    &work->attempt, err);
