@@ -244,6 +244,7 @@ copy_target_outcome(const CopySession *session, const Ledger *ledger, const Tabl
 		/* The class makes it a retry. */
 		error_set(err, ERROR_NETWORK, "the outcome of the last commit is not known yet");
 	}
+	buffer_free(&ask);
 	wire_result_free(result);
 	return ok;
 }

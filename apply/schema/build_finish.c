@@ -53,7 +53,8 @@ order_loose(const Build *build)
 		for (size_t i = 0; i < build->loose_count; i++)
 			if (entry_joins_indexes(build->loose[i]) == (joins == 1))
 				sorted[count++] = build->loose[i];
-	memcpy(build->loose, sorted, sizeof(Entry *) * count);
+	if (count > 0)
+		memcpy(build->loose, sorted, sizeof(Entry *) * count);
 	free(sorted);
 }
 

@@ -64,6 +64,7 @@ START_TEST(the_targets_dump_is_the_sources)
 	ck_assert_int_eq(db_int(load.target, "SELECT count(*) FROM pgbaton.post_data"
 	                                     " WHERE step LIKE 'index of %% public large %%'"),
 	                 3);
+	load_close(&load);
 }
 END_TEST
 
