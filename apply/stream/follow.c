@@ -2,8 +2,8 @@
  * The applier's thread at work. One batch is with the lanes ("flying") while the next one
  * is filled; a batch is handed over when no other is in flight and it is worth a round of
  * the lanes: it is closed, or large enough, or the log has nothing more for now. So an idle
- * system has batches of one transaction, and a backlog makes large ones by itself; nothing
- * here waits for time to pass.
+ * system has batches of one transaction, and a backlog makes large ones by itself; no
+ * batch waits for time to pass (only the flush of an idle target does).
  */
 #include <stdatomic.h>
 #include <stdlib.h>
