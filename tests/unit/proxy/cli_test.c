@@ -356,10 +356,10 @@ START_TEST(cutover_switches)
 	ck_assert_str_eq(doc_text(json, "outcome"), "switched");
 	ck_assert(doc_number(json, "hold_ms") > 20);
 	json_decref(json);
-	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_CUTOVER);
-	ck_assert_int_eq((int)migration->last.hold_timeout_ms, 750);
+	ck_assert_int_eq((int)fake_migration_last(migration).command, (int)COMMAND_CUTOVER);
+	ck_assert_int_eq((int)fake_migration_last(migration).hold_timeout_ms, 750);
 	ck_assert_int_eq(client("cutover", NULL, NULL, NULL), 0);
-	ck_assert_int_eq((int)migration->last.hold_timeout_ms, 0);
+	ck_assert_int_eq((int)fake_migration_last(migration).hold_timeout_ms, 0);
 	assert_out("switched: writes were held 20.2 ms");
 }
 END_TEST
@@ -411,7 +411,7 @@ START_TEST(refused_commands)
 		assert_err("cannot now");
 		assert_err("later");
 	}
-	ck_assert_int_eq(migration->commands, 6);
+	ck_assert_int_eq(fake_migration_commands(migration), 6);
 }
 END_TEST
 
@@ -419,27 +419,36 @@ START_TEST(plain_commands)
 {
 	start_admin();
 	ck_assert_int_eq(client("pause", NULL, NULL, NULL), 0);
-	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_PAUSE);
+	ck_assert_int_eq((int)fake_migration_last(migration).command, (int)COMMAND_PAUSE);
 	ck_assert_int_eq(client("resume", NULL, NULL, NULL), 0);
-	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_RESUME);
+	ck_assert_int_eq((int)fake_migration_last(migration).command, (int)COMMAND_RESUME);
 }
 END_TEST
 
+static void
+set_verify(uint64_t id, VerifyOutcome outcome)
+{
+	pthread_mutex_lock(&migration->lock);
+	migration->ticket = 2;
+	migration->status.verify = (VerifyStatus){.id = id, .outcome = outcome, .tables = 11};
+	if (outcome == VERIFY_FAILED)
+		error_set(&migration->status.verify.error, ERROR_DIVERGENCE, "public.t has 3 rows more");
+	pthread_mutex_unlock(&migration->lock);
+}
+
 START_TEST(verify_waits_for_the_outcome)
 {
-	migration->ticket = 2;
-	migration->status.verify = (VerifyStatus){.id = 2, .outcome = VERIFY_EQUAL, .tables = 11};
+	set_verify(2, VERIFY_EQUAL);
 	start_admin();
 	ck_assert_int_eq(client("verify", NULL, NULL, NULL), 0);
-	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_VERIFY);
+	ck_assert_int_eq((int)fake_migration_last(migration).command, (int)COMMAND_VERIFY);
 	assert_out("11 tables");
 
-	migration->status.verify.outcome = VERIFY_FAILED;
-	error_set(&migration->status.verify.error, ERROR_DIVERGENCE, "public.t has 3 rows more");
+	set_verify(2, VERIFY_FAILED);
 	ck_assert_int_eq(client("verify", NULL, NULL, NULL), 1);
 	assert_err("public.t has 3 rows more");
 
-	migration->status.verify.id = 3; /* somebody else's */
+	set_verify(3, VERIFY_FAILED); /* somebody else's */
 	ck_assert_int_eq(client("verify", NULL, NULL, NULL), 1);
 }
 END_TEST
@@ -449,7 +458,7 @@ START_TEST(finish_and_cancel)
 	set_state(STATE_FINISHED);
 	start_admin();
 	ck_assert_int_eq(client("finish", NULL, NULL, NULL), 0);
-	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_FINISH);
+	ck_assert_int_eq((int)fake_migration_last(migration).command, (int)COMMAND_FINISH);
 	set_state(STATE_CANCELLED);
 	ck_assert_int_eq(client("cancel", NULL, NULL, NULL), 0);
 	assert_out("cancelled");
@@ -471,7 +480,7 @@ START_TEST(admin_from_environment)
 	snprintf(address, sizeof(address), "127.0.0.1:%d", admin_port(admin));
 	setenv("PGBATON_ADMIN", address, 1);
 	ck_assert_int_eq(pgbaton("pause", NULL), 0);
-	ck_assert_int_eq(migration->commands, 1);
+	ck_assert_int_eq(fake_migration_commands(migration), 1);
 }
 END_TEST
 

@@ -67,6 +67,24 @@ migration_command(Migration *m, const MigrationRequest *request, uint64_t *ticke
 	return ok;
 }
 
+MigrationRequest
+fake_migration_last(Migration *m)
+{
+	pthread_mutex_lock(&m->lock);
+	MigrationRequest last = m->last;
+	pthread_mutex_unlock(&m->lock);
+	return last;
+}
+
+int
+fake_migration_commands(Migration *m)
+{
+	pthread_mutex_lock(&m->lock);
+	int commands = m->commands;
+	pthread_mutex_unlock(&m->lock);
+	return commands;
+}
+
 Catalog *
 fake_catalog_new(void)
 {

@@ -9,6 +9,8 @@
 
 #include "proxy/migration/migration.h"
 
+/* The admin port's threads are at work beside the test: it sets and reads the fields under
+ * the lock, or through the functions below. */
 struct Migration {
 	pthread_mutex_t lock;
 	MigrationStatus status;
@@ -19,6 +21,8 @@ struct Migration {
 };
 
 Migration *fake_migration_new(void);
+MigrationRequest fake_migration_last(Migration *m);
+int fake_migration_commands(Migration *m);
 
 /* Two tables with awkward names; catalog_free-like: fake_catalog_free. */
 Catalog *fake_catalog_new(void);
