@@ -203,7 +203,7 @@ deliver(Session *session, Cancel *cancel)
 	session->cancelling = cancel;
 	cancel->session = session;
 	cancel->loop = session->loop;
-	cancel->server_pid = session->pid;
+	cancel->server_pid = session->server_pid;
 	memcpy(cancel->server_key, session->server_key, sizeof(cancel->server_key));
 	connect_to_server(cancel);
 }

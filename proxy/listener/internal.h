@@ -114,7 +114,8 @@ struct Listener {
 	pthread_mutex_t lock; /* hold and release */
 	pthread_cond_t changed;
 	bool holding;
-	bool hold_waits; /* somebody waits for `changed` */
+	bool hold_waits;       /* somebody waits for `changed` */
+	ListenerRoute move_to; /* of a move that is open; the mover's thread only */
 };
 
 MUST_CHECK bool loop_start(Loop *loop, Listener *listener, int index, Error *err);
@@ -178,7 +179,8 @@ struct Session {
 	const char *unmovable; /* why; NULL: nothing known that is in the way */
 	char *who;             /* "user@database from 10.0.0.1", for people */
 
-	uint32_t pid; /* the server's; the client knows it by it */
+	uint32_t pid;        /* the first server's; the client knows the session by it */
+	uint32_t server_pid; /* the present server's */
 	uint8_t server_key[SERVER_KEY_MAX];
 	uint8_t key[KEY_MAX]; /* ours */
 	uint32_t key_len;

@@ -252,7 +252,7 @@ name_laggards(Loop *loop, void *arg)
 			continue;
 		if (laggards->count++ < NAMED)
 			buffer_printf(&laggards->names, "%s%s (pid %u, %s for %.1f s)",
-			              laggards->names.len > 0 ? "; " : "", session->who, session->pid,
+			              laggards->names.len > 0 ? "; " : "", session->who, session->server_pid,
 			              doing(session), (double)(now - session->since_ms) / 1000.0);
 	}
 	pthread_mutex_unlock(&laggards->lock);

@@ -75,6 +75,72 @@ MUST_CHECK bool listener_hold(Listener *listener, int64_t deadline_ms, const Sto
                               Error *err);
 void listener_release(Listener *listener);
 
+/* ---- sessions, and moving them from one server to the other ---- */
+
+enum { LISTENER_WHO_MAX = 256, LISTENER_REASON_MAX = 256 };
+
+typedef struct {
+	uint32_t pid;                     /* of its server process, on the present route; 0: none yet */
+	char who[LISTENER_WHO_MAX];       /* user@database from address */
+	char state[24];                   /* idle, in transaction, active, held, login */
+	char reason[LISTENER_REASON_MAX]; /* "": it can be moved; else why not, for people */
+	int64_t since_ms;                 /* wall clock: when the state began */
+} ListenerSession;
+
+/* All sessions. Those that are idle and have executed something since the last time are
+ * asked what they carry, within their own connection; none at work is disturbed. What is
+ * not known by the deadline (or during a hold) is what was known before. *out is the
+ * caller's to free(). False: ERROR_CANCELLED, the listener is stopping. */
+MUST_CHECK bool listener_sessions(Listener *listener, int64_t deadline_ms, ListenerSession **out,
+                                  size_t *count, Error *err);
+
+/* The server processes on that server which serve the listener's sessions or itself (those
+ * opened for a move among them). *out is the caller's to free(); NULL when there is none. */
+size_t listener_server_pids(Listener *listener, ListenerRoute on, uint32_t **out);
+
+/* What to do with sessions that cannot be moved: both WAIT and ABORT fail; the caller of
+ * WAIT tries again later. */
+typedef enum { UNMOVABLE_WAIT, UNMOVABLE_CLOSE, UNMOVABLE_ABORT } UnmovablePolicy;
+
+typedef struct {
+	size_t moved;           /* prepare: could be moved now; open: are ready on the other side */
+	size_t closed;          /* open with CLOSE: will be ended by the commit, with 57P01 */
+	size_t unmovable;       /* the length of which: also those that are going to be closed */
+	ListenerSession *which; /* with their reasons */
+	int64_t took_us;
+} MoveReport;
+
+void move_report_free(MoveReport *report); /* the members; leaves it empty */
+
+/*
+ * Ahead of the hold, as often as one likes: asks the sessions, logs in on `to` for each and
+ * brings that connection level with it. What fails for one session is its reason in the
+ * report, not an error. ERROR_NETWORK, ERROR_AUTH, ERROR_SQL when `to` cannot be reached at
+ * all; ERROR_CANCELLED at stop. report: move_report_free, whatever is returned.
+ */
+MUST_CHECK bool listener_move_prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms,
+                                      const Stop *stop, MoveReport *report, Error *err);
+
+/*
+ * Within a hold: whoever executed something since is asked again, and its connection on
+ * `to` brought level. True: every session is ready there, or (CLOSE) will be ended. False:
+ * ERROR_CONFIG names those that cannot be moved (WAIT, ABORT); ERROR_TIMEOUT and
+ * ERROR_CANCELLED as usual. The hold goes on in any case: commit, or abort and release.
+ */
+MUST_CHECK bool listener_move_open(Listener *listener, ListenerRoute to, UnmovablePolicy policy,
+                                   int64_t deadline_ms, const Stop *stop, MoveReport *report,
+                                   Error *err);
+
+/* After a true of open: route = to, all sessions go on there, the hold is over. Cannot
+ * fail: a session whose new connection has broken since is ended with 57P01. */
+void listener_move_commit(Listener *listener);
+
+/* All stay where they are. What is open on `to` is kept for a minute, for the next try. Does
+ * not release the hold: listener_release. Also harmless without a prepare or open. */
+void listener_move_abort(Listener *listener);
+
+/* ---- status ---- */
+
 typedef struct {
 	bool listening; /* false: there is no listener */
 	ListenerRoute route;

@@ -542,6 +542,7 @@ take_key(Session *session, const Frame *frame)
 		return false;
 	}
 	memcpy(session->server_key, key.data, key.len);
+	session->server_pid = session->pid;
 	session->key_len = startup_key_size(&login->startup);
 	CHECK(session->key_len <= KEY_MAX && RAND_bytes(session->key, (int)session->key_len) == 1);
 	backend_put_key(&login->out, session->pid, slice_of(session->key, session->key_len));

@@ -26,6 +26,8 @@ struct Upstream {
 	Question *first;
 	Question **last;
 	ListenerRoute route;
+	ListenerRoute pid_route; /* where `pid` is a process of the thread's session */
+	uint32_t pid;
 
 	/* the thread's own */
 	Sql *sql;
@@ -88,8 +90,18 @@ endpoint_of(PGconn *conn, const ConnInfo *info, ListenerRoute route, Error *err)
 /* ---- the session ---- */
 
 static void
+note_pid(Upstream *up, ListenerRoute route, uint32_t pid)
+{
+	pthread_mutex_lock(&up->lock);
+	up->pid_route = route;
+	up->pid = pid;
+	pthread_mutex_unlock(&up->lock);
+}
+
+static void
 disconnect(Upstream *up)
 {
+	note_pid(up, ROUTE_NONE, 0);
 	sql_close(up->sql);
 	up->sql = NULL;
 	endpoint_release(up->endpoint);
@@ -109,8 +121,10 @@ connect_route(Upstream *up, ListenerRoute route, Error *err)
 		return false;
 	sql_set_timeout_ms(up->sql, QUERY_TIMEOUT_MS);
 	up->endpoint = endpoint_of(sql_pgconn(up->sql), up->infos[route], route, err);
-	if (up->endpoint != NULL)
+	if (up->endpoint != NULL) {
+		note_pid(up, route, (uint32_t)PQbackendPID(sql_pgconn(up->sql)));
 		return true;
+	}
 	disconnect(up);
 	return false;
 }
@@ -370,6 +384,15 @@ upstream_set_route(Upstream *up, ListenerRoute route)
 	up->route = route;
 	wake(up);
 	pthread_mutex_unlock(&up->lock);
+}
+
+uint32_t
+upstream_pid_on(Upstream *up, ListenerRoute route)
+{
+	pthread_mutex_lock(&up->lock);
+	uint32_t pid = up->pid_route == route ? up->pid : 0;
+	pthread_mutex_unlock(&up->lock);
+	return pid;
 }
 
 void

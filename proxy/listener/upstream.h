@@ -60,6 +60,8 @@ Upstream *upstream_start(const ListenerOptions *options, Error *err);
 /* Questions that wait are answered as unreachable first. */
 void upstream_stop(Upstream *upstream);
 void upstream_set_route(Upstream *upstream, ListenerRoute route);
+/* The server process of the thread's own session, if it is on that route; else 0. */
+uint32_t upstream_pid_on(Upstream *upstream, ListenerRoute route);
 /* Waits while the route is NONE. */
 void upstream_ask(Upstream *upstream, Question *question);
 

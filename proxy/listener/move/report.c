@@ -1,0 +1,139 @@
+/* What the outside is told of sessions: rows, server pids, a move's report. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/memory.h"
+#include "proxy/listener/move/move.h"
+
+/* Rows from all loops; one grows it at a time, under its lock. */
+typedef struct {
+	pthread_mutex_t lock;
+	RowFilter wanted;
+	ListenerSession *rows;
+	size_t count;
+	size_t others; /* logged in, and not wanted */
+} Rows;
+
+static const char *
+state_name(const Session *session)
+{
+	if (session->state == SESSION_HELD)
+		return "held";
+	if (session->state != SESSION_RELAYING)
+		return "login";
+	if (track_busy(&session->track))
+		return "active";
+	return session->track.status == 'I' ? "idle" : "in transaction";
+}
+
+static void
+fill_row(const Session *session, ListenerSession *row)
+{
+	*row = (ListenerSession){.pid = session->server_pid, .since_ms = session->since_ms};
+	snprintf(row->who, sizeof(row->who), "%s", session->who);
+	snprintf(row->state, sizeof(row->state), "%s", state_name(session));
+	snprintf(row->reason, sizeof(row->reason), "%s", move_reason(session));
+}
+
+static void
+collect_rows(Loop *loop, void *arg)
+{
+	Rows *rows = arg;
+
+	pthread_mutex_lock(&rows->lock);
+	for (Session *session = loop->sessions; session != NULL; session = session->next) {
+		if (session->state < SESSION_ASKING || session->state > SESSION_HELD)
+			continue;
+		if (!rows->wanted(session)) {
+			rows->others += session->state >= SESSION_RELAYING;
+			continue;
+		}
+		rows->rows = mem_realloc(rows->rows, (rows->count + 1) * sizeof(*rows->rows));
+		fill_row(session, &rows->rows[rows->count++]);
+	}
+	pthread_mutex_unlock(&rows->lock);
+}
+
+size_t
+report_rows(Listener *listener, RowFilter wanted, ListenerSession **out, size_t *others)
+{
+	Rows rows = {.wanted = wanted};
+
+	pthread_mutex_init(&rows.lock, NULL);
+	loops_call(listener, collect_rows, &rows);
+	pthread_mutex_destroy(&rows.lock);
+	*out = rows.rows;
+	if (others != NULL)
+		*others = rows.others;
+	return rows.count;
+}
+
+void
+move_report_free(MoveReport *report)
+{
+	free(report->which);
+	*report = (MoveReport){0};
+}
+
+bool
+report_unmovable(const MoveReport *report, Error *err)
+{
+	enum { NAMED = 5 };
+	Buffer names = BUFFER_INIT;
+
+	for (size_t i = 0; i < report->unmovable && i < NAMED; i++)
+		buffer_printf(&names, "%s%s (pid %u): %s", i > 0 ? "; " : "", report->which[i].who,
+		              report->which[i].pid, report->which[i].reason);
+	error_set(err, ERROR_CONFIG, "%zu session%s cannot be moved: %s%s", report->unmovable,
+	          report->unmovable == 1 ? "" : "s", buffer_cstr(&names),
+	          report->unmovable > NAMED ? "; ..." : "");
+	error_set_hint(err, "`pgbaton sessions` lists them; --unmovable close ends them at the switch");
+	buffer_free(&names);
+	return false;
+}
+
+/* ---- server processes ---- */
+
+typedef struct {
+	pthread_mutex_t lock;
+	ListenerRoute on;
+	uint32_t *pids;
+	size_t count;
+} Pids;
+
+static void
+add_pid(Pids *pids, uint32_t pid)
+{
+	if (pid == 0)
+		return;
+	pids->pids = mem_realloc(pids->pids, (pids->count + 1) * sizeof(*pids->pids));
+	pids->pids[pids->count++] = pid;
+}
+
+static void
+collect_pids(Loop *loop, void *arg)
+{
+	Pids *pids = arg;
+
+	pthread_mutex_lock(&pids->lock);
+	for (Session *session = loop->sessions; session != NULL; session = session->next) {
+		if (session->route == pids->on)
+			add_pid(pids, session->server_pid);
+		add_pid(pids, move_pid_on(session, pids->on));
+	}
+	pthread_mutex_unlock(&pids->lock);
+}
+
+size_t
+listener_server_pids(Listener *listener, ListenerRoute on, uint32_t **out)
+{
+	Pids pids = {.on = on};
+
+	pthread_mutex_init(&pids.lock, NULL);
+	loops_call(listener, collect_pids, &pids);
+	add_pid(&pids, upstream_pid_on(listener->upstream, on));
+	pthread_mutex_destroy(&pids.lock);
+	*out = pids.pids;
+	return pids.count;
+}
