@@ -111,6 +111,15 @@ type_bounds(const FrameLimits *limits, char type, uint32_t *min, uint32_t *max)
 	case 'C':
 	case 'A': /* CommandComplete, NotificationResponse */
 		return true;
+	case 't': /* ParameterDescription: an Int16 and so many OIDs */
+		*min = 2;
+		*max = 2 + 4 * 65535;
+		return true;
+	case '1':
+	case '2':
+	case '3': /* Parse-, Bind-, CloseComplete */
+	case 'n':
+	case 's': /* NoData, PortalSuspended */
 	case 'c':
 	case 'I': /* CopyDone, EmptyQueryResponse */
 		*max = 0;

@@ -65,13 +65,16 @@ push_asked(Track *track, uint8_t type)
 	if (track->asked_len == track->asked_cap)
 		grow_asked(track);
 	track->asked[track->asked_len++] = type;
+	track->requests += type == 'Q' || type == 'F' || type == 'S';
 }
 
 static void
 skip_asked(Track *track, uint8_t type)
 {
-	while (track->asked_first < track->asked_len && track->asked[track->asked_first] == type)
+	while (track->asked_first < track->asked_len && track->asked[track->asked_first] == type) {
 		track->asked_first++;
+		track->answers += type == 'S'; /* it never will be */
+	}
 }
 
 /* One ReadyForQuery: the oldest request that has one. */
@@ -79,8 +82,12 @@ static void
 pop_asked(Track *track)
 {
 	skip_asked(track, ASKED_COPY_DONE_AHEAD);
-	if (track->asked_first < track->asked_len)
-		track->asked_first++;
+	bool any = track->asked_first < track->asked_len;
+	uint8_t type = any ? track->asked[track->asked_first++] : 0;
+	if (type == 'Q' || type == 'F' || type == 'S')
+		track->answers++;
+	if (track->statements != NULL)
+		statements_answered(track->statements, track->answers, type == 'Q');
 	skip_asked(track, ASKED_COPY_DONE);
 	if (track->asked_first == track->asked_len)
 		forget_asked(track);
@@ -180,6 +187,10 @@ server_message(Track *track, uint8_t type, uint8_t status)
 	case 'E':
 		track->copy_in = false;
 		break;
+	case '1':
+		if (track->statements != NULL)
+			statements_parsed(track->statements, track->answers);
+		break;
 	default:
 		break;
 	}
@@ -205,6 +216,17 @@ skip_body(TrackWalk *walk, const uint8_t *at, const uint8_t *end)
 	at += walk->left;
 	walk->left = 0;
 	return at;
+}
+
+static inline const uint8_t *
+client_body(Track *track, const uint8_t *at, const uint8_t *end)
+{
+	const uint8_t *to = skip_body(&track->client, at, end);
+
+	if (track->statements != NULL && statements_wants_body(track->statements))
+		statements_body(track->statements, slice_of(at, (size_t)(to - at)), track->client.left == 0,
+		                track->requests);
+	return to;
 }
 
 /* A header that is cut: collects its bytes; true when it is whole. */
@@ -238,6 +260,8 @@ client_header(Track *track, const uint8_t **at, const uint8_t *end)
 	}
 	walk->left = length - 4;
 	client_message(track, header[0]);
+	if ((header[0] == 'P' || header[0] == 'Q') && track->statements != NULL && length > 4)
+		statements_begin(track->statements, (char)header[0], length - 4);
 	return !track->lost;
 }
 
@@ -248,7 +272,7 @@ track_client(Track *track, Slice bytes)
 
 	while (at < end && !track->lost) {
 		if (track->client.left > 0)
-			at = skip_body(&track->client, at, end);
+			at = client_body(track, at, end);
 		else if (!client_header(track, &at, end))
 			return;
 	}
@@ -277,7 +301,7 @@ track_client_until(Track *track, Slice bytes, bool between_requests)
 
 	while (at < end && !track->lost) {
 		if (track->client.left > 0) {
-			at = skip_body(&track->client, at, end);
+			at = client_body(track, at, end);
 			continue;
 		}
 		if (track->client.header_len == 0 && must_wait(track, between_requests) &&

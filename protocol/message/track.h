@@ -25,6 +25,7 @@
 
 #include "common/attr.h"
 #include "common/slice.h"
+#include "protocol/message/statements.h"
 
 /* One direction's walk from header to header. */
 typedef struct {
@@ -47,9 +48,12 @@ typedef struct {
 	bool mixed;             /* Query behind unsynced messages: answers cannot be told apart */
 	bool lost;              /* the client's bytes are no messages any more */
 	bool ended;             /* the client has sent Terminate */
+	uint32_t requests;      /* asked so far; wraps */
+	uint32_t answers;       /* of them, answered */
+	Statements *statements; /* is shown what concerns it; the owner's; NULL: nobody */
 } Track;
 
-/* After a login: idle, nothing asked. */
+/* After a login: idle, nothing asked, no Statements. */
 void track_init(Track *track);
 void track_free(Track *track);
 

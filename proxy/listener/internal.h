@@ -22,6 +22,8 @@ typedef struct Loop Loop;
 typedef struct Session Session;
 typedef struct Login Login;
 typedef struct Cancel Cancel;
+typedef struct Move Move;
+typedef struct Mover Mover;
 
 /* ---- loop.c: a thread with an event loop ---- */
 
@@ -110,12 +112,12 @@ struct Listener {
 	atomic_uint_fast64_t refused;
 	atomic_uint_fast64_t cancels;
 	atomic_size_t connections;
+	Mover *mover;
 
 	pthread_mutex_t lock; /* hold and release */
 	pthread_cond_t changed;
 	bool holding;
-	bool hold_waits;       /* somebody waits for `changed` */
-	ListenerRoute move_to; /* of a move that is open; the mover's thread only */
+	bool hold_waits; /* somebody waits for `changed` */
 };
 
 MUST_CHECK bool loop_start(Loop *loop, Listener *listener, int index, Error *err);
@@ -167,6 +169,8 @@ struct Session {
 	Flow to_client;
 	Track track;
 	Login *login;        /* until RELAYING */
+	Move *move;          /* from then on (move/move.h); NULL: it never can be moved */
+	bool asking;         /* a question of ours is under way at its server */
 	int64_t since_ms;    /* of the state, and of the last ReadyForQuery */
 	ListenerRoute route; /* where the server is */
 	bool surplus;        /* beyond --listen-max-clients: refused once it has said what it wants */
@@ -230,6 +234,11 @@ void relay_client_writable(Session *session);
 void relay_server_writable(Session *session);
 /* Something has changed that may let bytes go on, or hold or end the session. */
 void relay_progress(Session *session);
+void relay_watch(Session *session);
+/* Bytes from the server that were not read here. False: the session is ending. */
+MUST_CHECK bool relay_server_bytes(Session *session, Slice bytes);
+/* Whole messages for the client; false: no room, or not now. */
+MUST_CHECK bool relay_put_client(Session *session, Slice messages);
 
 /* ---- cancel.c ---- */
 

@@ -10,7 +10,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/memory.h"
-#include "proxy/listener/internal.h"
+#include "proxy/listener/move/move.h"
 
 const char *
 listener_route_name(ListenerRoute route)
@@ -91,6 +91,7 @@ listener_start(const ListenerOptions *options, Error *err)
 	listener->options = *options;
 	pthread_mutex_init(&listener->lock, NULL);
 	pthread_cond_init(&listener->changed, NULL);
+	mover_init(listener);
 	fit_descriptors(listener);
 	if (!start_parts(listener, err) || !start_loops(listener, err)) {
 		listener_stop(listener);
@@ -130,6 +131,7 @@ listener_stop(Listener *listener)
 {
 	if (listener == NULL)
 		return;
+	mover_stop(listener);
 	if (listener->loop_count > 0)
 		loops_call(listener, end_loop, NULL);
 	upstream_stop(listener->upstream);
@@ -137,6 +139,7 @@ listener_stop(Listener *listener)
 		loop_join(&listener->loops[i]);
 	for (size_t i = 0; i < listener->loop_count; i++)
 		loop_destroy(&listener->loops[i]);
+	mover_free(listener);
 	accept_close(listener);
 	free(listener->loops);
 	trust_free(listener->trust);

@@ -19,6 +19,7 @@
 #include "common/memory.h"
 #include "protocol/message/backend.h"
 #include "protocol/message/message.h"
+#include "proxy/listener/move/move.h"
 
 static void
 buffer_wipe_free(Buffer *buf)
@@ -563,6 +564,7 @@ logged_in(Session *session)
 	}
 	session->replicates = login->startup.replication;
 	session->endpoint = endpoint_share(login->endpoint);
+	move_keep(session);
 	relay_begin(session,
 	            slice_of(login->out.data + login->out_pos, login->out.len - login->out_pos),
 	            from_server, from_client);

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "common/memory.h"
-#include "proxy/listener/internal.h"
+#include "proxy/listener/move/move.h"
 
 void
 loop_post(Loop *loop, Job *job)
@@ -49,6 +49,8 @@ on_tick(struct ev_loop *ev UNUSED, ev_timer *tick, int events UNUSED)
 		next = session->next;
 		if (session->login != NULL || session->state == SESSION_CLOSING)
 			session_tick(session, loop->listener->options.login_timeout_ms);
+		else
+			move_tick(session);
 	}
 }
 

@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "proxy/listener/login.h"
+#include "proxy/listener/move/move.h"
 
 /* Full buffers read from one side before the loop turns to others. */
 enum { ROUNDS = 8 };
@@ -21,7 +22,7 @@ enum { ROUNDS = 8 };
 static bool
 gated(const Session *session)
 {
-	return session->loop->holding || session->cancelling != NULL;
+	return session->loop->holding || session->cancelling != NULL || session->asking;
 }
 
 static bool
@@ -97,7 +98,7 @@ admit(Session *session)
 		return;
 	if (gated(session)) {
 		flow->admit += (uint32_t)track_client_until(&session->track, rest,
-		                                            session->cancelling != NULL);
+		                                            session->cancelling != NULL || session->asking);
 	} else {
 		track_client(&session->track, rest);
 		flow->admit = flow->len;
@@ -129,6 +130,8 @@ pump_to_server(Session *session)
 		server_is_deaf(session);
 	if (session->client_ended && flow->pos == flow->admit)
 		session_close(session);
+	else if (ask_sending(session))
+		watch_io(session->loop, &session->server_write, true);
 }
 
 static void
@@ -187,6 +190,8 @@ relay_client_readable(Session *session)
 void
 relay_server_writable(Session *session)
 {
+	if (session->asking)
+		ask_writable(session);
 	pump_to_server(session);
 	watch_flows(session);
 }
@@ -203,6 +208,8 @@ relay_client_writable(Session *session)
 	if (session->state == SESSION_CLOSING && session->to_client.data == NULL)
 		session_flushed(session);
 	watch_flows(session);
+	if (session->to_client.data == NULL)
+		move_step(session);
 }
 
 /* Shows the server's bytes to the Track and writes them on; false: the session is ending. */
@@ -235,6 +242,10 @@ relay_server_readable(Session *session)
 	Flow *flow = &session->to_client;
 	Error err;
 
+	if (session->asking) {
+		ask_readable(session);
+		return;
+	}
 	for (int round = 0; round < ROUNDS && flow->data == NULL; round++) {
 		size_t room = room_of(session->loop, flow);
 		ssize_t n = session->server.ops->read(&session->server, flow->data, room, &err);
@@ -251,6 +262,42 @@ relay_server_readable(Session *session)
 		if ((size_t)n < room)
 			break;
 	}
+	watch_flows(session);
+}
+
+bool
+relay_server_bytes(Session *session, Slice bytes)
+{
+	Flow *flow = &session->to_client;
+
+	if (bytes.len == 0)
+		return relaying(session);
+	if (room_of(session->loop, flow) < bytes.len) {
+		/* Nobody gives as much as this at once. */
+		session_close(session);
+		return false;
+	}
+	memcpy(flow->data + flow->len, bytes.data, bytes.len);
+	return pass_to_client(session, bytes.len);
+}
+
+bool
+relay_put_client(Session *session, Slice messages)
+{
+	Flow *flow = &session->to_client;
+
+	if (!track_server_between(&session->track) || room_of(session->loop, flow) < messages.len)
+		return false;
+	memcpy(flow->data + flow->len, messages.data, messages.len);
+	flow->len += (uint32_t)messages.len;
+	flow->admit = flow->len;
+	watch_io(session->loop, &session->client_write, true);
+	return true;
+}
+
+void
+relay_watch(Session *session)
+{
 	watch_flows(session);
 }
 
@@ -282,6 +329,7 @@ relay_progress(Session *session)
 	    track_at_boundary(&session->track))
 		session_set_state(session, SESSION_HELD);
 	watch_flows(session);
+	move_step(session);
 }
 
 /* ---- the beginning ---- */

@@ -11,6 +11,7 @@
 #include "common/memory.h"
 #include "protocol/message/backend.h"
 #include "proxy/listener/login.h"
+#include "proxy/listener/move/move.h"
 
 /* How long a client may take to read its last message and to close. */
 enum { LINGER_MS = 5000 };
@@ -233,6 +234,7 @@ session_close(Session *session)
 	stop_watching(session);
 	cancel_forget_session(session);
 	login_free(session);
+	move_free(session);
 	channel_close(&session->client);
 	channel_close(&session->server);
 	drop_flow(loop, &session->to_server);
@@ -281,6 +283,7 @@ session_end(Session *session)
 	if (session->state >= SESSION_CLOSING)
 		return;
 	session_set_state(session, SESSION_CLOSING);
+	move_free(session);
 	watch_io(session->loop, &session->server_read, false);
 	watch_io(session->loop, &session->server_write, false);
 	channel_close(&session->server);

@@ -54,8 +54,7 @@ endpoint_release(Endpoint *endpoint)
 	free(endpoint);
 }
 
-/* Where libpq's session ended up. */
-static Endpoint *
+Endpoint *
 endpoint_of(PGconn *conn, const ConnInfo *info, ListenerRoute route, Error *err)
 {
 	const char *host = PQhost(conn), *numeric = PQhostaddr(conn);

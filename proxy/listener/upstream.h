@@ -9,6 +9,7 @@
 #ifndef PGBATON_PROXY_LISTENER_UPSTREAM_H
 #define PGBATON_PROXY_LISTENER_UPSTREAM_H
 
+#include <libpq-fe.h>
 #include <stdbool.h>
 
 #include "protocol/auth/secret.h"
@@ -30,6 +31,8 @@ typedef struct {
 
 Endpoint *endpoint_share(Endpoint *endpoint);
 void endpoint_release(Endpoint *endpoint); /* NULL is allowed */
+/* Where libpq's session ended up. */
+Endpoint *endpoint_of(PGconn *conn, const ConnInfo *info, ListenerRoute route, Error *err);
 
 typedef enum {
 	LOGIN_VERIFIED,    /* we authenticate the client against `secret` */

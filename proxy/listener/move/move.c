@@ -1,21 +1,168 @@
-/* Moving all sessions: what the caller of listener_move_* gets. */
+/*
+ * All sessions at once: each loop begins with all of its own, and the caller waits until none
+ * has a wish any more.
+ */
 #include "proxy/listener/move/move.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/memory.h"
 
-const char *
-move_reason(const Session *session)
+/* ---- on the loops ---- */
+
+static void
+collect_names(Loop *loop, void *arg)
 {
-	if (session->unmovable != NULL)
-		return session->unmovable;
-	return session->state < SESSION_RELAYING ? "" : "its state cannot be carried over yet";
+	Mover *mover = arg;
+
+	pthread_mutex_lock(&mover->lock);
+	for (Session *session = loop->sessions; session != NULL; session = session->next) {
+		const Buffer *names = session->move != NULL ? &session->move->statements.mentions.names
+		                                            : NULL;
+		for (size_t at = 0; names != NULL && at < names->len;) {
+			Slice name = slice_cstr((const char *)names->data + at);
+			mentions_add(&mover->names, name);
+			at += name.len + 1;
+		}
+	}
+	pthread_mutex_unlock(&mover->lock);
 }
 
-uint32_t
-move_pid_on(const Session *session UNUSED, ListenerRoute on UNUSED)
+static void
+begin_wishes(Loop *loop, void *arg)
 {
-	return 0;
+	Wish wish = *(const Wish *)arg;
+	Session *next;
+
+	for (Session *session = loop->sessions; session != NULL; session = next) {
+		next = session->next;
+		move_wish(session, wish);
+	}
+}
+
+static void
+forget_wishes(Loop *loop, void *arg UNUSED)
+{
+	for (Session *session = loop->sessions; session != NULL; session = session->next)
+		move_forget_wish(session, true);
+}
+
+typedef struct {
+	const uint32_t *pids; /* sorted */
+	size_t count;
+} Locks;
+
+static int
+compare_pids(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* A transaction's own advisory locks end with it: only who is between two is looked at. */
+static void
+note_locks(Loop *loop, void *arg)
+{
+	const Locks *locks = arg;
+
+	for (Session *session = loop->sessions; session != NULL; session = session->next)
+		if (session->move != NULL && track_at_boundary(&session->track))
+			session->move->locks = bsearch(&session->server_pid, locks->pids, locks->count,
+			                               sizeof(uint32_t), compare_pids) != NULL;
+}
+
+/* ---- waiting ---- */
+
+static bool
+given_up(const Mover *mover, const Stop *stop, int64_t deadline_ms)
+{
+	return stop_requested(stop) || stop_requested(mover->stop) ||
+	       deadline_left_ms(deadline_ms) == 0;
+}
+
+/* True: no session has a wish any more. A short wait each, since a stop does not signal. */
+static bool
+wait_wishes(Mover *mover, int64_t deadline_ms, const Stop *stop)
+{
+	enum { STOP_EVERY_MS = 20 };
+
+	pthread_mutex_lock(&mover->lock);
+	while (mover->waiting > 0 && !given_up(mover, stop, deadline_ms)) {
+		struct timespec until;
+		int left = deadline_left_ms(deadline_ms);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += (left < STOP_EVERY_MS ? left : STOP_EVERY_MS) * INT64_C(1000000);
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		pthread_cond_timedwait(&mover->changed, &mover->lock, &until);
+	}
+	bool done = mover->waiting == 0;
+	pthread_mutex_unlock(&mover->lock);
+	return done;
+}
+
+static bool
+look_for_locks(Listener *listener, int64_t deadline_ms, Error *err)
+{
+	Locks locks;
+	uint32_t *pids = NULL;
+
+	if (!outside_connect(listener, listener->mover->from, deadline_ms, err) ||
+	    !outside_locks(listener, &pids, &locks.count, err))
+		return false;
+	locks.pids = pids;
+	loops_call(listener, note_locks, &locks);
+	free(pids);
+	return true;
+}
+
+/* The wish, for all; what is not there at the deadline is given up. *in_time: all of it is.
+ * The server is asked about locks meanwhile. */
+static bool
+run_wish(Listener *listener, Wish wish, int64_t deadline_ms, const Stop *stop, bool *in_time,
+         Error *err)
+{
+	Mover *mover = listener->mover;
+
+	loops_call(listener, collect_names, mover);
+	loops_call(listener, begin_wishes, &wish);
+	bool ok = look_for_locks(listener, deadline_ms, err);
+	*in_time = wait_wishes(mover, deadline_ms, stop);
+	if (!*in_time)
+		loops_call(listener, forget_wishes, NULL);
+	if (stop_requested(stop) || stop_requested(mover->stop))
+		return error_set(err, ERROR_CANCELLED, "stopped while preparing the sessions' move");
+	return ok;
+}
+
+/* ---- phases ---- */
+
+static bool
+begin_phase(Listener *listener, int64_t deadline_ms, Error *err)
+{
+	Mover *mover = listener->mover;
+	int64_t until_ms = clock_wall_us() / 1000 + deadline_left_ms(deadline_ms);
+	struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = (until_ms % 1000) * 1000000};
+
+	if (pthread_mutex_timedlock(&mover->phase, &until) != 0)
+		return error_set(err, ERROR_TIMEOUT, "the sessions are being looked at by another command");
+	if (stop_requested(mover->stop)) {
+		pthread_mutex_unlock(&mover->phase);
+		return error_set(err, ERROR_CANCELLED, "the listener is stopping");
+	}
+	mover->from = listener_route(listener);
+	return true;
+}
+
+static void
+end_phase(Listener *listener)
+{
+	pthread_mutex_unlock(&listener->mover->phase);
 }
 
 static bool
@@ -25,63 +172,169 @@ any(const Session *session UNUSED)
 }
 
 static bool
+is_holding(Listener *listener)
+{
+	pthread_mutex_lock(&listener->lock);
+	bool holding = listener->holding;
+	pthread_mutex_unlock(&listener->lock);
+	return holding;
+}
+
+bool
+listener_sessions(Listener *listener, int64_t deadline_ms, ListenerSession **out, size_t *count,
+                  Error *err)
+{
+	Error ignored = ERROR_INIT;
+	bool in_time;
+
+	*out = NULL;
+	*count = 0;
+	if (stop_requested(listener->mover->stop))
+		return error_set(err, ERROR_CANCELLED, "the listener is stopping");
+	/* A hold is not made longer by questions for people; another's answers are as good. */
+	if (listener_route(listener) != ROUTE_NONE && !is_holding(listener) &&
+	    begin_phase(listener, deadline_ms, &ignored)) {
+		if (!run_wish(listener, WISH_KNOW, deadline_ms, NULL, &in_time, &ignored))
+			log_failure(LOG_WARNING, "listener", &ignored);
+		end_phase(listener);
+	}
+	*count = report_rows(listener, any, out, NULL);
+	return true;
+}
+
+static bool
 stays(const Session *session)
 {
 	return session->state >= SESSION_RELAYING && move_reason(session)[0] != '\0';
 }
 
-bool
-listener_sessions(Listener *listener, int64_t deadline_ms UNUSED, ListenerSession **out,
-                  size_t *count, Error *err UNUSED)
+static bool
+is_not_ready(const Session *session)
 {
-	*count = report_rows(listener, any, out, NULL);
-	return true;
+	return session->state >= SESSION_RELAYING && !move_is_ready(session);
 }
 
 static void
-fill_report(Listener *listener, int64_t began_us, MoveReport *report)
+fill_report(Listener *listener, RowFilter filter, int64_t began_us, MoveReport *report)
 {
-	*report = (MoveReport){0};
-	report->unmovable = report_rows(listener, stays, &report->which, &report->moved);
+	report->unmovable = report_rows(listener, filter, &report->which, &report->moved);
 	report->took_us = clock_mono_us() - began_us;
 }
 
-bool
-listener_move_prepare(Listener *listener, ListenerRoute to UNUSED, int64_t deadline_ms UNUSED,
-                      const Stop *stop UNUSED, MoveReport *report, Error *err UNUSED)
+static bool
+prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms, const Stop *stop, Error *err)
 {
-	fill_report(listener, clock_mono_us(), report);
-	return true;
+	Mover *mover = listener->mover;
+	bool in_time;
+
+	mover->to = to;
+	if (!outside_connect(listener, mover->from, deadline_ms, err) ||
+	    !outside_endpoint(listener, to, deadline_ms, err))
+		return false;
+	loops_call(listener, collect_names, mover); /* theirs first, if there are too many */
+	outside_names(listener, &mover->names);
+	return run_wish(listener, WISH_PREPARE, deadline_ms, stop, &in_time, err);
+}
+
+bool
+listener_move_prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms, const Stop *stop,
+                      MoveReport *report, Error *err)
+{
+	int64_t began_us = clock_mono_us();
+
+	*report = (MoveReport){0};
+	if (!begin_phase(listener, deadline_ms, err))
+		return false;
+	CHECK(to != ROUTE_NONE && to != listener->mover->from);
+	listener->mover->open = false;
+	bool ok = prepare(listener, to, deadline_ms, stop, err);
+	if (ok)
+		fill_report(listener, stays, began_us, report);
+	end_phase(listener);
+	return ok;
+}
+
+static bool
+open_all(Listener *listener, ListenerRoute to, UnmovablePolicy policy, int64_t deadline_ms,
+         const Stop *stop, MoveReport *report, Error *err)
+{
+	Mover *mover = listener->mover;
+	int64_t began_us = clock_mono_us();
+	bool in_time;
+
+	if (mover->endpoint == NULL || mover->endpoint->route != to) {
+		mover->to = to;
+		if (!outside_endpoint(listener, to, deadline_ms, err))
+			return false;
+	}
+	if (!run_wish(listener, WISH_OPEN, deadline_ms, stop, &in_time, err))
+		return false;
+	fill_report(listener, is_not_ready, began_us, report);
+	if (policy == UNMOVABLE_CLOSE && in_time) {
+		report->closed = report->unmovable;
+		return true;
+	}
+	if (report->unmovable == 0)
+		return true;
+	report_unmovable(report, err);
+	if (!in_time)
+		err->class = ERROR_TIMEOUT;
+	return false;
 }
 
 bool
 listener_move_open(Listener *listener, ListenerRoute to, UnmovablePolicy policy,
-                   int64_t deadline_ms UNUSED, const Stop *stop UNUSED, MoveReport *report,
-                   Error *err)
+                   int64_t deadline_ms, const Stop *stop, MoveReport *report, Error *err)
 {
-	pthread_mutex_lock(&listener->lock);
-	CHECK(listener->holding);
-	pthread_mutex_unlock(&listener->lock);
-	fill_report(listener, clock_mono_us(), report);
-	if (policy == UNMOVABLE_CLOSE)
-		report->closed = report->unmovable;
-	else if (report->unmovable > 0)
-		return report_unmovable(report, err);
-	listener->move_to = to;
-	return true;
+	*report = (MoveReport){0};
+	CHECK(is_holding(listener));
+	if (!begin_phase(listener, deadline_ms, err))
+		return false;
+	listener->mover->open = false;
+	bool ok = open_all(listener, to, policy, deadline_ms, stop, report, err);
+	listener->mover->open = ok;
+	end_phase(listener);
+	return ok;
+}
+
+/* ---- the end ---- */
+
+static void
+commit(Loop *loop, void *arg)
+{
+	Session *next;
+
+	loop->route = *(const ListenerRoute *)arg;
+	loop->holding = false;
+	for (Session *session = loop->sessions; session != NULL; session = next) {
+		next = session->next;
+		if (session->state == SESSION_HELD)
+			move_swap(session);
+		if (session->state == SESSION_WAITING)
+			login_connect(session);
+		else
+			relay_progress(session);
+	}
 }
 
 void
 listener_move_commit(Listener *listener)
 {
-	CHECK(listener->move_to != ROUTE_NONE);
-	listener_set_route(listener, listener->move_to);
-	listener->move_to = ROUTE_NONE;
-	listener_release(listener);
+	ListenerRoute to = listener->mover->to;
+
+	CHECK(listener->mover->open);
+	listener->mover->open = false;
+	upstream_set_route(listener->upstream, to);
+	atomic_store(&listener->route, (int)to);
+	log_info("listener", "route is now %s; the sessions go on there", listener_route_name(to));
+	pthread_mutex_lock(&listener->lock);
+	listener->holding = false;
+	pthread_mutex_unlock(&listener->lock);
+	loops_call(listener, commit, &to);
 }
 
 void
 listener_move_abort(Listener *listener)
 {
-	listener->move_to = ROUTE_NONE;
+	listener->mover->open = false;
 }

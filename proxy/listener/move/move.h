@@ -1,20 +1,129 @@
 /*
  * move.h: what the files of proxy/listener/move share, and what the listener's own files
  * call of them.
+ *
+ *   ask.c     asks the session's own server what it carries (question.c, carried.h)
+ *   target.c  a connection to the other server, logged in as the session's client
+ *   level.c   brings that connection level with the session (plan.c)
+ *   step.c    drives one session through these, and puts the connection in its place
+ *   move.c    all sessions: listener_move_*, listener_sessions
+ *   outside.c the mover's own sessions on both servers
+ *   report.c  what is told of it
+ *
+ * A Move is its session's, and its loop's; the listener's Mover is whose who holds its lock.
  */
 #ifndef PGBATON_PROXY_LISTENER_MOVE_H
 #define PGBATON_PROXY_LISTENER_MOVE_H
 
+#include "protocol/auth/auth.h"
+#include "protocol/message/frame.h"
+#include "protocol/message/startup.h"
 #include "proxy/listener/internal.h"
+#include "proxy/listener/link.h"
+#include "proxy/listener/move/carried.h"
 
-/* ---- move.c ---- */
+/*
+ *            target_open         LINK_READY         ReadyForQuery         level_begin
+ *   CLOSED -------------> LINKING --------> LOGIN ---------------> OPEN -------------+
+ *     ^                                                             |                v
+ *     |   target_fail, target_close: any                            |           LEVELLING
+ *     +---------------------------------------------------          +----------------+
+ *                                                                      level, or not
+ */
+typedef enum {
+	TARGET_CLOSED,
+	TARGET_LINKING,
+	TARGET_LOGIN,
+	TARGET_OPEN,
+	TARGET_LEVELLING
+} TargetState;
 
-/* Why the session cannot be moved; "" when nothing is known that is in the way. */
-const char *move_reason(const Session *session);
-/* The server process on that route that was opened for it; 0: none. */
-uint32_t move_pid_on(const Session *session, ListenerRoute on);
+typedef struct {
+	TargetState state;
+	Channel channel;
+	Link link;
+	Endpoint *endpoint;
+	ev_io readable, writable;
+	FrameReader in;
+	Auth *auth;
+	Buffer out;
+	size_t out_pos;
+	uint32_t pid;
+	uint8_t key[SERVER_KEY_MAX];
+	Buffer reported;   /* ParameterStatus as they came: name, value, name, value, ... */
+	Buffer for_client; /* NotificationResponses: the client's, once the session is there */
+	int64_t used_ms;   /* the last time that anything was done with it */
+
+	Carried have;   /* what it has; known from the login on */
+	Buffer unnamed; /* the Parse of its unnamed statement; empty: none */
+	bool level;     /* with the session as it was after `level_at` requests */
+	uint32_t level_at;
+
+	/* LEVELLING */
+	Plan plan;
+	size_t group;     /* that is being answered; plan.group_count: the question */
+	size_t completed; /* steps of it */
+	bool failed;
+	Carried answer;
+	char reason[LISTENER_REASON_MAX]; /* why it is not there, or not level; "": nothing known */
+} Target;
+
+typedef enum { WISH_NONE, WISH_KNOW, WISH_PREPARE, WISH_OPEN } Wish;
+
+typedef struct Move Move;
+struct Move {
+	/* How to log in as this client once more; wiped. */
+	Buffer packet; /* startup points into it */
+	Startup startup;
+	char *md5_secret, *password;
+	ScramKeys keys;
+
+	Statements statements; /* the Track's */
+
+	/* the question under way: session->asking */
+	FrameReader in;
+	Buffer out;
+	size_t out_pos;
+	int syncs;        /* ReadyForQuery still to come */
+	int answer_group; /* and those that came */
+	uint32_t asked_at;
+	Carried answer;
+	bool answer_unnamed;
+	char answer_reason[LISTENER_REASON_MAX];
+
+	/* the last answer */
+	Carried carried;
+	uint32_t carried_at;                  /* the requests that were before it */
+	bool unnamed;                         /* the server has the unnamed statement */
+	char ask_reason[LISTENER_REASON_MAX]; /* it could not be asked; "": it could */
+	bool locks;                           /* session advisory locks, seen from outside */
+
+	Wish wish;  /* what the mover waits for */
+	bool asked; /* for this wish */
+	bool late;  /* the wish was not fulfilled in time */
+	bool stepping;
+	Target target;
+};
+
+/* The listener's part of it. */
+struct Mover {
+	pthread_mutex_t phase; /* one of sessions, prepare and open at a time */
+	Stop *stop;            /* of sql, requested by mover_stop */
+	ListenerRoute from, to;
+	bool open;          /* the last open was true: commit may follow */
+	struct Sql *sql[3]; /* by route; NULL: not connected */
+	Endpoint *endpoint; /* of `to` */
+	Mentions names;     /* of custom settings, to be asked for */
+	Wish wish;          /* what the loops are asked to do */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	size_t waiting; /* sessions with a wish, under lock */
+};
 
 /* ---- report.c ---- */
+
+/* Cuts at a character. reason has LISTENER_REASON_MAX bytes. */
+void reason_set(char *reason, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 typedef bool (*RowFilter)(const Session *session);
 
@@ -23,5 +132,71 @@ typedef bool (*RowFilter)(const Session *session);
 size_t report_rows(Listener *listener, RowFilter wanted, ListenerSession **out, size_t *others);
 /* ERROR_CONFIG that names report->which. Returns false. */
 bool report_unmovable(const MoveReport *report, Error *err);
+
+/* ---- step.c ---- */
+
+/* Keeps from the login what a move needs. At the end of the login. */
+void move_keep(Session *session);
+void move_free(Session *session);
+/* Something has changed that the session's wish may have waited for. */
+void move_step(Session *session);
+void move_wish(Session *session, Wish wish);
+/* Gives the wish up. */
+void move_forget_wish(Session *session, bool late);
+/* Ready to go on at its target. */
+bool move_is_ready(const Session *session);
+/* Goes on there. */
+void move_swap(Session *session);
+/* Why the session cannot be moved; "" when nothing is known that is in the way. */
+const char *move_reason(const Session *session);
+/* The server process on that route that was opened for it; 0: none. */
+uint32_t move_pid_on(const Session *session, ListenerRoute on);
+/* Once a second: closes what was kept for a next try that does not come. */
+void move_tick(Session *session);
+
+/* ---- ask.c ---- */
+
+/* At a boundary, nothing on its way in either direction. */
+bool ask_possible(const Session *session);
+void ask_begin(Session *session);
+void ask_readable(Session *session);
+void ask_writable(Session *session);
+static inline bool
+ask_sending(const Session *session)
+{
+	return session->asking && session->move->out_pos < session->move->out.len;
+}
+
+/* ---- target.c ---- */
+
+void target_open(Session *session, Endpoint *endpoint);
+void target_close(Target *target, Loop *loop);
+void target_fail(Session *session, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void target_flush(Session *session);
+/* Remembers a ParameterStatus, or a notification for later. */
+void target_note(Target *target, const Frame *frame);
+
+/* ---- level.c ---- */
+
+void level_begin(Session *session);
+void level_frame(Session *session, const Frame *frame);
+/* The session's last answer asks for nothing that its target does not have. */
+bool level_is_given(const Session *session);
+
+/* ---- outside.c ---- */
+
+void mover_init(Listener *listener);
+void mover_stop(Listener *listener); /* ends what waits; any thread */
+void mover_free(Listener *listener);
+/* Connects where it is not. */
+MUST_CHECK bool outside_connect(Listener *listener, ListenerRoute route, int64_t deadline_ms,
+                                Error *err);
+/* Mover.endpoint: where sessions of `route` are to go. */
+MUST_CHECK bool outside_endpoint(Listener *listener, ListenerRoute route, int64_t deadline_ms,
+                                 Error *err);
+/* Names of custom settings that the database itself mentions; a failure is only logged. */
+void outside_names(Listener *listener, Mentions *names);
+/* The processes that hold advisory locks, sorted; the caller's to free. */
+MUST_CHECK bool outside_locks(Listener *listener, uint32_t **pids, size_t *count, Error *err);
 
 #endif

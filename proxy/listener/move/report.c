@@ -1,10 +1,34 @@
 /* What the outside is told of sessions: rows, server pids, a move's report. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/memory.h"
+#include "common/utf8.h"
 #include "proxy/listener/move/move.h"
+
+void
+reason_set(char *reason, const char *fmt, ...)
+{
+	char text[2048];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	/* A server answers in the client's encoding; whoever reads this expects UTF-8. */
+	for (size_t at = 0, left = strlen(text); left > 0;) {
+		size_t n = utf8_char_len(text + at, left);
+		if (n == 0)
+			text[at] = '?';
+		at += n > 0 ? n : 1;
+		left -= n > 0 ? n : 1;
+	}
+	size_t len = utf8_cut(text, strnlen(text, LISTENER_REASON_MAX - 1));
+	memcpy(reason, text, len);
+	reason[len] = '\0';
+}
 
 /* Rows from all loops; one grows it at a time, under its lock. */
 typedef struct {

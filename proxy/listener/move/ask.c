@@ -1,0 +1,218 @@
+/*
+ * Asks a session's own server, within the client's connection, what it carries.
+ *
+ * Only at a boundary, with nothing on its way in either direction; the client's next
+ * request stays here until the answer is whole (relay.c, gated), so that what comes back
+ * until then is either the answer or what a server says unasked: ParameterStatus, notices and
+ * notifications, which go to the client. Statement and portal have a name of ours and are
+ * gone with the answer. Whether the unnamed statement is there is asked by describing it, in a
+ * group of its own: without one that is an error.
+ */
+#include <string.h>
+
+#include "common/log.h"
+#include "common/memory.h"
+#include "protocol/message/extended.h"
+#include "protocol/message/message.h"
+#include "proxy/listener/move/move.h"
+
+/* What is read at once: all of it may have to go to the client, whose buffer is empty then. */
+enum { READ_MOST = 32 * 1024, UNNAMED_GROUP = 1 };
+
+bool
+ask_possible(const Session *session)
+{
+	return (session->state == SESSION_RELAYING || session->state == SESSION_HELD) &&
+	       !session->asking && session->cancelling == NULL && !session->server_deaf &&
+	       !session->end_wanted && track_at_boundary(&session->track) &&
+	       session->to_client.data == NULL && session->to_server.pos == session->to_server.admit;
+}
+
+void
+ask_begin(Session *session)
+{
+	Move *move = session->move;
+
+	session->asking = true;
+	move->asked = true;
+	move->asked_at = session->track.requests;
+	move->answer_reason[0] = '\0';
+	move->answer_unnamed = false;
+	carried_init(&move->answer);
+	frame_reader_init(&move->in, (FrameLimits){64 * 1024, CARRIED_BYTES_MAX});
+	carried_put_question(&move->out, buffer_slice(&session->loop->listener->mover->names.names));
+	message_put_sync(&move->out);
+	move->syncs = 1;
+	move->answer_group = 0;
+	if (move->statements.unnamed.message.len > 0) {
+		message_put_describe_statement(&move->out, "");
+		message_put_sync(&move->out);
+		move->syncs++;
+	}
+	ask_writable(session);
+}
+
+void
+ask_writable(Session *session)
+{
+	Move *move = session->move;
+	Error err;
+
+	while (move->out_pos < move->out.len) {
+		ssize_t n = session->server.ops->write(&session->server, move->out.data + move->out_pos,
+		                                       move->out.len - move->out_pos, &err);
+		if (n < 0) /* reading will tell */
+			move->out_pos = move->out.len;
+		if (n <= 0)
+			break;
+		move->out_pos += (size_t)n;
+	}
+	bool all = move->out_pos == move->out.len;
+	if (all) {
+		buffer_free(&move->out);
+		move->out_pos = 0;
+	}
+	watch_io(session->loop, &session->server_write, !all);
+}
+
+/* ---- the answer ---- */
+
+static void
+set_reason(Move *move, const char *text)
+{
+	if (move->answer_reason[0] == '\0')
+		reason_set(move->answer_reason, "it cannot be asked: %s", text);
+}
+
+static void
+pass_frame(Session *session, const Frame *frame)
+{
+	Buffer bytes = BUFFER_INIT;
+
+	buffer_put_u8(&bytes, (uint8_t)frame->type);
+	buffer_put_u32(&bytes, (uint32_t)(frame->payload.len + 4));
+	buffer_put_slice(&bytes, frame->payload);
+	if (!relay_put_client(session, buffer_slice(&bytes)))
+		log_warning("listener", "%s: a notice is too long to be passed on", session->who);
+	buffer_free(&bytes);
+}
+
+static void
+take_error(Session *session, const Frame *frame)
+{
+	Move *move = session->move;
+	ServerReport report;
+	Error err = ERROR_INIT;
+
+	if (!message_parse_report(frame->payload, &report, &err)) {
+		set_reason(move, err.message);
+		return;
+	}
+	if (server_report_is_fatal(&report)) {
+		pass_frame(session, frame); /* the server's last words */
+		set_reason(move, "its server ends it");
+		return;
+	}
+	bool unnamed_missing = move->answer_group == UNNAMED_GROUP && report.sqlstate != NULL &&
+	                       strcmp(report.sqlstate, "26000") == 0;
+	if (!unnamed_missing)
+		set_reason(move, report.message != NULL ? report.message : "(no message)");
+}
+
+static void
+take_frame(Session *session, const Frame *frame)
+{
+	Move *move = session->move;
+	Error err = ERROR_INIT;
+
+	switch (frame->type) {
+	case 'S':
+	case 'A':
+	case 'N':
+		pass_frame(session, frame);
+		break;
+	case 'E':
+		take_error(session, frame);
+		break;
+	case 'D':
+		if (move->answer_reason[0] == '\0' &&
+		    !carried_take_row(&move->answer, frame->payload, &err))
+			set_reason(move, err.message);
+		break;
+	case 'T':
+	case 'n':
+		move->answer_unnamed = move->answer_unnamed || move->answer_group == UNNAMED_GROUP;
+		break;
+	case 'Z':
+		if (frame->payload.data[0] != 'I')
+			set_reason(move, "it is in a transaction");
+		move->answer_group++;
+		move->syncs--;
+		break;
+	default:
+		break;
+	}
+}
+
+static void
+answered(Session *session)
+{
+	Move *move = session->move;
+	bool ok = move->answer_reason[0] == '\0';
+
+	memcpy(move->ask_reason, move->answer_reason, sizeof(move->ask_reason));
+	if (ok) {
+		carried_complete(&move->answer);
+		carried_free(&move->carried);
+		move->carried = move->answer;
+		move->answer = (Carried){.arena = NULL};
+		move->carried_at = move->asked_at;
+		move->unnamed = move->answer_unnamed;
+	}
+	carried_free(&move->answer);
+	/* What stands behind it is the client's: it may be half a message. */
+	Buffer rest = BUFFER_INIT;
+	buffer_put(&rest, move->in.data + move->in.pos, frame_reader_buffered(&move->in));
+	frame_reader_free(&move->in);
+	session->asking = false;
+	bool alive = rest.len == 0 || relay_server_bytes(session, buffer_slice(&rest));
+	buffer_free(&rest);
+	if (alive)
+		relay_progress(session);
+	if (session_alive(session))
+		move_step(session);
+}
+
+void
+ask_readable(Session *session)
+{
+	Move *move = session->move;
+	Error err = ERROR_INIT;
+	FrameResult result = FRAME_MORE;
+	size_t room;
+	Frame frame;
+
+	uint8_t *at = frame_reader_room(&move->in, &room);
+	if (room > READ_MOST)
+		room = READ_MOST;
+	ssize_t n = session->server.ops->read(&session->server, at, room, &err);
+	if (n < 0) {
+		session_end(session);
+		return;
+	}
+	session->server_more = (size_t)n == room;
+	frame_reader_received(&move->in, (size_t)n);
+	while (move->syncs > 0 && (result = frame_reader_next(&move->in, &frame, &err)) == FRAME_READY)
+		take_frame(session, &frame);
+	if (result == FRAME_BAD) {
+		log_warning("listener",
+		            "%s: the server sent what is no message (%s); the session is closed",
+		            session->who, err.message);
+		session_close(session);
+		return;
+	}
+	if (move->syncs == 0)
+		answered(session);
+	if (session_alive(session) && session->state < SESSION_CLOSING)
+		relay_watch(session);
+}
