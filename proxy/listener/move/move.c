@@ -227,6 +227,9 @@ prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms, const Stop *s
 	Mover *mover = listener->mover;
 	bool in_time;
 
+	if (mover->from == ROUTE_NONE || to == mover->from)
+		return error_set(err, ERROR_BUG, "the sessions cannot be moved from %s to %s",
+		                 listener_route_name(mover->from), listener_route_name(to));
 	mover->to = to;
 	if (!outside_connect(listener, mover->from, deadline_ms, err) ||
 	    !outside_endpoint(listener, to, deadline_ms, err))
@@ -245,7 +248,6 @@ listener_move_prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms,
 	*report = (MoveReport){0};
 	if (!begin_phase(listener, deadline_ms, err))
 		return false;
-	CHECK(to != ROUTE_NONE && to != listener->mover->from);
 	listener->mover->open = false;
 	bool ok = prepare(listener, to, deadline_ms, stop, err);
 	if (ok)
@@ -262,6 +264,9 @@ open_all(Listener *listener, ListenerRoute to, UnmovablePolicy policy, int64_t d
 	int64_t began_us = clock_mono_us();
 	bool in_time;
 
+	if (mover->from == ROUTE_NONE || to == mover->from)
+		return error_set(err, ERROR_BUG, "the sessions cannot be moved from %s to %s",
+		                 listener_route_name(mover->from), listener_route_name(to));
 	if (mover->endpoint == NULL || mover->endpoint->route != to) {
 		mover->to = to;
 		if (!outside_endpoint(listener, to, deadline_ms, err))

@@ -15,7 +15,8 @@ Listener *move_listener;
 int move_port;
 
 static ConnInfo *source_info, *target_info;
-static ListenAddress address;
+static ListenAddress addresses[2];
+static char socket_dir[128];
 
 static const char hba[] = "local all postgres trust\nhost all hashed 127.0.0.1/32 md5\n"
 						  "host all open 127.0.0.1/32 trust\n"
@@ -79,18 +80,26 @@ move_servers_stop(void)
 }
 
 void
-move_listen_to(const char *target_uri)
+move_listen_between(const char *source_uri, const char *target_uri)
 {
 	Error err = ERROR_INIT;
 
 	log_set_level(LOG_ERROR);
-	source_info = conninfo_parse(cluster_uri(move_source, NULL), &err);
+	source_info = conninfo_parse(source_uri != NULL ? source_uri : cluster_uri(move_source, NULL),
+	                             &err);
 	target_info = conninfo_parse(target_uri != NULL ? target_uri : cluster_uri(move_target, NULL),
 	                             &err);
 	move_port = free_port();
-	address = (ListenAddress){.host = "127.0.0.1", .port = move_port};
-	move_listener = listener_start(&(ListenerOptions){.addresses = &address,
-	                                                  .address_count = 1,
+	addresses[0] = (ListenAddress){.host = "127.0.0.1", .port = move_port};
+	char *dir = scratch_dir_new("move");
+	snprintf(socket_dir, sizeof(socket_dir), "%s", dir);
+	free(dir);
+	addresses[1] = (ListenAddress){.path = socket_dir};
+	static const char *const trust[] = {"local"};
+	move_listener = listener_start(&(ListenerOptions){.addresses = addresses,
+	                                                  .address_count = 2,
+	                                                  .trust = trust,
+	                                                  .trust_count = 1,
 	                                                  .threads = 2,
 	                                                  .max_clients = 100,
 	                                                  .login_timeout_ms = 60000,
@@ -104,7 +113,7 @@ move_listen_to(const char *target_uri)
 void
 move_listen(void)
 {
-	move_listen_to(NULL);
+	move_listen_between(NULL, NULL);
 }
 
 void
@@ -128,6 +137,15 @@ move_session(const char *more)
 	PGconn *conn = PQconnectdb(all);
 	ck_assert_msg(PQstatus(conn) == CONNECTION_OK, "%s", PQerrorMessage(conn));
 	return conn;
+}
+
+PGconn *
+move_trusted(void)
+{
+	char more[200];
+
+	snprintf(more, sizeof(more), "host=%s port=5432 user=open", socket_dir);
+	return move_session(more);
 }
 
 PGconn *
@@ -193,7 +211,7 @@ move_all(void)
 }
 
 const char *
-move_reason_of(PGconn *conn)
+move_reason_of_or_gone(PGconn *conn)
 {
 	static char reason[LISTENER_REASON_MAX];
 	ListenerSession *rows;
@@ -209,6 +227,14 @@ move_reason_of(PGconn *conn)
 		found = true;
 	}
 	free(rows);
-	ck_assert_msg(found, "pid %d is not listed", PQbackendPID(conn));
+	return found ? reason : NULL;
+}
+
+const char *
+move_reason_of(PGconn *conn)
+{
+	const char *reason = move_reason_of_or_gone(conn);
+
+	ck_assert_msg(reason != NULL, "pid %d is not listed", PQbackendPID(conn));
 	return reason;
 }

@@ -20,13 +20,15 @@ extern int move_port;
 
 void move_servers_start(void);
 void move_servers_stop(void);
-/* target_uri NULL: the target cluster. */
-void move_listen_to(const char *target_uri);
+/* NULL: to the clusters themselves. */
+void move_listen_between(const char *source_uri, const char *target_uri);
 void move_listen(void);
 void move_unlisten(void);
 
 /* As role app through the listener; more: conninfo words. */
 PGconn *move_session(const char *more);
+/* As role open, whose login is passed through: it cannot be moved. */
+PGconn *move_trusted(void);
 PGconn *move_admin(Cluster *cluster);
 /* The port of the server that answers. */
 int move_where(PGconn *conn);
@@ -39,5 +41,6 @@ void move_open(UnmovablePolicy policy, MoveReport *report);
 void move_all(void);
 /* The reason that listener_sessions has for it; static. */
 const char *move_reason_of(PGconn *conn);
+const char *move_reason_of_or_gone(PGconn *conn); /* NULL: there is no such session */
 
 #endif

@@ -128,6 +128,511 @@ START_TEST(all_that_can_be_carried)
 }
 END_TEST
 
+/* ---- who cannot be moved ---- */
+
+static void
+expect_reason(PGconn *conn, const char *words)
+{
+	const char *reason = move_reason_of(conn);
+
+	ck_assert_msg(words[0] == '\0' ? reason[0] == '\0' : strstr(reason, words) != NULL,
+	              "\"%s\" instead of \"%s\"", reason, words);
+}
+
+/* Each is said before anything is held, and not any more when it is over. */
+START_TEST(reasons_come_and_go)
+{
+	static const struct {
+		const char *begin, *words, *end;
+	} cases[] = {
+		{"CREATE TEMP TABLE mine (a int)", "temporary objects: table mine", "DROP TABLE mine"},
+		{"CREATE TEMP SEQUENCE s", "temporary objects: sequence s", "DISCARD TEMP"},
+		{"BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "cursor WITH HOLD: c",
+	     "CLOSE c"},
+		{"SELECT pg_advisory_lock(7)", "session advisory lock", "SELECT pg_advisory_unlock(7)"},
+		{"SELECT pg_advisory_lock_shared(7)", "session advisory lock",
+	     "SELECT pg_advisory_unlock_all()"},
+	};
+	PGconn *conn = move_session("");
+
+	expect_reason(conn, "");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		db_exec(conn, "%s", cases[i].begin);
+		expect_reason(conn, cases[i].words);
+		db_exec(conn, "%s", cases[i].end);
+		expect_reason(conn, "");
+	}
+	/* Of a transaction that goes on nothing is asked: its temporary table may not last. */
+	db_exec(conn, "BEGIN; CREATE TEMP TABLE passing (a int) ON COMMIT DROP");
+	db_exec(conn, "SELECT pg_advisory_xact_lock(8)");
+	expect_reason(conn, "");
+	db_exec(conn, "COMMIT");
+	expect_reason(conn, "");
+	PQfinish(conn);
+}
+END_TEST
+
+START_TEST(reasons_that_stay)
+{
+	static const char *const nothing[] = {NULL};
+	PGconn *sequences = move_session(""), *numbers = move_session("");
+	PGconn *passed = move_trusted();
+
+	expect_reason(passed, "the role has no password");
+	expect_reason(sequences, "");
+	db_exec(sequences, "SELECT nextval('numbers')");
+	expect_reason(sequences, "");
+	db_exec(sequences, "SELECT currval('numbers')");
+	expect_reason(sequences, "currval");
+
+	const Oid mood = (Oid)db_int(numbers, "SELECT 'mood'::regtype::oid");
+	ok(PQexecParams(numbers, "SELECT $1", 1, &mood, nothing, NULL, NULL, 0));
+	expect_reason(numbers, "names types by numbers");
+	PQfinish(sequences);
+	PQfinish(numbers);
+	PQfinish(passed);
+}
+END_TEST
+
+/* A statement whose types only the server knows is made there with that server's own. */
+START_TEST(types_of_the_other_server)
+{
+	static const char *const values[] = {"happy"};
+	PGconn *conn = move_session("");
+
+	ok(PQprepare(conn, "by_mood", "SELECT id FROM item WHERE mood = $1", 0, NULL));
+	db_exec(conn, "PREPARE as_well (mood[]) AS SELECT count(*) FROM item WHERE mood = ANY ($1)");
+	move_all();
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	PGresult *r = PQexecPrepared(conn, "by_mood", 1, values, NULL, NULL, 0);
+	ck_assert_str_eq(PQgetvalue(r, 0, 0), "1");
+	PQclear(r);
+	ck_assert_int_eq(db_int(conn, "EXECUTE as_well('{happy,sad}')"), 1);
+	PQfinish(conn);
+}
+END_TEST
+
+/* What the other server does not take is the session's reason, by its name. */
+START_TEST(what_the_other_server_refuses)
+{
+	static const struct {
+		const char *begin, *words, *end;
+	} cases[] = {
+		{"PREPARE odd AS SELECT * FROM only_here", "prepared statement odd: relation",
+	     "DEALLOCATE odd"},
+		{"SET work_mem = '64kB'; PREPARE two AS SELECT 1", "prepared statement two came with",
+	     "DEALLOCATE ALL"},
+		{"SET role = only_here", "setting role: ", "RESET role"},
+	};
+	PGconn *source = move_admin(move_source);
+	PGconn *conn = move_session("");
+	MoveReport report;
+
+	db_exec(source,
+	        "CREATE TABLE only_here (a int); CREATE ROLE only_here; GRANT only_here TO app");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		db_exec(conn, "%s", cases[i].begin);
+		move_prepare(&report);
+		ck_assert_uint_eq(report.unmovable, 1);
+		ck_assert_msg(strstr(report.which[0].reason, cases[i].words) != NULL, "%s",
+		              report.which[0].reason);
+		ck_assert_uint_eq(report.which[0].pid, (uint32_t)PQbackendPID(conn));
+		move_report_free(&report);
+		db_exec(conn, "%s", cases[i].end);
+		move_prepare(&report);
+		ck_assert_msg(report.unmovable == 0, "%s", report.which[0].reason);
+		move_report_free(&report);
+	}
+	ck_assert_int_eq(move_where(conn), cluster_port(move_source));
+	db_exec(source, "DROP TABLE only_here; REVOKE only_here FROM app; DROP ROLE only_here");
+	PQfinish(conn);
+	PQfinish(source);
+}
+END_TEST
+
+START_TEST(a_login_that_is_refused)
+{
+	PGconn *target = move_admin(move_target);
+	PGconn *conn = move_session(""), *hashed = move_session("user=hashed");
+	MoveReport report;
+
+	db_exec(target, "ALTER ROLE app PASSWORD 'other'");
+	move_prepare(&report);
+	ck_assert_uint_eq(report.unmovable, 1);
+	ck_assert_uint_eq(report.moved, 1);
+	ck_assert_msg(strstr(report.which[0].reason, "refuses its login") != NULL &&
+	                  strstr(report.which[0].reason, "28P01") != NULL,
+	              "%s", report.which[0].reason);
+	move_report_free(&report);
+	PGconn *source = move_admin(move_source);
+	char *stored = db_value(source, "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'");
+	db_exec(target, "ALTER ROLE app PASSWORD '%s'", stored);
+	free(stored);
+	move_all();
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	ck_assert_int_eq(move_where(hashed), cluster_port(move_target));
+	PQfinish(source);
+	PQfinish(target);
+	PQfinish(conn);
+	PQfinish(hashed);
+}
+END_TEST
+
+/* ---- policies ---- */
+
+START_TEST(wait_and_abort_leave_everything_as_it_is)
+{
+	PGconn *stays = move_session(""), *goes = move_session("");
+	MoveReport report;
+	char pid[32];
+
+	db_exec(stays, "CREATE TEMP TABLE mine AS SELECT 42 AS a");
+	snprintf(pid, sizeof(pid), "(pid %d)", PQbackendPID(stays));
+	for (int i = 0; i < 2; i++) {
+		Error err = ERROR_INIT;
+		move_prepare(&report);
+		ck_assert_uint_eq(report.unmovable, 1);
+		ck_assert_uint_eq(report.moved, 1);
+		move_report_free(&report);
+		move_hold();
+		ck_assert(!listener_move_open(move_listener, ROUTE_TARGET,
+		                              i == 0 ? UNMOVABLE_WAIT : UNMOVABLE_ABORT,
+		                              deadline_in_ms(30000), NULL, &report, &err));
+		ck_assert_int_eq(err.class, ERROR_CONFIG);
+		ck_assert_msg(strstr(err.message, pid) != NULL &&
+		                  strstr(err.message, "temporary objects: table mine") != NULL,
+		              "%s", err.message);
+		ck_assert_uint_eq(report.unmovable, 1);
+		move_report_free(&report);
+		listener_move_abort(move_listener);
+		listener_release(move_listener);
+		ck_assert_int_eq(db_int(stays, "SELECT a FROM mine"), 42);
+		ck_assert_int_eq(move_where(goes), cluster_port(move_source));
+	}
+	/* What was waited for. */
+	db_exec(stays, "DROP TABLE mine");
+	move_all();
+	ck_assert_int_eq(move_where(stays), cluster_port(move_target));
+	ck_assert_int_eq(move_where(goes), cluster_port(move_target));
+	PQfinish(stays);
+	PQfinish(goes);
+}
+END_TEST
+
+START_TEST(close_ends_them_cleanly)
+{
+	PGconn *stays = move_session(""), *goes = move_session("");
+	PGconn *passed = move_trusted();
+	MoveReport report;
+	char sqlstate[6];
+
+	db_exec(stays, "CREATE TEMP TABLE mine AS SELECT 42 AS a");
+	move_prepare(&report);
+	move_report_free(&report);
+	move_hold();
+	/* What it has sent meanwhile is not done, nor answered but by the end. */
+	ck_assert_int_eq(PQsendQuery(stays, "INSERT INTO ledger VALUES (2, 2)"), 1);
+	move_open(UNMOVABLE_CLOSE, &report);
+	ck_assert_uint_eq(report.closed, 2);
+	ck_assert_uint_eq(report.moved, 1);
+	move_report_free(&report);
+	listener_move_commit(move_listener);
+	PGresult *r = PQgetResult(stays);
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "57P01");
+	PQclear(r);
+	ck_assert(!db_try(passed, sqlstate, "SELECT 1"));
+	ck_assert_msg(strstr(PQerrorMessage(passed), "served by another server now") != NULL, "%s",
+	              PQerrorMessage(passed));
+	ck_assert_int_eq(move_where(goes), cluster_port(move_target));
+	ck_assert_int_eq(db_int(goes, "SELECT count(*) FROM ledger"), 1);
+	PQfinish(stays);
+	PQfinish(passed);
+	PQfinish(goes);
+}
+END_TEST
+
+/* ---- in the hold ---- */
+
+static void
+finish_move(void)
+{
+	MoveReport report;
+
+	move_open(UNMOVABLE_ABORT, &report);
+	move_report_free(&report);
+	listener_move_commit(move_listener);
+}
+
+/* What was changed after the last prepare is seen in the hold; what was sent in the hold is
+ * done once, there. */
+START_TEST(what_came_after_prepare)
+{
+	PGconn *conn = move_session(""), *fresh;
+	MoveReport report;
+
+	db_exec(conn, "SET work_mem = '9MB'; SET app.first = 'a'; SET lock_timeout = '1s'");
+	db_exec(conn, "PREPARE gone AS SELECT 1");
+	db_exec(conn, "PREPARE changed AS SELECT 1");
+	db_exec(conn, "LISTEN before; SET ROLE boss");
+	move_prepare(&report);
+	move_report_free(&report);
+	db_exec(conn, "RESET work_mem; RESET ROLE; SET lock_timeout = '2s'");
+	db_exec(conn, "SET app.second = 'b'");
+	db_exec(conn, "UNLISTEN before; LISTEN after");
+	db_exec(conn, "DEALLOCATE gone; DEALLOCATE changed");
+	db_exec(conn, "PREPARE changed AS SELECT 2");
+	ok(PQprepare(conn, "added", "SELECT 3", 0, NULL));
+	fresh = move_session("");
+	move_hold();
+	ck_assert_int_eq(PQsendQuery(conn, "UPDATE ledger SET n = n + 1 RETURNING n"), 1);
+	finish_move();
+	PGresult *r = PQgetResult(conn);
+	ck_assert_str_eq(PQgetvalue(r, 0, 0), "1");
+	PQclear(r);
+	ck_assert_ptr_null(PQgetResult(conn));
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	equals(conn, "7MB", "SHOW work_mem");
+	equals(conn, "2s", "SHOW lock_timeout");
+	equals(conn, "a", "SHOW app.first");
+	equals(conn, "b", "SHOW app.second");
+	equals(conn, "app", "SELECT current_user");
+	equals(conn, "after", "SELECT string_agg(c, ' ') FROM pg_listening_channels() c");
+	ck_assert_int_eq(db_int(conn, "EXECUTE changed"), 2);
+	free(db_expect_error(conn, "26000", "EXECUTE gone"));
+	ok(PQexecPrepared(conn, "added", 0, NULL, NULL, NULL, 0));
+	ck_assert_int_eq(move_where(fresh), cluster_port(move_target));
+	PQfinish(conn);
+	PQfinish(fresh);
+}
+END_TEST
+
+/* The unnamed statement is the last one that the server took; a Query ends it. */
+START_TEST(the_unnamed_statement)
+{
+	PGconn *one = move_session(""), *two = move_session(""), *three = move_session("");
+
+	ok(PQprepare(one, "", "SELECT 1", 0, NULL));
+	PGresult *r = PQprepare(one, "", "SELECT nonsense", 0, NULL);
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "42703");
+	PQclear(r);
+	ok(PQprepare(two, "", "SELECT 2", 0, NULL));
+	db_exec(two, "SELECT 1");
+	/* An error behind it does not end it. */
+	r = PQexecParams(three, "SELECT 1 / (random() * 0)::int", 0, NULL, NULL, NULL, NULL, 0);
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "22012");
+	PQclear(r);
+	move_all();
+	r = PQexecPrepared(one, "", 0, NULL, NULL, NULL, 0);
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "26000");
+	PQclear(r);
+	r = PQexecPrepared(two, "", 0, NULL, NULL, NULL, 0);
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "26000");
+	PQclear(r);
+	r = PQexecPrepared(three, "", 0, NULL, NULL, NULL, 0);
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "22012");
+	PQclear(r);
+	ck_assert_int_eq(move_where(one), cluster_port(move_target));
+	PQfinish(one);
+	PQfinish(two);
+	PQfinish(three);
+}
+END_TEST
+
+static void *
+cancel_in_background(void *arg)
+{
+	char text[256] = "";
+	ck_assert_int_eq(PQcancel(arg, text, sizeof(text)), 1);
+	return NULL;
+}
+
+/* The key that the client got at its login cancels at the other server, also a request that
+ * was held; what is not under way is not hit. */
+START_TEST(cancel_keys_go_on)
+{
+	PGconn *held = move_session(""), *later = move_session("");
+	PGconn *target = move_admin(move_target);
+	PGcancel *cancel_held = PQgetCancel(held), *cancel_later = PQgetCancel(later);
+	pthread_t thread;
+	ListenerState state;
+
+	MoveReport report;
+	move_prepare(&report);
+	move_report_free(&report);
+	move_hold();
+	cancel_in_background(cancel_later); /* it has nothing under way: lost, as on a server */
+	ck_assert_int_eq(PQsendQuery(held, "SELECT pg_sleep(60)"), 1);
+	ck_assert_int_eq(pthread_create(&thread, NULL, cancel_in_background, cancel_held), 0);
+	finish_move();
+	PGresult *r = PQgetResult(held);
+	/* The cancel may have overtaken its request while that was on its way to us. */
+	if (PQresultStatus(r) == PGRES_TUPLES_OK)
+		ck_abort_msg("the cancel did nothing");
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "57014");
+	PQclear(r);
+	ck_assert_ptr_null(PQgetResult(held));
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(db_int(later, "SELECT 1"), 1);
+
+	ck_assert_int_eq(PQsendQuery(later, "SELECT pg_sleep(60)"), 1);
+	db_wait_until(target,
+	              "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'SELECT "
+	              "pg_sleep%' AND state = 'active'",
+	              30);
+	cancel_in_background(cancel_later);
+	r = PQgetResult(later);
+	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "57014");
+	PQclear(r);
+	ck_assert_ptr_null(PQgetResult(later));
+	listener_state(move_listener, &state);
+	ck_assert_uint_ge(state.cancels, 2);
+	PQfreeCancel(cancel_held);
+	PQfreeCancel(cancel_later);
+	PQfinish(held);
+	PQfinish(later);
+	PQfinish(target);
+}
+END_TEST
+
+/* ---- the rest ---- */
+
+typedef struct {
+	PGconn *_Atomic conn;
+} Arrival;
+
+static void *
+connect_in_background(void *arg)
+{
+	((Arrival *)arg)->conn = move_session("");
+	return NULL;
+}
+
+/* Who comes during the hold, and who leaves. */
+START_TEST(who_comes_and_goes)
+{
+	PGconn *leaves = move_session("");
+	PGconn *source = move_admin(move_source), *target = move_admin(move_target);
+	Arrival arrival = {NULL};
+	pthread_t thread;
+	MoveReport report;
+	uint32_t *pids;
+
+	move_prepare(&report);
+	move_report_free(&report);
+	size_t count = listener_server_pids(move_listener, ROUTE_TARGET, &pids);
+	ck_assert_uint_ge(count, 1);
+	free(pids);
+	move_hold();
+	ck_assert_int_eq(pthread_create(&thread, NULL, connect_in_background, &arrival), 0);
+	PQfinish(leaves);
+	db_wait_until(source, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'", 30);
+	db_wait_until(target, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'", 30);
+	finish_move();
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(move_where(arrival.conn), cluster_port(move_target));
+	/* Its server process is known as ours. */
+	count = listener_server_pids(move_listener, ROUTE_TARGET, &pids);
+	bool found = false;
+	for (size_t i = 0; i < count; i++)
+		found = found || pids[i] == (uint32_t)db_int(arrival.conn, "SELECT pg_backend_pid()");
+	ck_assert(found);
+	free(pids);
+	PQfinish(arrival.conn);
+	PQfinish(source);
+	PQfinish(target);
+}
+END_TEST
+
+typedef struct {
+	_Atomic bool stop;
+	_Atomic int done;
+	bool prepared;
+} Worker;
+
+static void *
+work(void *arg)
+{
+	Worker *w = arg;
+	PGconn *conn = move_session("");
+	static const char *const one[] = {"1"};
+	int n = 0;
+
+	ok(PQprepare(conn, "add", "UPDATE ledger SET n = n + $1 WHERE id = 1", 1, NULL));
+	while (!w->stop) {
+		if (w->prepared) {
+			PGresult *r = PQexecPrepared(conn, "add", 1, one, NULL, NULL, 0);
+			ck_assert_msg(PQresultStatus(r) == PGRES_COMMAND_OK, "%s", PQresultErrorMessage(r));
+			PQclear(r);
+		} else {
+			db_exec(conn, "SET app.n = '%d'", n);
+			db_exec(conn, "BEGIN; UPDATE ledger SET n = n + current_setting('app.n')::int * 0 + 1 "
+			              "WHERE id = 1; COMMIT");
+			char *value = db_value(conn, "SHOW app.n");
+			ck_assert_int_eq(atoi(value), n);
+			free(value);
+		}
+		n++;
+		w->done++;
+	}
+	PQfinish(conn);
+	return NULL;
+}
+
+/* To and fro under load: every acknowledged change is on one of the servers, once. */
+START_TEST(moves_under_load)
+{
+	enum { WORKERS = 6, MOVES = 20 };
+	PGconn *source = move_admin(move_source), *target = move_admin(move_target);
+	Worker workers[WORKERS] = {{false, 0, false}};
+	pthread_t threads[WORKERS];
+	int64_t before = db_int(source, "SELECT n FROM ledger") +
+	                 db_int(target, "SELECT n FROM ledger");
+
+	for (int i = 0; i < WORKERS; i++) {
+		workers[i].prepared = i % 2 == 0;
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+	}
+	for (int i = 0; i < MOVES; i++) {
+		ListenerRoute to = listener_route(move_listener) == ROUTE_SOURCE ? ROUTE_TARGET
+		                                                                 : ROUTE_SOURCE;
+		MoveReport report;
+		Error err = ERROR_INIT;
+		if (i % 3 != 0) {
+			ck_assert(listener_move_prepare(move_listener, to, deadline_in_ms(30000), NULL, &report,
+			                                &err));
+			move_report_free(&report);
+		}
+		move_hold();
+		ck_assert_msg(listener_move_open(move_listener, to, UNMOVABLE_ABORT, deadline_in_ms(30000),
+		                                 NULL, &report, &err),
+		              "%s: %s", err.context, err.message);
+		move_report_free(&report);
+		if (i % 5 == 4) {
+			listener_move_abort(move_listener);
+			listener_release(move_listener);
+			continue;
+		}
+		listener_move_commit(move_listener);
+		/* Nobody of them is left behind. */
+		PGconn *left = to == ROUTE_TARGET ? source : target;
+		ck_assert_int_eq(db_int(left, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' "
+		                              "AND state = 'active'"),
+		                 0);
+	}
+	int64_t done = 0;
+	for (int i = 0; i < WORKERS; i++) {
+		workers[i].stop = true;
+		pthread_join(threads[i], NULL);
+		done += workers[i].done;
+	}
+	int64_t after = db_int(source, "SELECT n FROM ledger") + db_int(target, "SELECT n FROM ledger");
+	ck_assert_int_eq(after - before, done);
+	ck_assert_int_gt(done, 0);
+	PQfinish(source);
+	PQfinish(target);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -137,6 +642,18 @@ make(void)
 	tcase_add_unchecked_fixture(tcase, move_servers_start, move_servers_stop);
 	tcase_add_checked_fixture(tcase, move_listen, move_unlisten);
 	tcase_add_test(tcase, all_that_can_be_carried);
+	tcase_add_test(tcase, reasons_come_and_go);
+	tcase_add_test(tcase, reasons_that_stay);
+	tcase_add_test(tcase, types_of_the_other_server);
+	tcase_add_test(tcase, what_the_other_server_refuses);
+	tcase_add_test(tcase, a_login_that_is_refused);
+	tcase_add_test(tcase, wait_and_abort_leave_everything_as_it_is);
+	tcase_add_test(tcase, close_ends_them_cleanly);
+	tcase_add_test(tcase, what_came_after_prepare);
+	tcase_add_test(tcase, the_unnamed_statement);
+	tcase_add_test(tcase, cancel_keys_go_on);
+	tcase_add_test(tcase, who_comes_and_goes);
+	tcase_add_test(tcase, moves_under_load);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
