@@ -37,22 +37,25 @@ void
 mentions_add(Mentions *mentions, Slice name)
 {
 	char lower[NAME_MAX_BYTES];
+	size_t len = 0;
 
 	if (name.len == 0 || name.len >= sizeof(lower) || memchr(name.data, '.', name.len) == NULL)
 		return;
 	for (size_t i = 0; i < name.len; i++) {
 		uint8_t c = name.data[i];
+		if (c == '"')
+			continue;
 		if (!is_word(c) && c != '.')
 			return;
-		lower[i] = (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+		lower[len++] = (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
 	}
-	if (is_there(&mentions->names, lower, name.len))
+	if (is_there(&mentions->names, lower, len))
 		return;
-	if (mentions->names.len + name.len + 1 > MENTIONS_NAMES_MAX) {
+	if (mentions->names.len + len + 1 > MENTIONS_NAMES_MAX) {
 		mentions->crowded = true;
 		return;
 	}
-	buffer_put(&mentions->names, lower, name.len);
+	buffer_put(&mentions->names, lower, len);
 	buffer_put_u8(&mentions->names, 0);
 }
 
@@ -64,14 +67,14 @@ skip_spaces(const uint8_t *at, const uint8_t *end)
 	return at;
 }
 
-/* The words and dots from here on; quotes around them ("app"."x", 'app.x') are left out. */
+/* The words and dots from here on, in double quotes or not, or within single ones. */
 static Slice
 dotted(const uint8_t *at, const uint8_t *end)
 {
-	if (at < end && (*at == '"' || *at == '\''))
+	if (at < end && *at == '\'')
 		at++;
 	const uint8_t *from = at;
-	while (at < end && (is_word(*at) || *at == '.'))
+	while (at < end && (is_word(*at) || *at == '.' || *at == '"'))
 		at++;
 	/* A text that ends within the name does not tell it. */
 	return at < end ? slice_of(from, (size_t)(at - from)) : SLICE_EMPTY;
@@ -105,6 +108,8 @@ take_call(Mentions *mentions, Slice word, const uint8_t *argument, const uint8_t
 		mentions->sequences = true;
 	else if (word_is(word, "set_config") || word_is(word, "current_setting"))
 		mentions_add(mentions, dotted(skip_spaces(argument, end), end));
+	if (word_is(word, "set_config"))
+		mentions->settings = true;
 }
 
 static void

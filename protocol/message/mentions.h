@@ -20,6 +20,7 @@ typedef struct {
 	Buffer names;   /* lower case, each with its zero; at most MENTIONS_NAMES_MAX bytes */
 	bool crowded;   /* there were more */
 	bool sequences; /* currval or lastval */
+	bool settings;  /* set_config */
 } Mentions;
 
 void mentions_free(Mentions *mentions);

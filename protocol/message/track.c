@@ -172,6 +172,19 @@ client_message(Track *track, uint8_t type)
 	}
 }
 
+/* SET, RESET or DISCARD ALL, by the length of the tag and its first letter; where that one has
+ * not come yet, it may be. */
+static inline bool
+is_set(uint32_t length, const uint8_t *body, const uint8_t *end)
+{
+	enum { SET = 4 + 4, RESET = 4 + 6, DISCARD_ALL = 4 + 12 };
+
+	if (length == SET)
+		return true;
+	return (length == RESET && (body == end || *body == 'R')) ||
+	       (length == DISCARD_ALL && (body == end || *body == 'D'));
+}
+
 static inline void
 server_message(Track *track, uint8_t type, uint8_t status)
 {
@@ -343,6 +356,8 @@ track_server(Track *track, Slice bytes)
 		walk->left = length - 4 - (walk->header_len > HEADER);
 		walk->header_len = 0;
 		server_message(track, header[0], header[0] == 'Z' ? header[HEADER] : 0);
+		if (header[0] == 'C')
+			track->sets += is_set(length, at, end);
 	}
 	return true;
 }

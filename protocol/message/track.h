@@ -50,6 +50,7 @@ typedef struct {
 	bool ended;             /* the client has sent Terminate */
 	uint32_t requests;      /* asked so far; wraps */
 	uint32_t answers;       /* of them, answered */
+	uint32_t sets;          /* commands SET, RESET, DISCARD ALL that were done */
 	Statements *statements; /* is shown what concerns it; the owner's; NULL: nobody */
 } Track;
 
