@@ -201,6 +201,15 @@ $(BUILD)/bench/log: $(BUILD)/bench/log.o $(call libs_of,decoder protocol common)
 bench-log: $(BUILD)/bench/log ## the transaction log beside plain writes of the same bytes
 	$(BUILD)/bench/log
 
+$(BUILD)/bench/move: $(BUILD)/bench/move.o $(HARNESS_LIB) $(LIBS)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECKLIBS)
+
+.PHONY: bench-move
+bench-move: $(BUILD)/bench/move ## what a move of 500 sessions costs, ahead of the hold and in it
+	$(BUILD)/bench/move
+
 .PHONY: bench-listener
 bench-listener: all ## the listener beside pgbouncer: throughput, CPU, COPY, idle memory
 	bash bench/listener.sh

@@ -29,18 +29,24 @@ ask_possible(const Session *session)
 }
 
 void
-ask_begin(Session *session)
+ask_begin(Session *session, bool quick)
 {
 	Move *move = session->move;
+	const Mover *mover = session->loop->listener->mover;
 
 	session->asking = true;
 	move->asked = true;
+	move->quick = quick;
 	move->asked_at = session->track.requests;
 	move->answer_reason[0] = '\0';
 	move->answer_unnamed = false;
+	move->answer_failed = false;
 	carried_init(&move->answer);
 	frame_reader_init(&move->in, (FrameLimits){64 * 1024, CARRIED_BYTES_MAX});
-	carried_put_question(&move->out, buffer_slice(&session->loop->listener->mover->names.names));
+	if (quick)
+		carried_put_quick_question(&move->out, buffer_slice(&mover->names.names), move->settings);
+	else
+		carried_put_question(&move->out, buffer_slice(&mover->names.names));
 	message_put_sync(&move->out);
 	move->syncs = 1;
 	move->answer_group = 0;
@@ -115,6 +121,7 @@ take_error(Session *session, const Frame *frame)
 	}
 	bool unnamed_missing = move->answer_group == UNNAMED_GROUP && report.sqlstate != NULL &&
 	                       strcmp(report.sqlstate, "26000") == 0;
+	move->answer_failed = true;
 	if (!unnamed_missing)
 		set_reason(move, report.message != NULL ? report.message : "(no message)");
 }
@@ -145,7 +152,15 @@ take_frame(Session *session, const Frame *frame)
 		break;
 	case 'Z':
 		if (frame->payload.data[0] != 'I')
-			set_reason(move, "it is in a transaction");
+			set_reason(
+				move,
+				"it is in a transaction"); /* What is behind an error in its group is not done: nor was our statement closed. */
+		if (move->answer_group == 0 && move->answer_failed) {
+			carried_put_end_of_question(&move->out);
+			message_put_sync(&move->out);
+			move->syncs++;
+			ask_writable(session);
+		}
 		move->answer_group++;
 		move->syncs--;
 		break;
@@ -154,21 +169,49 @@ take_frame(Session *session, const Frame *frame)
 	}
 }
 
+/* The answer takes the place of the last one, or says that it still holds. */
+static void
+keep_answer(Session *session)
+{
+	Move *move = session->move;
+	const CarriedItem *was, *is;
+
+	carried_complete(&move->answer);
+	if (move->quick) {
+		was = carried_find(&move->carried, CARRIED_DIGEST, "digest");
+		is = carried_find(&move->answer, CARRIED_DIGEST, "digest");
+		move->changed = was == NULL || is == NULL || strcmp(was->value, is->value) != 0;
+		if (move->changed) {
+			move->asked = false; /* for the whole, now */
+			return;
+		}
+	} else {
+		carried_free(&move->carried);
+		move->carried = move->answer;
+		move->answer = (Carried){.arena = NULL};
+		move->carried_sets = session->track.sets;
+		is = carried_find(&move->carried, CARRIED_NAMES, "names");
+		move->settings = is != NULL ? mover_settings(session->loop->listener->mover, is->value)
+		                            : NULL;
+		move->changed = false;
+	}
+	move->carried_at = move->asked_at;
+	move->unnamed = move->answer_unnamed;
+}
+
 static void
 answered(Session *session)
 {
 	Move *move = session->move;
 	bool ok = move->answer_reason[0] == '\0';
-
-	memcpy(move->ask_reason, move->answer_reason, sizeof(move->ask_reason));
-	if (ok) {
-		carried_complete(&move->answer);
-		carried_free(&move->carried);
-		move->carried = move->answer;
-		move->answer = (Carried){.arena = NULL};
-		move->carried_at = move->asked_at;
-		move->unnamed = move->answer_unnamed;
+	if (move->quick && !ok) {
+		move->changed = true; /* ask for the whole; what is wrong will be so again */
+		move->asked = false;
+	} else {
+		memcpy(move->ask_reason, move->answer_reason, sizeof(move->ask_reason));
 	}
+	if (ok)
+		keep_answer(session);
 	carried_free(&move->answer);
 	/* What stands behind it is the client's: it may be half a message. */
 	Buffer rest = BUFFER_INIT;

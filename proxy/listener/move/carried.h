@@ -20,13 +20,15 @@
 #include "common/error.h"
 
 typedef enum {
-	CARRIED_BLOCK = 'b',    /* cannot be carried; value is the reason */
-	CARRIED_CUSTOM = 'c',   /* a setting with a dot in its name that no view shows */
-	CARRIED_CHANNEL = 'l',  /* LISTEN */
-	CARRIED_PROTOCOL = 'p', /* a statement prepared by Parse; value is its text */
-	CARRIED_SQL = 'q',      /* by PREPARE; value is that command */
-	CARRIED_REPORT = 'r',   /* a setting that clients are told of, and role */
-	CARRIED_SETTING = 's'   /* was SET in this session */
+	CARRIED_BLOCK = 'b',  /* cannot be carried; value is the reason */
+	CARRIED_CUSTOM = 'c', /* a setting with a dot in its name that no view shows */
+	CARRIED_DIGEST = 'd', /* of all that follows; see carried_put_quick_question */
+	CARRIED_CHANNEL = 'l',
+	/* LISTEN */ CARRIED_NAMES = 'n', /* of all settings that can be SET, with commas */
+	CARRIED_PROTOCOL = 'p',           /* a statement prepared by Parse; value is its text */
+	CARRIED_SQL = 'q',                /* by PREPARE; value is that command */
+	CARRIED_REPORT = 'r',             /* a setting that clients are told of, and role */
+	CARRIED_SETTING = 's'             /* was SET in this session */
 } CarriedKind;
 
 typedef struct {
@@ -55,9 +57,18 @@ carried_known(const Carried *carried)
 	return carried->arena != NULL;
 }
 
-/* One extended group without its Sync; leaves the unnamed statement alone. names: custom
- * settings to ask for, each with its zero. */
+/*
+ * One extended group without its Sync; leaves the unnamed statement alone. names: custom
+ * settings to ask for, each with its zero. When it ends in an error,
+ * carried_put_end_of_question takes away what it has left.
+ *
+ * The quick question costs a third: only a digest comes, of all values but not of where they
+ * are from. The same digest as in the last answer says that nothing has changed, unless a
+ * setting was SET to the value that it had by default; for that case the owner watches * the commands (Track.sets, Mentions.settings). settings: the last answer's CARRIED_NAMES.
+ */
 void carried_put_question(Buffer *out, Slice names);
+void carried_put_quick_question(Buffer *out, Slice names, const char *settings);
+void carried_put_end_of_question(Buffer *out);
 /* payload of a DataRow. ERROR_PROTOCOL, or ERROR_CONFIG when it is too much. */
 MUST_CHECK bool carried_take_row(Carried *carried, Slice payload, Error *err);
 /* One that is known otherwise; the texts are copied. */
@@ -68,6 +79,12 @@ void carried_complete(Carried *carried);
 const CarriedItem *carried_find(const Carried *carried, CarriedKind kind, const char *name);
 /* NULL: nothing is in the way; else the first reason. */
 const char *carried_block(const Carried *carried);
+/* Whether another digest can tell that nothing has changed: what is in a temporary schema is
+ * not in it. */
+bool carried_digest_will_do(const Carried *carried);
+/* A setting of an extension that `wanted` has and a server without that extension does not show:
+ * it was set there without an error. */
+void carried_add_hidden(Carried *answer, const Carried *wanted);
 /* The same settings, statements, channels and role, as far as a client could tell. NULL, or
  * the item that differs (of either side). Reports but for the role are not looked at. */
 const CarriedItem *carried_difference(const Carried *a, const Carried *b);

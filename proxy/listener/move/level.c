@@ -35,6 +35,7 @@ level_begin(Session *session)
 {
 	Move *move = session->move;
 	Target *target = &move->target;
+	const Mover *mover = session->loop->listener->mover;
 	Error err = ERROR_INIT;
 
 	if (!carried_plan(&target->have, &move->carried, &target->plan, &err)) {
@@ -48,7 +49,7 @@ level_begin(Session *session)
 	target->failed = false;
 	carried_init(&target->answer);
 	buffer_put_slice(&target->out, buffer_slice(&target->plan.messages));
-	carried_put_question(&target->out, buffer_slice(&session->loop->listener->mover->names.names));
+	carried_put_question(&target->out, buffer_slice(&mover->names.names));
 	buffer_reset(&target->unnamed);
 	buffer_put_slice(&target->unnamed, unnamed_wanted(move));
 	if (target->unnamed.len > 0)
@@ -111,6 +112,7 @@ all_answered(Session *session)
 		return;
 	}
 	carried_complete(&target->answer);
+	carried_add_hidden(&target->answer, &move->carried);
 	const CarriedItem *item = carried_difference(&move->carried, &target->answer);
 	if (item != NULL) {
 		reason_set(reason, "%s %s is not the same on the other server", kind_name(item->kind),

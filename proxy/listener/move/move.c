@@ -236,6 +236,7 @@ prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms, const Stop *s
 		return false;
 	loops_call(listener, collect_names, mover); /* theirs first, if there are too many */
 	outside_names(listener, &mover->names);
+	outside_sets(listener);
 	return run_wish(listener, WISH_PREPARE, deadline_ms, stop, &in_time, err);
 }
 

@@ -84,23 +84,28 @@ struct Move {
 	FrameReader in;
 	Buffer out;
 	size_t out_pos;
+	bool quick;       /* only the digest */
 	int syncs;        /* ReadyForQuery still to come */
 	int answer_group; /* and those that came */
 	uint32_t asked_at;
 	Carried answer;
 	bool answer_unnamed;
+	bool answer_failed;
 	char answer_reason[LISTENER_REASON_MAX];
 
 	/* the last answer */
 	Carried carried;
 	uint32_t carried_at;                  /* the requests that were before it */
+	uint32_t carried_sets;                /* Track.sets */
+	const char *settings;                 /* its CARRIED_NAMES, the Mover's; NULL: too many kinds */
 	bool unnamed;                         /* the server has the unnamed statement */
 	char ask_reason[LISTENER_REASON_MAX]; /* it could not be asked; "": it could */
 	bool locks;                           /* session advisory locks, seen from outside */
 
-	Wish wish;  /* what the mover waits for */
-	bool asked; /* for this wish */
-	bool late;  /* the wish was not fulfilled in time */
+	Wish wish;    /* what the mover waits for */
+	bool asked;   /* for this wish */
+	bool changed; /* the quick question's answer: ask for all */
+	bool late;    /* the wish was not fulfilled in time */
 	bool stepping;
 	Target target;
 };
@@ -114,6 +119,8 @@ struct Mover {
 	struct Sql *sql[3]; /* by route; NULL: not connected */
 	Endpoint *endpoint; /* of `to` */
 	Mentions names;     /* of custom settings, to be asked for */
+	char *settings[4];  /* CARRIED_NAMES that sessions have; under lock, and never changed */
+	bool hidden_sets;   /* functions of the database may SET */
 	Wish wish;          /* what the loops are asked to do */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -158,7 +165,8 @@ void move_tick(Session *session);
 
 /* At a boundary, nothing on its way in either direction. */
 bool ask_possible(const Session *session);
-void ask_begin(Session *session);
+/* quick: only whether anything has changed since the last answer. */
+void ask_begin(Session *session, bool quick);
 void ask_readable(Session *session);
 void ask_writable(Session *session);
 static inline bool
@@ -196,6 +204,10 @@ MUST_CHECK bool outside_endpoint(Listener *listener, ListenerRoute route, int64_
                                  Error *err);
 /* Names of custom settings that the database itself mentions; a failure is only logged. */
 void outside_names(Listener *listener, Mentions *names);
+/* Mover.hidden_sets; a failure is only logged. */
+void outside_sets(Listener *listener);
+/* The one copy of a list of settings, nearly all sessions' having the same. Any thread. */
+const char *mover_settings(Mover *mover, const char *list);
 /* The processes that hold advisory locks, sorted; the caller's to free. */
 MUST_CHECK bool outside_locks(Listener *listener, uint32_t **pids, size_t *count, Error *err);
 

@@ -45,6 +45,8 @@ mover_free(Listener *listener)
 		sql_close(mover->sql[i]);
 	endpoint_release(mover->endpoint);
 	mentions_free(&mover->names);
+	for (size_t i = 0; i < sizeof(mover->settings) / sizeof(char *); i++)
+		free(mover->settings[i]);
 	stop_free(mover->stop);
 	pthread_mutex_destroy(&mover->phase);
 	pthread_mutex_destroy(&mover->lock);
@@ -155,6 +157,43 @@ outside_names(Listener *listener, Mentions *names)
 	for (int i = 0; i < PQntuples(rows); i++)
 		mentions_add(names, slice_cstr(sql_get(rows, i, 0)));
 	PQclear(rows);
+}
+
+/* A function that SETs for more than its transaction does so unseen, maybe to the value that
+ * was there: then sessions are asked for all each time. */
+static const char sets_sql[] =
+	"SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l"
+	" ON l.oid = p.prolang WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')"
+	" AND p.prosrc ~* '\\mset_config\\M(?!\\s*\\(\\s*''[a-z_][a-z0-9_$]*\\.)"
+	"|(^|;|''|\\m(begin|then|else|loop)\\M)\\s*set\\s+(session\\s+)?(?!local\\M)[a-z_]+\\s*(=|\\mto\\M)')";
+
+void
+outside_sets(Listener *listener)
+{
+	Mover *mover = listener->mover;
+	Error err = ERROR_INIT;
+	PGresult *rows = ask(listener, mover->from, sets_sql, &err);
+
+	mover->hidden_sets = rows == NULL || sql_get_bool(rows, 0, 0);
+	if (rows == NULL)
+		log_failure(LOG_WARNING, "listener", &err);
+	PQclear(rows);
+}
+
+const char *
+mover_settings(Mover *mover, const char *list)
+{
+	const char *found = NULL;
+
+	pthread_mutex_lock(&mover->lock);
+	for (size_t i = 0; found == NULL && i < sizeof(mover->settings) / sizeof(char *); i++) {
+		if (mover->settings[i] == NULL)
+			mover->settings[i] = mem_strdup(list);
+		if (strcmp(mover->settings[i], list) == 0)
+			found = mover->settings[i];
+	}
+	pthread_mutex_unlock(&mover->lock);
+	return found;
 }
 
 static int

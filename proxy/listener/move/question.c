@@ -15,15 +15,37 @@
 
 static const char question_name[] = "pgbaton asks";
 
+/* What the digest is of: values of settings and custom settings, statements, channels, cursors,
+ * the temporary schema, roles. names: an expression, those of all that can be SET, with commas. */
+#define DIGEST(names)                                                                              \
+	" 'd', 'digest', pg_catalog.concat_ws(' ',"                                                    \
+	" (SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(COALESCE("                         \
+	"pg_catalog.current_setting(n, true), E'\\x02'), E'\\x01'), 0) FROM pg_catalog.unnest("        \
+	"pg_catalog.string_to_array(pg_catalog.concat_ws(',', 'role', 'session_authorization', " names \
+	", $1::pg_catalog.text), ',')) n),"                                                            \
+	" (SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.concat_ws(E'\\x01',"    \
+	" name, statement, parameter_types::pg_catalog.text, from_sql), E'\\x02'), 0)"                 \
+	" FROM pg_catalog.pg_prepared_statement() WHERE name OPERATOR(pg_catalog.<>) 'pgbaton asks')," \
+	" E'\\x03', pg_catalog.array_to_string(ARRAY(SELECT pg_catalog.pg_listening_channels()),"      \
+	" E'\\x01'), E'\\x03', (SELECT pg_catalog.string_agg(name, E'\\x01')"                          \
+	" FROM pg_catalog.pg_cursor() WHERE is_holdable), E'\\x03', pg_catalog.pg_my_temp_schema())"
+
+static const char quick_question[] = "SELECT" DIGEST("$2::pg_catalog.text") ", NULL, NULL";
+
+/* The session's own role may look at them. */
+#define NAMES                                                \
+	"(SELECT pg_catalog.string_agg(name, ',') FROM s WHERE " \
+	"context OPERATOR(pg_catalog.=) ANY ('{user,superuser}'::pg_catalog.text[]))"
+
 /* Settings that end with the transaction although they say "session". pg_depend knows all
  * that is in the temporary schema, by its index; 2615 is pg_namespace. */
 static const char question[] =
-	"WITH s AS MATERIALIZED (SELECT name, setting, source FROM pg_catalog.pg_show_all_settings())"
+	"WITH s AS MATERIALIZED (SELECT name, setting, source, context FROM pg_catalog.pg_show_all_settings())"
 	" SELECT 's'::pg_catalog.text, name, setting, NULL::pg_catalog.text, NULL::pg_catalog.text"
 	" FROM s WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL"
 	" ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[])"
 	" UNION ALL SELECT 'c', n, pg_catalog.current_setting(n, true), NULL, NULL"
-	" FROM pg_catalog.unnest(pg_catalog.string_to_array($1, ',')) n"
+	" FROM pg_catalog.unnest(pg_catalog.string_to_array($1::pg_catalog.text, ',')) n"
 	" WHERE NOT EXISTS (SELECT FROM s WHERE s.name OPERATOR(pg_catalog.=) n)"
 	" AND pg_catalog.current_setting(n, true) IS NOT NULL"
 	" UNION ALL SELECT 'r', n, pg_catalog.current_setting(n, true), NULL, NULL"
@@ -41,10 +63,12 @@ static const char question[] =
 	" UNION ALL (SELECT 'b', 'temporary', 'it has temporary objects: ' OPERATOR(pg_catalog.||)"
 	" pg_catalog.pg_describe_object(classid, objid, 0), NULL, NULL FROM pg_catalog.pg_depend"
 	" WHERE refclassid OPERATOR(pg_catalog.=) 2615::pg_catalog.oid"
-	" AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() LIMIT 1)";
+	" AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() LIMIT 1)"
+	" UNION ALL SELECT 'n', 'names', " NAMES ", NULL, NULL"
+	" UNION ALL SELECT" DIGEST(NAMES) ", NULL, NULL";
 
-void
-carried_put_question(Buffer *out, Slice names)
+static void
+put_question(Buffer *out, const char *sql, Slice names, const char *settings)
 {
 	Buffer list = BUFFER_INIT;
 
@@ -55,12 +79,30 @@ carried_put_question(Buffer *out, Slice names)
 		buffer_put_text(&list, name);
 		at += strlen(name) + 1;
 	}
-	const char *values[] = {buffer_cstr(&list)};
-	message_put_parse(out, question_name, question, NULL, 0);
-	message_put_bind(out, question_name, question_name, values, 1);
+	const char *values[] = {buffer_cstr(&list), settings};
+	message_put_parse(out, question_name, sql, NULL, 0);
+	message_put_bind(out, question_name, question_name, values, settings != NULL ? 2 : 1);
 	message_put_execute(out, question_name);
-	message_put_close_statement(out, question_name);
+	carried_put_end_of_question(out);
 	buffer_free(&list);
+}
+
+void
+carried_put_question(Buffer *out, Slice names)
+{
+	put_question(out, question, names, NULL);
+}
+
+void
+carried_put_quick_question(Buffer *out, Slice names, const char *settings)
+{
+	put_question(out, quick_question, names, settings);
+}
+
+void
+carried_put_end_of_question(Buffer *out)
+{
+	message_put_close_statement(out, question_name);
 }
 
 /* ---- the answer ---- */
@@ -124,7 +166,7 @@ carried_take_row(Carried *carried, Slice payload, Error *err)
 	    !take_text(carried, &r, &item->value, err) || !take_text(carried, &r, &item->types, err) ||
 	    !take_text(carried, &r, &item->type_names, err) || !message_end(&r, "DataRow", err))
 		return false;
-	if (kind[0] == '\0' || kind[1] != '\0' || strchr("bclpqrs", kind[0]) == NULL)
+	if (kind[0] == '\0' || kind[1] != '\0' || strchr("bcdlnpqrs", kind[0]) == NULL)
 		return error_set(err, ERROR_PROTOCOL, "a row of an unknown kind");
 	item->kind = kind[0];
 	carried->count++;
@@ -175,6 +217,15 @@ carried_block(const Carried *carried)
 	                                                                     : NULL;
 }
 
+bool
+carried_digest_will_do(const Carried *carried)
+{
+	const CarriedItem *digest = carried_find(carried, CARRIED_DIGEST, "digest");
+	const char *last = digest != NULL ? strrchr(digest->value, ' ') : NULL;
+
+	return last != NULL && strcmp(last, " 0") == 0; /* no temporary schema */
+}
+
 /* ---- comparing ---- */
 
 static bool
@@ -190,13 +241,18 @@ same(const CarriedItem *a, const CarriedItem *b)
 	return strcmp(a->value, b->value) == 0 && strcmp(a->type_names, b->type_names) == 0;
 }
 
-/* A setting of an extension is a setting on a server that has loaded it, and one that no
- * view shows on a server that has not yet. */
-static bool
-may_be_hidden(const CarriedItem *item)
+/* A setting of an extension is a setting on a server that has loaded it, and a custom one on a
+ * server that has not yet. */
+static const CarriedItem *
+find_like(const Carried *in, const CarriedItem *item)
 {
-	return (item->kind == CARRIED_SETTING || item->kind == CARRIED_CUSTOM) &&
-	       strchr(item->name, '.') != NULL;
+	const CarriedItem *other = carried_find(in, (CarriedKind)item->kind, item->name);
+
+	if (other == NULL && item->kind == CARRIED_SETTING)
+		other = carried_find(in, CARRIED_CUSTOM, item->name);
+	if (other == NULL && item->kind == CARRIED_CUSTOM)
+		other = carried_find(in, CARRIED_SETTING, item->name);
+	return other;
 }
 
 static const CarriedItem *
@@ -204,13 +260,28 @@ missing(const Carried *from, const Carried *in)
 {
 	for (size_t i = 0; i < from->count; i++) {
 		const CarriedItem *item = &from->items[i];
-		if ((item->kind == CARRIED_REPORT && !is_role(item)) || item->kind == CARRIED_BLOCK)
+		if ((item->kind == CARRIED_REPORT && !is_role(item)) || item->kind == CARRIED_BLOCK ||
+		    item->kind == CARRIED_DIGEST || item->kind == CARRIED_NAMES)
 			continue;
-		const CarriedItem *other = carried_find(in, (CarriedKind)item->kind, item->name);
-		if (other == NULL ? !may_be_hidden(item) : !same(item, other))
+		const CarriedItem *other = find_like(in, item);
+		if (other == NULL || !same(item, other))
 			return item;
 	}
 	return NULL;
+}
+
+void
+carried_add_hidden(Carried *answer, const Carried *wanted)
+{
+	size_t before = answer->count;
+
+	for (size_t i = 0; i < wanted->count; i++) {
+		const CarriedItem *item = &wanted->items[i];
+		if (item->kind == CARRIED_SETTING && strchr(item->name, '.') != NULL &&
+		    find_like(&(Carried){.items = answer->items, .count = before}, item) == NULL)
+			carried_add(answer, CARRIED_SETTING, item->name, item->value);
+	}
+	carried_complete(answer);
 }
 
 const CarriedItem *

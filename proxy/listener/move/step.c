@@ -163,7 +163,7 @@ move_wish(Session *session, Wish wish)
 		return;
 	CHECK(move->wish == WISH_NONE);
 	move->wish = wish;
-	move->asked = move->late = false;
+	move->asked = move->late = move->changed = false;
 	if (wish != WISH_KNOW)
 		move->target.reason[0] = '\0'; /* another try */
 	count_wish(session, 1);
@@ -186,6 +186,18 @@ is_known(const Move *move, const Session *session)
 	return true;
 }
 
+/* Whatever has changed, the digest shows it. */
+static bool
+digest_will_do(const Session *session)
+{
+	const Move *move = session->move;
+	const Mover *mover = session->loop->listener->mover;
+	return carried_known(&move->carried) && carried_digest_will_do(&move->carried) &&
+	       move->ask_reason[0] == '\0' && !move->changed &&
+	       move->carried_sets == session->track.sets && !move->statements.mentions.settings &&
+	       move->settings != NULL && !mover->hidden_sets;
+}
+
 /* True: there is nothing (more) to be asked. */
 static bool
 step_ask(Session *session)
@@ -201,7 +213,7 @@ step_ask(Session *session)
 	if (move->target.state == TARGET_LEVELLING)
 		return false;
 	if (ask_possible(session))
-		ask_begin(session);
+		ask_begin(session, digest_will_do(session));
 	else if (move->wish != WISH_OPEN)
 		return true; /* at work: not now */
 	return false;

@@ -36,6 +36,7 @@ check_all_there(PGconn *conn)
 	equals(conn, "11MB", "SHOW work_mem");
 	equals(conn, "blue", "SHOW app.colour");
 	equals(conn, "me", "SELECT current_setting('app.hidden')");
+	equals(conn, "shadowed_variables", "SHOW plpgsql.extra_warnings");
 	equals(conn, "boss", "SELECT current_user");
 	equals(conn, "app", "SELECT session_user");
 	equals(conn, "other, public", "SHOW search_path");
@@ -60,6 +61,8 @@ START_TEST(all_that_can_be_carried)
 	db_exec(conn, "SET work_mem = '11MB'");
 	db_exec(conn, "SET app.colour TO 'blue'");
 	db_exec(conn, "SELECT become('me')");
+	/* Of a library that the other server's session has not loaded. */
+	db_exec(conn, "DO 'BEGIN END'; SET plpgsql.extra_warnings = 'shadowed_variables'");
 	db_exec(conn, "SET client_encoding = 'LATIN1'; SET datestyle = 'SQL, DMY'");
 	db_exec(conn, "SET timezone = 'Asia/Tokyo'; SET application_name = 'tester'");
 	db_exec(conn, "SET search_path = other, public");
@@ -406,6 +409,89 @@ START_TEST(what_came_after_prepare)
 }
 END_TEST
 
+/* What no command tells of is seen by the digest; what the digest cannot see, by the command, or
+ * by what functions there are. */
+START_TEST(changes_after_prepare_that_hide)
+{
+	PGconn *nothing = move_session(""), *custom = move_session(""), *prepared = move_session("");
+	PGconn *same = move_session(""), *freed = move_session(""), *unnamed = move_session("");
+	PGconn *conns[] = {nothing, custom, prepared, same, freed, unnamed};
+	MoveReport report;
+
+	db_exec(freed, "SET work_mem = '5MB'");
+	move_prepare(&report);
+	ck_assert_uint_eq(report.moved, 6);
+	move_report_free(&report);
+	db_exec(nothing, "SELECT 1");
+	db_exec(custom, "SELECT become('somebody')");
+	ok(PQprepare(prepared, "late", "SELECT 8", 0, NULL));
+	db_exec(same, "SET work_mem = '5MB'"); /* what it had by default, and the target has not */
+	db_exec(freed, "RESET work_mem");
+	ok(PQprepare(unnamed, "", "SELECT 9", 0, NULL));
+	move_hold();
+	finish_move();
+	ok(PQexecPrepared(unnamed, "", 0, NULL, NULL, NULL, 0));
+	for (size_t i = 0; i < 6; i++)
+		ck_assert_int_eq(move_where(conns[i]), cluster_port(move_target));
+	equals(custom, "somebody", "SHOW app.hidden");
+	ok(PQexecPrepared(prepared, "late", 0, NULL, NULL, NULL, 0));
+	equals(nothing, "7MB", "SHOW work_mem");
+	equals(same, "5MB", "SHOW work_mem");
+	equals(freed, "7MB", "SHOW work_mem");
+	for (size_t i = 0; i < 6; i++)
+		PQfinish(conns[i]);
+}
+END_TEST
+
+START_TEST(functions_that_set)
+{
+	static const char *const bodies[] = {"BEGIN PERFORM set_config('work_mem', '5MB', false); END",
+	                                     "BEGIN SET work_mem = '5MB'; END"};
+	PGconn *source = move_admin(move_source);
+
+	for (int i = 0; i < 2; i++) {
+		MoveReport report;
+		db_exec(source,
+		        "CREATE OR REPLACE FUNCTION quiet() RETURNS void LANGUAGE plpgsql AS $$%s$$",
+		        bodies[i]);
+		PGconn *conn = move_session("");
+		move_prepare(&report);
+		move_report_free(&report);
+		db_exec(conn, "SELECT quiet()");
+		move_hold();
+		finish_move();
+		ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+		equals(conn, "5MB", "SHOW work_mem");
+		PQfinish(conn);
+		listener_set_route(move_listener, ROUTE_SOURCE);
+	}
+	db_exec(source, "DROP FUNCTION quiet()");
+	PQfinish(source);
+}
+END_TEST
+
+/* A question that the server refuses leaves nothing behind in the session. */
+START_TEST(a_question_that_fails)
+{
+	PGconn *source = move_admin(move_source);
+	PGconn *conn = move_session("");
+
+	db_exec(source, "REVOKE EXECUTE ON FUNCTION pg_listening_channels() FROM PUBLIC");
+	for (int i = 0; i < 3; i++) {
+		expect_reason(conn, "it cannot be asked: permission denied for function");
+		equals(conn, "0", "SELECT count(*) FROM pg_prepared_statements");
+	}
+	db_exec(source, "GRANT EXECUTE ON FUNCTION pg_listening_channels() TO PUBLIC");
+	expect_reason(conn, "");
+	equals(conn, "0", "SELECT count(*) FROM pg_prepared_statements");
+	move_all();
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	equals(conn, "0", "SELECT count(*) FROM pg_prepared_statements");
+	PQfinish(source);
+	PQfinish(conn);
+}
+END_TEST
+
 /* The unnamed statement is the last one that the server took; a Query ends it. */
 START_TEST(the_unnamed_statement)
 {
@@ -438,11 +524,27 @@ START_TEST(the_unnamed_statement)
 }
 END_TEST
 
-static void *
-cancel_in_background(void *arg)
+typedef struct {
+	PGcancel *cancel;
+	_Atomic bool done;
+} Canceller;
+
+static void
+cancel_once(PGcancel *cancel)
 {
 	char text[256] = "";
-	ck_assert_int_eq(PQcancel(arg, text, sizeof(text)), 1);
+	ck_assert_int_eq(PQcancel(cancel, text, sizeof(text)), 1);
+}
+
+/* One that comes before its request is nothing, as on a server: so again. */
+static void *
+cancel_until_done(void *arg)
+{
+	Canceller *canceller = arg;
+
+	do {
+		cancel_once(canceller->cancel);
+	} while (!canceller->done);
 	return NULL;
 }
 
@@ -453,6 +555,7 @@ START_TEST(cancel_keys_go_on)
 	PGconn *held = move_session(""), *later = move_session("");
 	PGconn *target = move_admin(move_target);
 	PGcancel *cancel_held = PQgetCancel(held), *cancel_later = PQgetCancel(later);
+	Canceller canceller = {cancel_held, false};
 	pthread_t thread;
 	ListenerState state;
 
@@ -460,14 +563,12 @@ START_TEST(cancel_keys_go_on)
 	move_prepare(&report);
 	move_report_free(&report);
 	move_hold();
-	cancel_in_background(cancel_later); /* it has nothing under way: lost, as on a server */
+	cancel_once(cancel_later); /* it has nothing under way: lost, as on a server */
 	ck_assert_int_eq(PQsendQuery(held, "SELECT pg_sleep(60)"), 1);
-	ck_assert_int_eq(pthread_create(&thread, NULL, cancel_in_background, cancel_held), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, cancel_until_done, &canceller), 0);
 	finish_move();
 	PGresult *r = PQgetResult(held);
-	/* The cancel may have overtaken its request while that was on its way to us. */
-	if (PQresultStatus(r) == PGRES_TUPLES_OK)
-		ck_abort_msg("the cancel did nothing");
+	canceller.done = true;
 	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "57014");
 	PQclear(r);
 	ck_assert_ptr_null(PQgetResult(held));
@@ -479,7 +580,7 @@ START_TEST(cancel_keys_go_on)
 	              "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'SELECT "
 	              "pg_sleep%' AND state = 'active'",
 	              30);
-	cancel_in_background(cancel_later);
+	cancel_once(cancel_later);
 	r = PQgetResult(later);
 	ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "57014");
 	PQclear(r);
@@ -650,6 +751,9 @@ make(void)
 	tcase_add_test(tcase, wait_and_abort_leave_everything_as_it_is);
 	tcase_add_test(tcase, close_ends_them_cleanly);
 	tcase_add_test(tcase, what_came_after_prepare);
+	tcase_add_test(tcase, changes_after_prepare_that_hide);
+	tcase_add_test(tcase, functions_that_set);
+	tcase_add_test(tcase, a_question_that_fails);
 	tcase_add_test(tcase, the_unnamed_statement);
 	tcase_add_test(tcase, cancel_keys_go_on);
 	tcase_add_test(tcase, who_comes_and_goes);
