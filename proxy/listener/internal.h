@@ -23,6 +23,7 @@ typedef struct Session Session;
 typedef struct Login Login;
 typedef struct Cancel Cancel;
 typedef struct Move Move;
+typedef struct Leaving Leaving;
 typedef struct Mover Mover;
 
 /* ---- loop.c: a thread with an event loop ---- */
@@ -91,6 +92,8 @@ struct Loop {
 
 	Session *sessions; /* newest first */
 	Session *closed;
+	Leaving *leaving; /* connections of the old server (move/leaving.c) */
+	ev_timer leave;
 	uint8_t *spare[8]; /* buffers that no session has */
 	size_t spare_count;
 

@@ -127,6 +127,7 @@ void
 loop_destroy(Loop *loop)
 {
 	run_jobs(loop); /* what came to it last owns memory */
+	leaving_end(loop);
 	session_free_closed(loop);
 	while (loop->spare_count > 0)
 		free(loop->spare[--loop->spare_count]);

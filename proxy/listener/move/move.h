@@ -4,7 +4,7 @@
  *
  *   ask.c     asks the session's own server what it carries (question.c, carried.h)
  *   target.c  a connection to the other server, logged in as the session's client
- *   level.c   brings that connection level with the session (plan.c)
+ *   level.c   brings that connection level with the session (plan.c) *   leaving.c closes the connections to the old one, bit by bit
  *   step.c    drives one session through these, and puts the connection in its place
  *   move.c    all sessions: listener_move_*, listener_sessions
  *   outside.c the mover's own sessions on both servers
@@ -190,6 +190,14 @@ void level_begin(Session *session);
 void level_frame(Session *session, const Frame *frame);
 /* The session's last answer asks for nothing that its target does not have. */
 bool level_is_given(const Session *session);
+
+/* ---- leaving.c ---- */
+
+/* Takes the session's connection to its server, to be closed soon. */
+void leaving_add(Session *session);
+void leaving_end(Loop *loop); /* all of them now */
+/* The next one's process on that server, from *at on, which begins as loop->leaving; 0: no more. */
+uint32_t leaving_pid(const Leaving **at, ListenerRoute on);
 
 /* ---- outside.c ---- */
 

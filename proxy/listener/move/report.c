@@ -146,6 +146,9 @@ collect_pids(Loop *loop, void *arg)
 			add_pid(pids, session->server_pid);
 		add_pid(pids, move_pid_on(session, pids->on));
 	}
+	uint32_t pid;
+	for (const Leaving *at = loop->leaving; (pid = leaving_pid(&at, pids->on)) != 0;)
+		add_pid(pids, pid);
 	pthread_mutex_unlock(&pids->lock);
 }
 

@@ -345,22 +345,6 @@ put_differences(const Move *move, Buffer *out)
 }
 
 static void
-close_server(Session *session)
-{
-	Buffer bye = BUFFER_INIT;
-	Error err = ERROR_INIT;
-
-	watch_io(session->loop, &session->server_read, false);
-	watch_io(session->loop, &session->server_write, false);
-	message_put_terminate(&bye);
-	/* Whether it is taken or not: what is closed then is idle. */
-	(void)!session->server.ops->write(&session->server, bye.data, bye.len, &err);
-	buffer_free(&bye);
-	channel_close(&session->server);
-	endpoint_release(session->endpoint);
-}
-
-static void
 take_target(Session *session)
 {
 	Move *move = session->move;
@@ -398,7 +382,9 @@ move_swap(Session *session)
 	buffer_put_slice(&said, buffer_slice(&move->target.for_client));
 	Slice rest = slice_of(move->target.in.data + move->target.in.pos,
 	                      frame_reader_buffered(&move->target.in));
-	close_server(session);
+	watch_io(session->loop, &session->server_read, false);
+	watch_io(session->loop, &session->server_write, false);
+	leaving_add(session);
 	take_target(session);
 	bool alive = relay_server_bytes(session, buffer_slice(&said)) &&
 	             (rest.len == 0 || relay_server_bytes(session, rest));

@@ -1,0 +1,89 @@
+/*
+ * The old server's connections after a change: closed a few at a time.
+ *
+ * Hundreds of server processes that end at once keep a machine busy for some hundred
+ * milliseconds, just when the sessions go on: 450 ms for 500 of them on two cores, 6 without
+ * them. Nothing is sent on these connections any more but the Terminate.
+ */
+#include <stdlib.h>
+
+#include "common/memory.h"
+#include "protocol/message/message.h"
+#include "proxy/listener/move/move.h"
+
+enum { AT_ONCE = 4 };
+static const double EVERY_S = 0.02;
+
+struct Leaving {
+	Leaving *next;
+	Channel channel;
+	Endpoint *endpoint;
+	uint32_t pid;
+};
+
+static void
+close_first(Loop *loop)
+{
+	Leaving *leaving = loop->leaving;
+	Buffer bye = BUFFER_INIT;
+	Error err = ERROR_INIT;
+
+	loop->leaving = leaving->next;
+	message_put_terminate(&bye);
+	/* Whether it is taken or not: what is closed then is idle. */
+	(void)!leaving->channel.ops->write(&leaving->channel, bye.data, bye.len, &err);
+	buffer_free(&bye);
+	channel_close(&leaving->channel);
+	endpoint_release(leaving->endpoint);
+	free(leaving);
+}
+
+static void
+on_leave(struct ev_loop *ev, ev_timer *timer, int events UNUSED)
+{
+	Loop *loop = timer->data;
+
+	for (int i = 0; i < AT_ONCE && loop->leaving != NULL; i++)
+		close_first(loop);
+	if (loop->leaving == NULL)
+		ev_timer_stop(ev, timer);
+}
+
+void
+leaving_add(Session *session)
+{
+	Loop *loop = session->loop;
+	Leaving *leaving = mem_zalloc(sizeof(Leaving));
+
+	*leaving = (Leaving){.next = loop->leaving,
+	                     .channel = session->server,
+	                     .endpoint = session->endpoint,
+	                     .pid = session->server_pid};
+	loop->leaving = leaving;
+	session->server = (Channel){.fd = -1};
+	session->endpoint = NULL;
+	if (ev_is_active(&loop->leave))
+		return;
+	ev_timer_init(&loop->leave, on_leave, EVERY_S, EVERY_S);
+	loop->leave.data = loop;
+	ev_timer_start(loop->ev, &loop->leave);
+}
+
+void
+leaving_end(Loop *loop)
+{
+	while (loop->leaving != NULL)
+		close_first(loop);
+}
+
+uint32_t
+leaving_pid(const Leaving **at, ListenerRoute on)
+{
+	while (*at != NULL) {
+		const Leaving *leaving = *at;
+		*at = leaving->next;
+		if (leaving->endpoint->route == on)
+			return leaving->pid;
+	}
+	return 0;
+}
