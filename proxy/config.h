@@ -49,14 +49,15 @@ typedef struct {
 	int64_t sequence_margin;      /* --sequence-margin N, default 0 */
 	VerifyWhen verify;            /* --verify[=counts|checksums]: before the switch */
 	VerifyKind verify_kind;
-	int64_t hold_timeout_ms; /* --hold-timeout SECONDS, default 2 s */
-	int64_t slot_timeout_ms; /* --slot-timeout SECONDS, default 60 s */
-	bool no_owner;           /* --no-owner */
-	bool no_privileges;      /* --no-privileges */
-	bool log_json;           /* --log-format text|json */
-	LogLevel log_level;      /* --log-level */
-	bool admin_given;        /* --admin or PGBATON_ADMIN, not the default */
-	ListenerOptions listen;  /* --listen..., --auth-file; address_count 0: no listener */
+	int64_t hold_timeout_ms;   /* --hold-timeout SECONDS, default 2 s */
+	UnmovablePolicy unmovable; /* --unmovable wait|close|abort, default wait */
+	int64_t slot_timeout_ms;   /* --slot-timeout SECONDS, default 60 s */
+	bool no_owner;             /* --no-owner */
+	bool no_privileges;        /* --no-privileges */
+	bool log_json;             /* --log-format text|json */
+	LogLevel log_level;        /* --log-level */
+	bool admin_given;          /* --admin or PGBATON_ADMIN, not the default */
+	ListenerOptions listen;    /* --listen..., --auth-file; address_count 0: no listener */
 
 	/* of the commands that talk to a running process (proxy/cli) */
 	bool json;               /* --json */
@@ -64,6 +65,7 @@ typedef struct {
 	const char *wait_for;    /* wait --for STATE */
 	int64_t timeout_ms;      /* wait --timeout, 0: none */
 	bool hold_timeout_given; /* cutover --hold-timeout */
+	bool unmovable_given;    /* cutover --unmovable */
 	bool rehearse;           /* cutover --rehearse */
 } Config;
 
@@ -77,6 +79,8 @@ typedef struct {
 Config *config_from_args(int argc, char **argv, Error *err);
 void config_free(Config *config);
 
+/* "wait", "close", "abort": UnmovablePolicy's values in order, then NULL. */
+extern const char *const config_unmovable_names[];
 /* Whether a listening address is this machine's alone: localhost, 127.x, ::1. */
 bool config_is_loopback(const char *host);
 /*

@@ -19,8 +19,9 @@ enum {
 	FOR_ENDING = 1 << 6, /* finish, cancel */
 	FOR_OTHER = 1 << 7,  /* pause, resume */
 	FOR_FAILBACK = 1 << 8,
+	FOR_SESSIONS = 1 << 9,
 	FOR_CLIENTS = FOR_STATUS | FOR_WAIT | FOR_CUTOVER | FOR_FAILBACK | FOR_VERIFY | FOR_ENDING |
-	              FOR_OTHER,
+	              FOR_OTHER | FOR_SESSIONS,
 	FOR_SIDES = FOR_RUN | FOR_CHECK | FOR_ENDING,
 	FOR_ALL = FOR_RUN | FOR_CHECK | FOR_CLIENTS
 };

@@ -10,6 +10,9 @@ enum { THREADS_MOST = 64, CLIENTS_MOST = 100000, CLIENTS_DEFAULT = 5000 };
 /* As PostgreSQL's authentication_timeout. */
 enum { LOGIN_TIMEOUT_MS = 60000 };
 
+const char *const config_unmovable_names[] = {
+	[UNMOVABLE_WAIT] = "wait", [UNMOVABLE_CLOSE] = "close", [UNMOVABLE_ABORT] = "abort", NULL};
+
 bool
 config_set_listen(ConfigDraft *draft, const char *value, Error *err)
 {

@@ -274,6 +274,18 @@ set_verify(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_unmovable(ConfigDraft *draft, const char *value, Error *err)
+{
+	int chosen;
+
+	if (!value_choice("--unmovable", value, config_unmovable_names, &chosen, err))
+		return false;
+	draft->config->unmovable = (UnmovablePolicy)chosen;
+	draft->config->unmovable_given = true;
+	return true;
+}
+
+static bool
 set_hold_timeout(ConfigDraft *draft, const char *value, Error *err)
 {
 	draft->config->hold_timeout_given = true;
@@ -430,6 +442,9 @@ const ConfigOption config_options[] = {
      "keep a way back: after the cutover the old source follows the target until finish"},
 	{"hold-timeout", "SECONDS", false, true, FOR_RUN | FOR_CUTOVER | FOR_FAILBACK, set_hold_timeout,
      "a cutover ends within this time or is undone (default 2)"},
+	{"unmovable", "POLICY", false, true, FOR_RUN | FOR_CUTOVER | FOR_FAILBACK, set_unmovable,
+     "the listener's sessions that cannot be moved: wait for them, close them (57P01), or abort "
+     "the cutover (default wait)"},
 	{"sequence-margin", "N", false, true, FOR_RUN, set_margin,
      "set sequences this many steps further on the target (default 0)"},
 	{"verify", "KIND", true, true, FOR_RUN, set_verify,
@@ -469,8 +484,9 @@ const ConfigOption config_options[] = {
      "give up after this time (default: never)"},
 	{"watch", NULL, false, false, FOR_STATUS, set_watch,
      "again every second, until the migration has ended"},
-	{"json", NULL, false, false, FOR_CHECK | FOR_STATUS | FOR_CUTOVER | FOR_FAILBACK | FOR_VERIFY,
-     set_json, "print JSON"},
+	{"json", NULL, false, false,
+     FOR_CHECK | FOR_STATUS | FOR_CUTOVER | FOR_FAILBACK | FOR_VERIFY | FOR_SESSIONS, set_json,
+     "print JSON"},
 };
 
 const size_t config_option_count = sizeof(config_options) / sizeof(*config_options);
@@ -495,7 +511,7 @@ config_command_bit(const char *command)
 		{"run", FOR_RUN},       {"check", FOR_CHECK},     {"status", FOR_STATUS},
 		{"wait", FOR_WAIT},     {"cutover", FOR_CUTOVER}, {"verify", FOR_VERIFY},
 		{"finish", FOR_ENDING}, {"cancel", FOR_ENDING},   {"failback", FOR_FAILBACK},
-		{"pause", FOR_OTHER},   {"resume", FOR_OTHER},
+		{"pause", FOR_OTHER},   {"resume", FOR_OTHER},    {"sessions", FOR_SESSIONS},
 	};
 
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {

@@ -236,7 +236,7 @@ check_sessions(Check *check)
 	Error err = ERROR_INIT;
 	char text[256];
 
-	if (!source_sessions(check->source, found, &err)) {
+	if (!source_sessions(check->source, NULL, 0, found, &err)) {
 		if (err.class != ERROR_SQL)
 			check->broken = err;
 		return;

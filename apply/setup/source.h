@@ -82,9 +82,10 @@ typedef struct {
 } SessionGroups;
 
 /* Client sessions in the session's database that are not ours (application_name
- * "pgbaton ..."), by user, application and address: after the switch their writes get
- * 25006. */
-MUST_CHECK bool source_sessions(Sql *sql, SessionGroups *out, Error *err);
+ * "pgbaton ...", or one of the server processes ours[]), by user, application and address:
+ * after the switch their writes get 25006. */
+MUST_CHECK bool source_sessions(Sql *sql, const uint32_t *ours, size_t our_count,
+                                SessionGroups *out, Error *err);
 /* "3 of user "app", application "psql", from 10.0.0.5". */
 void source_sessions_describe(const SessionGroup *group, char *out, size_t size);
 

@@ -3,26 +3,45 @@
 
 #include "apply/setup/source.h"
 
-/* What a session does not let us see of others (without pg_read_all_stats) is NULL: those
- * are counted, too. Our own are known by their application_name. */
-static PGresult *
-query_sessions(Sql *sql, Error *err)
+/* As an array's text. */
+static void
+put_pids(Buffer *out, const uint32_t *pids, size_t count)
 {
-	return sql_query(sql, err,
-	                 "SELECT coalesce(usename, ''), coalesce(application_name, ''),"
-	                 " CASE WHEN client_addr IS NOT NULL THEN pg_catalog.host(client_addr)"
-	                 " WHEN backend_type IS NULL THEN 'unknown' ELSE 'local' END,"
-	                 " count(*), count(backend_xid) FROM pg_catalog.pg_stat_activity"
-	                 " WHERE datname = current_database() AND pid <> pg_catalog.pg_backend_pid()"
-	                 " AND coalesce(backend_type, 'client backend') = 'client backend'"
-	                 " AND coalesce(application_name, '') NOT LIKE 'pgbaton%'"
-	                 " GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3");
+	buffer_put_text(out, "{");
+	for (size_t i = 0; i < count; i++)
+		buffer_printf(out, "%s%u", i > 0 ? "," : "", pids[i]);
+	buffer_put_text(out, "}");
+}
+
+/* What a session does not let us see of others (without pg_read_all_stats) is NULL: those
+ * are counted, too. Our own are known by their application_name, the listener's, which has
+ * the application's, by their pid. */
+static PGresult *
+query_sessions(Sql *sql, const uint32_t *ours, size_t our_count, Error *err)
+{
+	Buffer pids = BUFFER_INIT;
+
+	put_pids(&pids, ours, our_count);
+	const char *values[] = {buffer_cstr(&pids)};
+	PGresult *rows = sql_query_params(
+		sql, err,
+		"SELECT coalesce(usename, ''), coalesce(application_name, ''),"
+		" CASE WHEN client_addr IS NOT NULL THEN pg_catalog.host(client_addr)"
+		" WHEN backend_type IS NULL THEN 'unknown' ELSE 'local' END,"
+		" count(*), count(backend_xid) FROM pg_catalog.pg_stat_activity"
+		" WHERE datname = current_database() AND pid <> pg_catalog.pg_backend_pid()"
+		" AND coalesce(backend_type, 'client backend') = 'client backend'"
+		" AND coalesce(application_name, '') NOT LIKE 'pgbaton%'"
+		" AND pid <> ALL ($1::int[]) GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3",
+		1, values);
+	buffer_free(&pids);
+	return rows;
 }
 
 bool
-source_sessions(Sql *sql, SessionGroups *out, Error *err)
+source_sessions(Sql *sql, const uint32_t *ours, size_t our_count, SessionGroups *out, Error *err)
 {
-	PGresult *rows = query_sessions(sql, err);
+	PGresult *rows = query_sessions(sql, ours, our_count, err);
 
 	*out = (SessionGroups){.count = 0};
 	if (rows == NULL)

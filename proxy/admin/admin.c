@@ -116,6 +116,23 @@ get_status(Admin *admin, struct MHD_Connection *connection)
 }
 
 static enum MHD_Result
+get_sessions(Admin *admin, struct MHD_Connection *connection)
+{
+	ListenerSession *sessions = NULL;
+	size_t count = 0;
+	Error err = ERROR_INIT;
+
+	if (!migration_sessions(admin->migration, &sessions, &count, &err))
+		return answer_failure(
+			connection,
+			err.class == ERROR_CONFIG ? MHD_HTTP_CONFLICT : MHD_HTTP_SERVICE_UNAVAILABLE, &err);
+	json_t *json = json_object();
+	json_object_set_new(json, "sessions", listener_sessions_json(sessions, count));
+	free(sessions);
+	return answer_json(connection, MHD_HTTP_OK, json, NULL, NULL);
+}
+
+static enum MHD_Result
 get_metrics(Admin *admin, struct MHD_Connection *connection)
 {
 	MigrationStatus *status = take_status(admin);
@@ -177,9 +194,32 @@ read_hold_timeout(const json_t *value, int64_t *out_ms, Error *err)
 }
 
 static bool
-takes_hold_timeout(MigrationCommand command)
+read_unmovable(const json_t *value, UnmovablePolicy *out, Error *err)
 {
-	return command == COMMAND_CUTOVER || command == COMMAND_REHEARSE || command == COMMAND_FAILBACK;
+	const char *text = json_is_string(value) ? json_string_value(value) : "";
+
+	for (int i = 0; config_unmovable_names[i] != NULL; i++) {
+		if (strcmp(text, config_unmovable_names[i]) == 0) {
+			*out = (UnmovablePolicy)i;
+			return true;
+		}
+	}
+	return error_set(err, ERROR_CONFIG, "\"unmovable\" is not wait, close or abort");
+}
+
+static bool
+read_key(const char *key, const json_t *value, MigrationRequest *out, Error *err)
+{
+	bool switches = out->command == COMMAND_CUTOVER || out->command == COMMAND_REHEARSE ||
+	                out->command == COMMAND_FAILBACK;
+
+	if (switches && strcmp(key, "hold_timeout") == 0)
+		return read_hold_timeout(value, &out->hold_timeout_ms, err);
+	if (switches && strcmp(key, "unmovable") == 0) {
+		out->unmovable_given = true;
+		return read_unmovable(value, &out->unmovable, err);
+	}
+	return error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
 }
 
 static bool
@@ -198,10 +238,7 @@ read_body(const Buffer *body, MigrationRequest *out, Error *err)
 		return error_set(err, ERROR_CONFIG, "the body is not a JSON object");
 	}
 	json_object_foreach (json, key, value) {
-		if (!takes_hold_timeout(out->command) || strcmp(key, "hold_timeout") != 0)
-			ok = error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
-		else
-			ok = read_hold_timeout(value, &out->hold_timeout_ms, err);
+		ok = read_key(key, value, out, err);
 		if (!ok)
 			break;
 	}
@@ -240,6 +277,7 @@ typedef struct {
 static const Resource resources[] = {
 	{"/", get_page, 0},
 	{"/v1/status", get_status, 0},
+	{"/v1/sessions", get_sessions, 0},
 	{"/metrics", get_metrics, 0},
 	{"/healthz", get_healthz, 0},
 	{"/readyz", get_readyz, 0},

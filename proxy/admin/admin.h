@@ -2,6 +2,8 @@
  * admin.h: the admin port: HTTP (libmicrohttpd) for status, metrics and commands.
  *
  *   GET  /v1/status   JSON (design.md, "The outside")
+ *   GET  /v1/sessions the listener's sessions, with what keeps one from being moved; asks
+ *                     them, so it may take a second; 409 without a listener
  *   GET  /metrics     Prometheus text format
  *   GET  /healthz     200 while the process works, 503 after it failed
  *   GET  /readyz      200 when following or later, else 503
@@ -30,6 +32,8 @@ void admin_stop(Admin *admin);
 
 /* The whole status document; the caller owns the reference. */
 json_t *status_json(const MigrationStatus *status);
+/* A list, for GET /v1/sessions. */
+json_t *listener_sessions_json(const ListenerSession *sessions, size_t count);
 /* malloc'd Prometheus text. */
 char *status_metrics(const MigrationStatus *status);
 

@@ -170,6 +170,10 @@ put_cutover(Buffer *out, const CutoverStatus *c)
 	          c->hold_ms / 1e3);
 	put_gauge(out, "cutover_drain_seconds", "How long the last cutover drained.",
 	          c->drain_ms / 1e3);
+	put_gauge(out, "cutover_sessions_moved", "Sessions that the last cutover has moved.",
+	          (double)c->sessions_moved);
+	put_gauge(out, "cutover_sessions_closed", "Sessions that the last cutover has ended.",
+	          (double)c->sessions_closed);
 }
 
 typedef uint64_t (*TableCount)(const Table *table);

@@ -270,6 +270,26 @@ sessions_json(const SessionGroups *sessions)
 	return list;
 }
 
+json_t *
+listener_sessions_json(const ListenerSession *sessions, size_t count)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < count; i++) {
+		const ListenerSession *session = &sessions[i];
+		json_t *json = json_object();
+		json_object_set_new(json, "pid", json_integer(session->pid));
+		json_object_set_new(json, "who", json_text(session->who));
+		json_object_set_new(json, "state", json_text(session->state));
+		json_object_set_new(json, "since", json_time(session->since_ms * 1000));
+		json_object_set_new(json, "movable", json_boolean(session->reason[0] == '\0'));
+		json_object_set_new(json, "reason",
+		                    session->reason[0] != '\0' ? json_text(session->reason) : json_null());
+		json_array_append_new(list, json);
+	}
+	return list;
+}
+
 static json_t *
 listener_json(const ListenerState *l)
 {
@@ -303,13 +323,19 @@ cutover_json(const CutoverStatus *c)
 	json_object_set_new(json, "step", json_text(c->step));
 	json_object_set_new(json, "prepare_ms", json_known(c->prepare_ms));
 	json_object_set_new(json, "hold_ms", json_known(c->hold_ms));
+	json_object_set_new(json, "quiet_ms", json_known(c->quiet_ms));
 	json_object_set_new(json, "fence_ms", json_known(c->fence_ms));
+	json_object_set_new(json, "marker_ms", json_known(c->marker_ms));
 	json_object_set_new(json, "drain_ms", json_known(c->drain_ms));
 	json_object_set_new(json, "sequences_ms", json_known(c->sequences_ms));
 	json_object_set_new(json, "verify_ms", json_known(c->verify_ms));
+	json_object_set_new(json, "sessions_ms", json_known(c->sessions_ms));
 	json_object_set_new(json, "commit_ms", json_known(c->commit_ms));
 	json_object_set_new(json, "sessions_moved", json_count(c->sessions_moved));
 	json_object_set_new(json, "sessions_closed", json_count(c->sessions_closed));
+	json_object_set_new(json, "sessions_unmovable", json_count(c->sessions_unmovable));
+	json_object_set_new(json, "unmovable",
+	                    listener_sessions_json(c->unmovable, c->unmovable_count));
 	json_object_set_new(json, "sequences", json_count(c->sequences));
 	json_object_set_new(json, "attempts", json_integer(c->attempts));
 	json_object_set_new(json, "bypassing_sessions", json_count(c->bypassing.sessions));

@@ -35,6 +35,7 @@ int cmd_run(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
+int cmd_sessions(int argc, char **argv);
 int cmd_cutover(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_failback(int argc, char **argv);

@@ -178,6 +178,12 @@ client_status(Client *client, Error *err)
 	return status;
 }
 
+json_t *
+client_get(Client *client, const char *path, Error *err)
+{
+	return request(client, path, NULL, 200, err);
+}
+
 bool
 client_post(Client *client, const char *command, const json_t *body, uint64_t *id, Error *err)
 {

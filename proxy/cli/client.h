@@ -29,6 +29,10 @@ void client_free(Client *client);
  */
 json_t *client_status(Client *client, Error *err);
 
+/* GET of another path ("/v1/sessions"), in the same way; a refusal of the process is
+ * ERROR_CONFIG. */
+json_t *client_get(Client *client, const char *path, Error *err);
+
 /* POST /v1/COMMAND, with body (borrowed) or NULL. False also with the process's own
  * refusal (ERROR_CONFIG). *id may be NULL. */
 MUST_CHECK bool client_post(Client *client, const char *command, const json_t *body, uint64_t *id,

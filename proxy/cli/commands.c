@@ -24,10 +24,18 @@ const CliCommand cli_commands[] = {
      "Ends when the migration is in the state or in a later one; at once, with exit\n"
      "code 1, when it failed or was cancelled, or when the time is up.\n" CLIENT_TEXT
      "Exit codes: 0 reached, 1 not reached, 2 usage.\n"},
+	{"sessions", cmd_sessions, "who is connected through the listener, and what cannot be moved",
+     "Asks idle sessions what they carry (temporary tables, advisory locks, ...); none at work\n"
+     "is disturbed. What stands here as a reason now would be --unmovable's business at the\n"
+     "cutover.\n" CLIENT_TEXT
+     "Exit codes: 0 shown, 1 no process answers or it has no listener, 2 usage.\n"},
 	{"cutover", cmd_cutover, "hand over: stop writes, drain, set sequences, switch",
      "Waits for the end. Within the hold timeout it either switches to the target or\n"
-     "undoes everything, and the source goes on. With --rehearse it does all but the switch,\n"
-     "releases the writers and reports each step's time: as often as one likes.\n" CLIENT_TEXT
+     "undoes everything, and the source goes on. Sessions of the listener are held between two\n"
+     "transactions and go on at the target; one whose transaction does not end is named, and the\n"
+     "hold is tried three times. With --rehearse it does all but the switch, opens the sessions\n"
+     "on the target, releases everybody and reports each step's time, and who would be moved,\n"
+     "closed or waited for, and why: as often as one likes.\n" CLIENT_TEXT
      "Exit codes: 0 switched (rehearsed), 1 undone (the error says why), 2 usage.\n"},
 	{"verify", cmd_verify, "compare source and target",
      "Holds writers on the source for the moment that it takes to meet at one point, then\n"

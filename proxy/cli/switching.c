@@ -4,7 +4,7 @@
 
 #include "proxy/cli/cli.h"
 #include "proxy/cli/follow.h"
-#include "proxy/cli/format.h"
+#include "proxy/cli/switching_report.h"
 
 enum { POLL_MS = 30 };
 
@@ -72,71 +72,6 @@ judge(void *arg, const json_t *status, bool gone UNUSED, Error *err)
 	return FOLLOW_FAILED;
 }
 
-/* ---- the report ---- */
-
-static void
-print_sessions(const json_t *cutover)
-{
-	const json_t *list = doc_at(cutover, "bypassing");
-	size_t i;
-	json_t *group;
-
-	if (json_array_size(list) == 0)
-		return;
-	printf("%.0f sessions on the side that is left; their writes are refused (25006) after the "
-	       "switch:\n",
-	       doc_number(cutover, "bypassing_sessions"));
-	json_array_foreach (list, i, group) {
-		printf("  %.0f of user ", doc_number(group, "sessions"));
-		print_plain(stdout, doc_text(group, "user"));
-		fputs(", application \"", stdout);
-		print_plain(stdout, doc_text(group, "application"));
-		fputs("\", from ", stdout);
-		print_plain(stdout, doc_text(group, "address"));
-		puts(doc_number(group, "writing") > 0 ? " (writing as it began)" : "");
-	}
-}
-
-static void
-print_rehearsal(const json_t *cutover)
-{
-	printf("rehearsed: a cutover now would hold writes for about %.1f ms; nothing was changed\n",
-	       doc_number(cutover, "hold_ms"));
-	printf("  before the hold      %8.1f ms\n", doc_number(cutover, "prepare_ms"));
-	printf("  locks on all tables  %8.1f ms\n", doc_number(cutover, "fence_ms"));
-	printf("  drain to the marker  %8.1f ms\n", doc_number(cutover, "drain_ms"));
-	if (doc_number(cutover, "verify_ms") > 0)
-		printf("  comparing rows       %8.1f ms\n", doc_number(cutover, "verify_ms"));
-	printf("  reading %4.0f sequences %6.1f ms\n", doc_number(cutover, "sequences"),
-	       doc_number(cutover, "sequences_ms"));
-	printf("  both sides made ready %7.1f ms\n", doc_number(cutover, "commit_ms"));
-	if (doc_number(cutover, "attempts") > 1)
-		printf("  attempts             %8.0f\n", doc_number(cutover, "attempts"));
-	print_sessions(cutover);
-}
-
-static void
-print_result(const json_t *status, bool as_json)
-{
-	const json_t *cutover = doc_at(status, "cutover");
-	const char *outcome = doc_text(cutover, "outcome");
-
-	if (as_json) {
-		json_dumpf(cutover, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-		putchar('\n');
-		return;
-	}
-	if (strcmp(outcome, "switched") == 0)
-		printf("%s: writes were held %.1f ms (drain %.1f ms), %.0f sequences set\n",
-		       doc_true(cutover, "failback") ? "failed back: the old source is live" : "switched",
-		       doc_number(cutover, "hold_ms"), doc_number(cutover, "drain_ms"),
-		       doc_number(cutover, "sequences"));
-	else if (strcmp(outcome, "rehearsed") == 0)
-		print_rehearsal(cutover);
-	else if (strcmp(outcome, "none") == 0)
-		puts(doc_text(status, "state"));
-}
-
 /* ---- */
 
 static bool
@@ -153,6 +88,9 @@ ask(const Config *config, Client *client, Switch *asked, json_t **status, Error 
 	if (config->hold_timeout_given)
 		json_object_set_new(body, "hold_timeout",
 		                    json_real((double)config->hold_timeout_ms / 1000));
+	if (config->unmovable_given)
+		json_object_set_new(body, "unmovable",
+		                    json_string(config_unmovable_names[config->unmovable]));
 	bool ok = client_post(client, asked->path, body, &asked->id, err) &&
 	          follow_status(client, &options, status, err);
 	json_decref(body);
@@ -173,7 +111,7 @@ cli_switch(int argc, char **argv, MigrationCommand command)
 	Client *client = client_new(config, &err);
 	bool ok = client != NULL && ask(config, client, &asked, &status, &err);
 	if (status != NULL)
-		print_result(status, config->json);
+		report_switch(status, config->json);
 	exit_code = ok ? EXIT_DONE : cli_fail(&err);
 	json_decref(status);
 	client_free(client);

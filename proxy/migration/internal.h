@@ -130,8 +130,9 @@ Way way_back(Migration *m);
 /* The control sessions, as they are now (migration_connect may open them anew). */
 Sql *way_from(const Way *way);
 Sql *way_to(const Way *way);
-/* Reopens the session of `from` alone. */
+/* Reopens the session of one side alone. */
 MUST_CHECK bool way_connect_from(const Way *way, Error *err);
+MUST_CHECK bool way_connect_to(const Way *way, Error *err);
 SourceSetup way_setup(const Way *way);
 /* Where what is made on `from`, and what is switched off on `to`, is recorded. */
 Book way_book_from(const Way *way);
@@ -140,7 +141,13 @@ Receiver *way_start_receiver(const Way *way, TxLog *log, Lsn start, Error *err);
 Applier *way_start_applier(const Way *way, TxLog *log, Lsn start, Error *err);
 /* What stopped the stream for good, if anything: receiver, applier, slot, publication. */
 bool way_failed(const Way *way, Error *err);
-/* Sends a marker and waits until everything before it is applied (K3). */
+enum { WAY_MARKER_SIZE = 40 };
+/* Commits a marker on `from`, whose name is put into marker. */
+MUST_CHECK bool way_send_marker(const Way *way, char marker[WAY_MARKER_SIZE], Error *err);
+/* Waits until everything before it is applied (K3). */
+MUST_CHECK bool way_wait_marker(const Way *way, const char *marker, int64_t deadline_ms,
+                                bool may_pause, Error *err);
+/* Both. */
 MUST_CHECK bool way_drain_to_marker(const Way *way, int64_t deadline_ms, bool may_pause,
                                     Error *err);
 
@@ -162,7 +169,7 @@ MUST_CHECK bool phase_offline_end(Migration *m, Error *err);
 MUST_CHECK bool phase_catch_up(Migration *m, Error *err);
 void phase_stop_stream(Migration *m);
 
-/* ---- cutover.c, journal.c, verify.c ---- */
+/* ---- cutover/ ---- */
 
 /* One cutover, or its rehearsal, with its attempts. False: aborted, everything undone, `from`
  * goes on. */

@@ -51,9 +51,12 @@ typedef enum {
 	COMMAND_RESUME
 } MigrationCommand;
 
+/* The last two of CUTOVER, REHEARSE and FAILBACK. */
 typedef struct {
 	MigrationCommand command;
-	int64_t hold_timeout_ms; /* CUTOVER, REHEARSE, FAILBACK; 0: the configuration's */
+	int64_t hold_timeout_ms; /* 0: the configuration's */
+	bool unmovable_given;    /* false: the configuration's */
+	UnmovablePolicy unmovable;
 } MigrationRequest;
 
 /* The thread starts at once. */
@@ -82,21 +85,29 @@ typedef enum {
 	CUTOVER_REHEARSED /* all but the switch; the source goes on */
 } CutoverOutcome;
 
+enum { CUTOVER_UNMOVABLE_NAMED = 16 };
+
 /* Of the last cutover, rehearsal or failback. */
 typedef struct {
 	uint64_t id;   /* 0: never */
 	bool failback; /* from the target to the old source */
 	CutoverOutcome outcome;
-	char step[32];     /* prepare, hold, fence, marker, drain, verify, sequences, commit */
+	char step[32];     /* prepare, sessions, hold, fence, drain, verify, sequences, commit */
 	double prepare_ms; /* before anyone was held */
-	double hold_ms;    /* from the first lock asked for to the switch or release */
+	double hold_ms;    /* from the hold, or the first lock asked for, to the switch or release */
+	double quiet_ms;   /* until every session of the listener was held */
 	double fence_ms;   /* until the locks were held */
+	double marker_ms;  /* until the marker was committed */
 	double drain_ms;   /* from the marker's commit until it was applied */
 	double sequences_ms;
 	double verify_ms;
-	double commit_ms; /* fence and journal */
-	uint64_t sessions_moved;
-	uint64_t sessions_closed;
+	double sessions_ms; /* from the hold until all were ready on the other side; beside the rest */
+	double commit_ms;   /* fence and journal */
+	uint64_t sessions_moved;     /* of a rehearsal: that would have been */
+	uint64_t sessions_closed;    /* the same */
+	uint64_t sessions_unmovable; /* those that are closed among them */
+	ListenerSession unmovable[CUTOVER_UNMOVABLE_NAMED];
+	size_t unmovable_count;
 	uint64_t sequences;
 	int attempts;
 	SessionGroups bypassing; /* connected to the side that is left, as the cutover began */
@@ -172,6 +183,10 @@ typedef struct {
 } MigrationStatus;
 
 void migration_status(Migration *migration, MigrationStatus *out);
+/* The listener's sessions (listener.h, listener_sessions): asked, so it may take a second.
+ * *out is the caller's to free(). ERROR_CONFIG: there is no listener. */
+MUST_CHECK bool migration_sessions(Migration *migration, ListenerSession **out, size_t *count,
+                                   Error *err);
 
 /* Without a running process (finish, cancel when nobody works on it): undoes what is on
  * the source and removes our schema from the target, taking the migration's lock.

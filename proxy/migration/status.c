@@ -117,6 +117,18 @@ fill_detail(const Migration *m, MigrationStatus *out)
 	snprintf(out->detail, sizeof(out->detail), "%.100s: %zu of %zu steps", m->detail, done, count);
 }
 
+bool
+migration_sessions(Migration *migration, ListenerSession **out, size_t *count, Error *err)
+{
+	enum { ASK_MS = 1000 };
+
+	if (migration->listener != NULL)
+		return listener_sessions(migration->listener, deadline_in_ms(ASK_MS), out, count, err);
+	error_set(err, ERROR_CONFIG, "there is no listener");
+	return error_set_hint(err, "`pgbaton run --listen HOST:PORT` puts one in front of the "
+	                           "application");
+}
+
 void
 migration_status(Migration *migration, MigrationStatus *out)
 {

@@ -1,4 +1,9 @@
 /* A direction: what belongs to it, and what both directions do with it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/random.h>
+
 #include "common/clock.h"
 #include "proxy/migration/internal.h"
 
@@ -54,6 +59,13 @@ way_connect_from(const Way *way, Error *err)
 {
 	return way->back ? migration_connect_target(way->m, err)
 	                 : migration_connect_source(way->m, err);
+}
+
+bool
+way_connect_to(const Way *way, Error *err)
+{
+	return way->back ? migration_connect_source(way->m, err)
+	                 : migration_connect_target(way->m, err);
 }
 
 /* One ledger, the target's, has both sides' records: finish needs no other. */
@@ -167,8 +179,8 @@ way_failed(const Way *way, Error *err)
 
 /* In slices, since the applier knows neither our stop nor the receiver's health; it keeps
  * the markers that it has passed, so none is missed between two slices. */
-static bool
-wait_for_marker(const Way *way, const char *marker, int64_t deadline_ms, bool may_pause, Error *err)
+bool
+way_wait_marker(const Way *way, const char *marker, int64_t deadline_ms, bool may_pause, Error *err)
 {
 	enum { SLICE_MS = 100 };
 
@@ -188,13 +200,30 @@ wait_for_marker(const Way *way, const char *marker, int64_t deadline_ms, bool ma
 	}
 }
 
+/* No two markers may be alike, not even of two processes: 128 random bits, made here, since
+ * asking a server for them would cost a hold another round trip. */
+static bool
+name_marker(char marker[WAY_MARKER_SIZE], Error *err)
+{
+	uint64_t bits[2];
+
+	if (getrandom(bits, sizeof(bits), 0) != (ssize_t)sizeof(bits))
+		return error_set_errno(err, ERROR_BUG, errno, "no random bytes");
+	snprintf(marker, WAY_MARKER_SIZE, "%016" PRIx64 "%016" PRIx64, bits[0], bits[1]);
+	return true;
+}
+
+bool
+way_send_marker(const Way *way, char marker[WAY_MARKER_SIZE], Error *err)
+{
+	return name_marker(marker, err) && source_emit_marker(way_from(way), way->ledger, marker, err);
+}
+
 bool
 way_drain_to_marker(const Way *way, int64_t deadline_ms, bool may_pause, Error *err)
 {
-	char marker[64];
+	char marker[WAY_MARKER_SIZE];
 
-	return sql_value(way->m->target, err, marker, sizeof(marker),
-	                 "SELECT gen_random_uuid()::text") &&
-	       source_emit_marker(way_from(way), way->ledger, marker, err) &&
-	       wait_for_marker(way, marker, deadline_ms, may_pause, err);
+	return way_send_marker(way, marker, err) &&
+	       way_wait_marker(way, marker, deadline_ms, may_pause, err);
 }

@@ -147,7 +147,7 @@ START_TEST(application_through_a_migration)
 	ck_assert_int_eq(pgbaton_status_int(p, "listener.sessions"), 1);
 
 	/* The switch: an idle session is told to connect again, and comes to the target. */
-	ck_assert_int_eq(pgbaton_cli(p, NULL, 60, "cutover", NULL), 0);
+	ck_assert_int_eq(pgbaton_cli(p, NULL, 60, "cutover", "--unmovable", "close", NULL), 0);
 	char sqlstate[6];
 	ck_assert(!db_try(idle, sqlstate, "SELECT 1"));
 	PQfinish(idle);

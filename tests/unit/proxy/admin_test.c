@@ -240,6 +240,28 @@ START_TEST(commands_are_handed_over)
 }
 END_TEST
 
+START_TEST(sessions_are_listed)
+{
+	start();
+	ask("/v1/sessions");
+	ck_assert_int_eq(http_status, 409);
+	migration->session_count = 2;
+	migration->sessions[0] = (ListenerSession){.pid = 7, .who = "app@shop", .state = "idle"};
+	migration->sessions[1] = (ListenerSession){
+		.pid = 8, .who = "x@shop", .state = "idle", .reason = "it holds advisory locks"};
+	ask("/v1/sessions");
+	ck_assert_int_eq(http_status, 200);
+	json_t *json = json_loads(body_text(), 0, NULL);
+	const json_t *list = doc_at(json, "sessions");
+	ck_assert_uint_eq(json_array_size(list), 2);
+	ck_assert(doc_true(json_array_get(list, 0), "movable"));
+	ck_assert(json_is_null(doc_at(json_array_get(list, 0), "reason")));
+	ck_assert_int_eq((int)doc_number(json_array_get(list, 1), "pid"), 8);
+	ck_assert_str_eq(doc_text(json_array_get(list, 1), "reason"), "it holds advisory locks");
+	json_decref(json);
+}
+END_TEST
+
 START_TEST(refusal_is_a_conflict)
 {
 	error_set(&migration->refuse, ERROR_CONFIG, "cannot in state copying");
@@ -260,6 +282,12 @@ START_TEST(body_is_read)
 	post("/v1/cutover", "{\"hold_timeout\": 0.25}");
 	ck_assert_int_eq(http_status, 202);
 	ck_assert_int_eq((int)migration->last.hold_timeout_ms, 250);
+	ck_assert(!migration->last.unmovable_given);
+	post("/v1/rehearse", "{\"unmovable\": \"abort\", \"hold_timeout\": 1}");
+	ck_assert_int_eq(http_status, 202);
+	ck_assert_int_eq((int)migration->last.hold_timeout_ms, 1000);
+	ck_assert(migration->last.unmovable_given);
+	ck_assert_int_eq((int)migration->last.unmovable, (int)UNMOVABLE_ABORT);
 	post("/v1/cutover", "{}");
 	ck_assert_int_eq(http_status, 202);
 	ck_assert_int_eq((int)migration->last.hold_timeout_ms, 0);
@@ -271,7 +299,8 @@ static const char *const wrong_bodies[] = {
 	"{\"hold_timeout\": \"2\"}", "{\"hold_timeout\": 99999}",
 	"{\"timeout\": 2}",          "[]",
 	"{\"hold_timeout\": 1",      "nonsense",
-	"{\"a\":1,\"a\":1}",
+	"{\"a\":1,\"a\":1}",         "{\"unmovable\": \"kill\"}",
+	"{\"unmovable\": 1}",
 };
 
 START_TEST(wrong_body_is_refused)
@@ -593,6 +622,7 @@ admin_suite(void)
 	tcase_add_test(tests, page_is_alone);
 	tcase_add_test(tests, health_follows_state);
 	tcase_add_test(tests, commands_are_handed_over);
+	tcase_add_test(tests, sessions_are_listed);
 	tcase_add_test(tests, refusal_is_a_conflict);
 	tcase_add_test(tests, body_is_read);
 	tcase_add_loop_test(tests, wrong_body_is_refused, 0,

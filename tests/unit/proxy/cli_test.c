@@ -347,11 +347,45 @@ set_cutover(uint64_t id, CutoverOutcome outcome)
 	pthread_mutex_unlock(&migration->lock);
 }
 
+START_TEST(cutover_passes_the_policy_on)
+{
+	set_cutover(3, CUTOVER_REHEARSED);
+	start_admin();
+	ck_assert_int_eq(client("cutover", "--rehearse", "--unmovable", "close"), 0);
+	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_REHEARSE);
+	ck_assert(migration->last.unmovable_given);
+	ck_assert_int_eq((int)migration->last.unmovable, (int)UNMOVABLE_CLOSE);
+	assert_out("81 sessions would be moved");
+	assert_out("app@shop from 10.0.0.5: temporary tables");
+	ck_assert_int_eq(client("failback", "--unmovable", "kill", NULL), 2);
+	assert_err("abort");
+}
+END_TEST
+
+START_TEST(sessions_are_shown)
+{
+	start_admin();
+	ck_assert_int_eq(client("sessions", NULL, NULL, NULL), 1);
+	assert_err("no listener");
+	migration->sessions[0] = (ListenerSession){
+		.pid = 77, .who = "a\x1b@shop", .state = "idle", .reason = "it holds advisory locks"};
+	migration->session_count = 1;
+	ck_assert_int_eq(client("sessions", NULL, NULL, NULL), 0);
+	assert_out("1 session, 1 of them cannot be moved now");
+	assert_out("a?@shop: it holds advisory locks");
+	ck_assert_int_eq(client("sessions", "--json", NULL, NULL), 0);
+	json_t *json = json_loads(process_stdout(last), 0, NULL);
+	ck_assert_uint_eq(json_array_size(json_object_get(json, "sessions")), 1);
+	json_decref(json);
+}
+END_TEST
+
 START_TEST(cutover_switches)
 {
 	set_cutover(3, CUTOVER_SWITCHED);
 	start_admin();
 	ck_assert_int_eq(client("cutover", "--json", "--hold-timeout", "0.75"), 0);
+	ck_assert(!migration->last.unmovable_given);
 	json_t *json = json_loads(process_stdout(last), 0, NULL);
 	ck_assert_str_eq(doc_text(json, "outcome"), "switched");
 	ck_assert(doc_number(json, "hold_ms") > 20);
@@ -506,6 +540,8 @@ cli_suite(void)
 	tcase_add_test(tests, wait_after_the_end);
 	tcase_add_test(tests, wait_after_a_stop);
 	tcase_add_test(tests, verify_waits_for_the_outcome);
+	tcase_add_test(tests, cutover_passes_the_policy_on);
+	tcase_add_test(tests, sessions_are_shown);
 	tcase_add_test(tests, cutover_switches);
 	tcase_add_test(tests, cutover_is_undone);
 	tcase_add_test(tests, cutover_is_waited_for);

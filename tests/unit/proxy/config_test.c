@@ -148,6 +148,7 @@ START_TEST(all_options)
 		"--lanes=8 --include-table a.* --include-table b --exclude-table c --cutover auto "
 		"--confirm applied --log-max-bytes 64MB --log-compress --replica-identity insert-only "
 		"--sequence-margin 32 --verify=checksums --hold-timeout 0.25 --slot-timeout 5 "
+		"--unmovable close "
 		"--no-owner --log-format json --log-level warning");
 
 	ck_assert_msg(c != NULL, "%s", err.message);
@@ -173,6 +174,7 @@ START_TEST(all_options)
 	ck_assert_int_eq((int)c->verify_kind, (int)VERIFY_CHECKSUMS);
 	ck_assert_int_eq((int)c->hold_timeout_ms, 250);
 	ck_assert_int_eq((int)c->slot_timeout_ms, 5000);
+	ck_assert_int_eq((int)c->unmovable, (int)UNMOVABLE_CLOSE);
 	ck_assert_int_eq((int)c->log_level, (int)LOG_WARNING);
 	config_free(c);
 }

@@ -54,6 +54,17 @@ migration_status(Migration *m, MigrationStatus *out)
 }
 
 bool
+migration_sessions(Migration *m, ListenerSession **out, size_t *count, Error *err)
+{
+	if (m->session_count == 0)
+		return error_set(err, ERROR_CONFIG, "there is no listener");
+	*out = mem_alloc(m->session_count * sizeof(**out));
+	memcpy(*out, m->sessions, m->session_count * sizeof(**out));
+	*count = m->session_count;
+	return true;
+}
+
+bool
 migration_command(Migration *m, const MigrationRequest *request, uint64_t *ticket, Error *err)
 {
 	pthread_mutex_lock(&m->lock);
@@ -135,13 +146,23 @@ fill_cutover(CutoverStatus *c)
 		.step = "drain",
 		.prepare_ms = 1.5,
 		.hold_ms = 20.25,
+		.quiet_ms = 2.5,
 		.fence_ms = 3.5,
+		.marker_ms = 3.75,
 		.drain_ms = 4.5,
 		.sequences_ms = 5.5,
 		.verify_ms = 6.5,
+		.sessions_ms = 7.25,
 		.commit_ms = 7.5,
 		.sessions_moved = 81,
 		.sessions_closed = 82,
+		.sessions_unmovable = 85,
+		.unmovable = {{.pid = 86,
+	                   .who = "app@shop from 10.0.0.5",
+	                   .state = "held",
+	                   .reason = "temporary tables",
+	                   .since_ms = INT64_C(1700000000123)}},
+		.unmovable_count = 1,
 		.sequences = 83,
 		.attempts = 2,
 		.bypassing = {.groups = {{.user = "app", .application = "psql", .sessions = 4}},

@@ -18,6 +18,8 @@ struct Migration {
 	MigrationRequest last;
 	Error refuse; /* not NONE: the answer to every command */
 	uint64_t ticket;
+	ListenerSession sessions[2];
+	size_t session_count; /* 0: there is no listener */
 };
 
 Migration *fake_migration_new(void);

@@ -62,11 +62,15 @@ static const NumberField numbers[] = {
 	{"cutover.id", 3},
 	{"cutover.prepare_ms", 1.5},
 	{"cutover.hold_ms", 20.25},
+	{"cutover.quiet_ms", 2.5},
 	{"cutover.fence_ms", 3.5},
+	{"cutover.marker_ms", 3.75},
 	{"cutover.drain_ms", 4.5},
 	{"cutover.sequences_ms", 5.5},
 	{"cutover.verify_ms", 6.5},
+	{"cutover.sessions_ms", 7.25},
 	{"cutover.commit_ms", 7.5},
+	{"cutover.sessions_unmovable", 85},
 	{"cutover.sessions_moved", 81},
 	{"cutover.sessions_closed", 82},
 	{"cutover.sequences", 83},
@@ -132,6 +136,11 @@ START_TEST(json_has_every_field)
 	const json_t *sessions = json_array_get(doc_at(json, "cutover.bypassing"), 0);
 	ck_assert_str_eq(doc_text(sessions, "user"), "app");
 	ck_assert_int_eq((int)doc_number(sessions, "sessions"), 4);
+	const json_t *stays = json_array_get(doc_at(json, "cutover.unmovable"), 0);
+	ck_assert_int_eq((int)doc_number(stays, "pid"), 86);
+	ck_assert_str_eq(doc_text(stays, "reason"), "temporary tables");
+	ck_assert_str_eq(doc_text(stays, "since"), "2023-11-14T22:13:20.123Z");
+	ck_assert(!doc_true(stays, "movable"));
 	/* Unknown is null, not a number that looks like one. */
 	ck_assert(json_is_null(doc_at(json, "copy.eta_seconds")));
 	ck_assert(json_is_null(doc_at(json, "receiver.error")));

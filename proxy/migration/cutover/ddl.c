@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "proxy/migration/cutover_internal.h"
+#include "proxy/migration/cutover/internal.h"
 
 /* Which relations there are and how many columns they have, in one cheap query: to see under
  * the locks that nothing has come or changed since cutover_refuse_ddl looked closely. */

@@ -6,9 +6,9 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "proxy/migration/cutover_internal.h"
+#include "proxy/migration/cutover/internal.h"
 
-enum { OLD_FENCE_MS = 30000, LOOKUP_PAUSE_MS = 200 };
+enum { OLD_FENCE_MS = 30000, LOOKUP_PAUSE_MS = 200, LOOKUP_TIMEOUT_MS = 5000 };
 
 bool
 journal_set(const Way *way, Journal journal, Error *err)
@@ -37,8 +37,13 @@ journal_read_settled(const Way *way, Journal *journal, Error *err)
 static bool
 settled_journal(const Way *way, int backend_pid, Journal *journal, Error *err)
 {
-	return migration_connect(way->m, err) &&
-	       sql_execf(way_to(way), err, "SELECT pg_terminate_backend(%d)", backend_pid) &&
+	if (!way_connect_to(way, err))
+		return false;
+	sql_set_timeout_ms(way_to(way), LOOKUP_TIMEOUT_MS);
+	return sql_execf(way_to(way), err,
+	                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %d AND"
+	                 " application_name = 'pgbaton switch'",
+	                 backend_pid) &&
 	       journal_read_settled(way, journal, err);
 }
 

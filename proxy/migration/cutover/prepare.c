@@ -1,0 +1,84 @@
+/* What a cutover does while nobody is held yet, so that it need not be done in the hold. */
+#include <stdlib.h>
+
+#include "apply/schema/target.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "proxy/migration/cutover/internal.h"
+
+enum {
+	FIRST_DRAIN_MS = 60000,    /* for all drains before the hold */
+	QUICK_DRAIN_MS = 250,      /* what the hold may then take about again */
+	FENCE_PATIENCE_MS = 10000, /* for triggers that could not be made ahead of time */
+};
+
+/*
+ * What is behind now need not be drained while writers wait. A long drain leaves behind what
+ * was written during it, so it is drained again until there is next to nothing; when the
+ * source writes as fast as the target applies, the last one has to do.
+ */
+bool
+cutover_drain_before_hold(const Way *way, Error *err)
+{
+	int64_t deadline_ms = deadline_in_ms(FIRST_DRAIN_MS);
+
+	for (;;) {
+		int64_t start_us = clock_mono_us();
+		if (!way_drain_to_marker(way, deadline_ms, false, err))
+			return error_add_context(err, "draining before the hold");
+		if (cutover_ms_since(start_us) < QUICK_DRAIN_MS ||
+		    deadline_left_ms(deadline_ms) < FIRST_DRAIN_MS / 2)
+			return true;
+	}
+}
+
+/* Named beforehand: the switch ends nobody's session, but their writes are refused after it.
+ * Those of the listener are moved, and none of these. */
+static bool
+name_bypassing(Cutover *c, Error *err)
+{
+	SessionGroups *found = &c->now.bypassing;
+	ListenerRoute side = c->way.back ? ROUTE_TARGET : ROUTE_SOURCE;
+	uint32_t *ours = NULL;
+	size_t count = c->m->listener != NULL ? listener_server_pids(c->m->listener, side, &ours) : 0;
+	char text[256];
+
+	bool ok = source_sessions(way_from(&c->way), ours, count, found, err);
+	free(ours);
+	for (size_t i = 0; ok && i < found->count; i++) {
+		source_sessions_describe(&found->groups[i], text, sizeof(text));
+		log_event(c->rehearsal ? LOG_INFO : LOG_WARNING, "cutover",
+		          "sessions on the %s whose writes are refused (25006) after the switch: %s",
+		          c->way.from_side, text);
+	}
+	return ok;
+}
+
+bool
+cutover_has_way_back(const Cutover *c)
+{
+	return !c->way.back && way_back_wanted(c->m);
+}
+
+bool
+cutover_prepare(Cutover *c, Error *err)
+{
+	SourceSetup setup = way_setup(&c->way);
+	int64_t start_us = clock_mono_us();
+
+	setup.lock_patience_ms = FENCE_PATIENCE_MS;
+
+	cutover_publish(c, "prepare");
+	if (!name_bypassing(c, err) || !cutover_refuse_ddl(c, err) ||
+	    !source_fence_prepare(&setup, err) ||
+	    !target_refresh_matviews(way_to(&c->way), c->m->catalog, err))
+		return false;
+	/* K5: the slot waits for transactions that run on the target; nobody waits for it yet. */
+	if (cutover_has_way_back(c) && !way_back_arm(c->m, err))
+		return false;
+	/* The sessions last but for the drain: what they execute from now on is asked again. */
+	if (!sessions_prepare(c, err) || !cutover_drain_before_hold(&c->way, err))
+		return false;
+	c->now.prepare_ms = cutover_ms_since(start_us);
+	return true;
+}
