@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void
 fault_point(const char *name)
@@ -22,6 +23,8 @@ fault_point(const char *name)
 	int at = wanted[len] == ':' ? atoi(wanted + len + 1) : 1;
 	if (atomic_fetch_add(&passed, 1) + 1 != at)
 		return;
+	while (strstr(wanted + len, ":hang") != NULL)
+		pause();
 	raise(strstr(wanted + len, ":stop") != NULL ? SIGSTOP : SIGKILL);
 }
 

@@ -8,6 +8,7 @@
  *   NAME         the process is killed (SIGKILL) when it passes first
  *   NAME:3       at the third passing
  *   NAME:1:stop  it is stopped (SIGSTOP) instead, until somebody continues it
+ *   NAME:1:hang  the thread that passes it goes no further; the others do
  *
  * FAULT_NUMBER("PGBATON_X") is that variable's number in the test variant, and 0 where it is
  * not set and in a normal build: for limits that a test wants to be small.

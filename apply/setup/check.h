@@ -37,6 +37,8 @@ typedef struct {
 	bool no_owner;                /* what is copied belongs to the user that connects */
 	bool failback;                /* --failback: the target as a source, too */
 	bool resuming;                /* a ledger exists: own slot and tables are expected */
+	const uint32_t *our_pids;     /* server processes of the listener on the source */
+	size_t our_pid_count;
 	Selection selection;
 } CheckOptions;
 

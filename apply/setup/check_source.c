@@ -236,7 +236,8 @@ check_sessions(Check *check)
 	Error err = ERROR_INIT;
 	char text[256];
 
-	if (!source_sessions(check->source, NULL, 0, found, &err)) {
+	if (!source_sessions(check->source, check->options->our_pids, check->options->our_pid_count,
+	                     found, &err)) {
 		if (err.class != ERROR_SQL)
 			check->broken = err;
 		return;

@@ -64,6 +64,7 @@ struct Migration {
 	const Config *config;
 	Stop *stop; /* SIGTERM or cancel: everything under way ends */
 	atomic_bool cancel_wanted;
+	atomic_bool end_wanted; /* SIGTERM */
 	atomic_bool pause_wanted;
 	Queue *requests;    /* MigrationRequest *, for the thread */
 	Listener *listener; /* NULL: none. Runs by itself; here it is told the route */

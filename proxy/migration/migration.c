@@ -617,6 +617,32 @@ serve_on(Migration *m)
 		;
 }
 
+/*
+ * The migration is at its end, and the application still goes through the listener: it is
+ * served until its last connection has gone, or somebody stops the process.
+ */
+static void
+serve_out(Migration *m)
+{
+	enum { LOOK_EVERY_MS = 200 };
+	ListenerState listener;
+
+	if (m->listener == NULL || !migration_online(m) ||
+	    (m->state != STATE_FINISHED && m->state != STATE_CANCELLED))
+		return;
+	listener_state(m->listener, &listener);
+	if (listener.sessions + listener.logins > 0)
+		log_info("migration",
+		         "%zu clients are still connected: the listener goes on serving the %s until they "
+		         "have gone or the process is stopped",
+		         listener.sessions + listener.logins, listener_route_name(listener.route));
+	while (listener.sessions + listener.logins > 0 && !atomic_load(&m->end_wanted)) {
+		/* cancel has used the stop up. */
+		(void)!stop_sleep_ms(NULL, LOOK_EVERY_MS, NULL);
+		listener_state(m->listener, &listener);
+	}
+}
+
 static void *
 migration_main(void *arg)
 {
@@ -636,6 +662,7 @@ migration_main(void *arg)
 	sql_close(m->source);
 	sql_close(m->target);
 	m->lock_session = m->source = m->target = NULL;
+	serve_out(m);
 	return NULL;
 }
 
@@ -669,6 +696,7 @@ migration_start(const Config *config, Error *err)
 void
 migration_stop(Migration *migration)
 {
+	atomic_store(&migration->end_wanted, true);
 	stop_request(migration->stop);
 }
 

@@ -189,7 +189,11 @@ phase_check(Migration *m, bool *blocked, Error *err)
 	};
 	Findings *findings = findings_new();
 	Catalog *catalog = NULL;
+	uint32_t *pids = NULL;
 
+	if (m->listener != NULL)
+		options.our_pid_count = listener_server_pids(m->listener, ROUTE_SOURCE, &pids);
+	options.our_pids = pids;
 	migration_set_detail(m, "checking both servers");
 	bool ok = check_run(m->source, m->target, config->source, &options, findings, &catalog, err);
 	if (ok) {
@@ -199,6 +203,7 @@ phase_check(Migration *m, bool *blocked, Error *err)
 			ok = error_set(err, ERROR_BUG, "the check did not read the catalogue");
 	}
 	findings_free(findings);
+	free(pids);
 	if (ok && !*blocked)
 		keep_catalog(m, catalog);
 	else

@@ -2,6 +2,8 @@
  * common/fault.c. In a normal build a fault point must be nothing; with
  * `make TEST=1 unit-common` the points themselves are tested.
  */
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -56,6 +58,35 @@ START_TEST(chosen_point_and_passing)
 }
 END_TEST
 
+static void *
+pass_b(void *passed)
+{
+	FAULT_POINT("b");
+	sem_post(passed);
+	return NULL;
+}
+
+/* Of two threads that pass, one goes no further; the process does. */
+START_TEST(a_thread_hangs)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		sem_t passed;
+		pthread_t threads[2];
+		setenv("PGBATON_FAULT", "b:1:hang", 1);
+		sem_init(&passed, 0, 0);
+		for (int i = 0; i < 2; i++)
+			pthread_create(&threads[i], NULL, pass_b, &passed);
+		sem_wait(&passed);
+		_exit(sem_trywait(&passed) == 0 ? 1 : 0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+END_TEST
+
 #else
 
 START_TEST(points_are_nothing)
@@ -75,6 +106,7 @@ make_fault(void)
 
 #ifdef PGBATON_FAULTS
 	tcase_add_test(tcase, chosen_point_and_passing);
+	tcase_add_test(tcase, a_thread_hangs);
 #else
 	tcase_add_test(tcase, points_are_nothing);
 #endif

@@ -1,0 +1,591 @@
+/*
+ * A cutover with the listener in front: the clients notice nothing, or a connection that was
+ * cut; never an error, never a side that is not the live one. Under load, blocked, hung, and
+ * killed at each named step, there and back.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/harness/db.h"
+#include "tests/harness/pgbaton.h"
+#include "tests/integration/through.h"
+#include "tests/unit/runner.h"
+
+enum { SOURCE, TARGET, SIDES, CLIENTS = 3 };
+
+static Cluster *clusters[SIDES];
+
+static void
+start_clusters(void)
+{
+	static const char hba[] = "host all app 127.0.0.1/32 scram-sha-256\n";
+	char *stored = NULL;
+
+	for (int i = 0; i < SIDES; i++) {
+		clusters[i] = cluster_start(
+			&(ClusterOptions){.name = i == SOURCE ? "source" : "target", .hba = hba});
+		PGconn *conn = db_connect(clusters[i], NULL);
+		/* As pg_dumpall does it: the verifier byte for byte. */
+		db_exec(conn, "CREATE ROLE app LOGIN PASSWORD '%s'", stored != NULL ? stored : "secret");
+		if (stored == NULL)
+			stored = db_value(conn, "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'");
+		PQfinish(conn);
+	}
+	free(stored);
+}
+
+static void
+stop_clusters(void)
+{
+	for (int i = 0; i < SIDES; i++)
+		cluster_free(clusters[i]);
+}
+
+typedef struct {
+	char name[32];
+	char uri[SIDES][160];
+	char app[200];       /* through the listener */
+	char direct[200];    /* past it, to the source */
+	PGconn *conn[SIDES]; /* a superuser's, past it */
+	char listen[32];
+	const char *args[20];
+	int arg_count;
+	Pgbaton *p;
+	char *state_dir;
+	Through *through;
+} Case;
+
+static void
+case_arg(Case *c, const char *option, const char *value)
+{
+	c->args[c->arg_count++] = option;
+	if (value != NULL)
+		c->args[c->arg_count++] = value;
+}
+
+static void
+case_open(Case *c, const char *name)
+{
+	memset(c, 0, sizeof(*c));
+	snprintf(c->name, sizeof(c->name), "%s", name);
+	for (int i = 0; i < SIDES; i++) {
+		db_create(clusters[i], name);
+		snprintf(c->uri[i], sizeof(c->uri[i]), "%s", cluster_uri(clusters[i], name));
+		c->conn[i] = db_connect_uri(c->uri[i]);
+	}
+	db_exec(c->conn[SOURCE],
+	        "%s CREATE TABLE other (id int PRIMARY KEY, v text); INSERT INTO other VALUES (1, 'a');"
+	        "GRANT ALL ON ALL TABLES IN SCHEMA public TO app;"
+	        "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app",
+	        through_schema);
+	int port = free_port();
+	snprintf(c->listen, sizeof(c->listen), "127.0.0.1:%d", port);
+	snprintf(c->app, sizeof(c->app), "postgresql://app:secret@127.0.0.1:%d/%s", port, name);
+	snprintf(c->direct, sizeof(c->direct), "postgresql://app:secret@127.0.0.1:%d/%s",
+	         cluster_port(clusters[SOURCE]), name);
+	c->state_dir = scratch_dir_new(name);
+	case_arg(c, "--name", c->name);
+	case_arg(c, "--listen", c->listen);
+	case_arg(c, "--listen-threads", "2");
+	case_arg(c, "--failback", NULL);
+}
+
+static void
+case_run(Case *c, const char *fault)
+{
+	char text[96];
+	const char *env[] = {text, NULL};
+
+	snprintf(text, sizeof(text), "PGBATON_FAULT=%s", fault != NULL ? fault : "none");
+	pgbaton_free(c->p);
+	c->p = pgbaton_start(&(PgbatonOptions){.source = c->uri[SOURCE],
+	                                       .target = c->uri[TARGET],
+	                                       .args = c->args,
+	                                       .env = env,
+	                                       .state_dir = c->state_dir});
+}
+
+static void
+case_follow(Case *c)
+{
+	case_run(c, NULL);
+	pgbaton_wait_state(c->p, "following", 60);
+	c->through = through_start(c->app, CLIENTS);
+	through_progress(c->through, 10);
+}
+
+static void
+case_wait_way_back(Case *c)
+{
+	for (int i = 0;; i++) {
+		char *state = pgbaton_status_text(c->p, "way_back.state");
+		bool follows = strcmp(state, "following") == 0;
+		ck_assert_msg(i < 6000 && strcmp(state, "failed") != 0, "%s: %s", state, pgbaton_log(c->p));
+		free(state);
+		if (follows)
+			return;
+		usleep(10000);
+	}
+}
+
+/* The report, which the caller decrefs. */
+static json_t *
+case_ask(Case *c, const char *command, const char *option)
+{
+	char *out;
+	int code = pgbaton_cli(c->p, &out, 60, command, "--json", option, NULL);
+	if (code != 0)
+		fprintf(stderr, "--- log of pgbaton\n%s---\n", pgbaton_log(c->p));
+	ck_assert_msg(code == 0, "%s exited with %d: %.1000s", command, code, out);
+	json_t *json = json_loads(out, 0, NULL);
+	ck_assert_ptr_nonnull(json);
+	free(out);
+	return json;
+}
+
+static int
+number(const json_t *report, const char *key)
+{
+	const json_t *value = json_object_get(report, key);
+
+	ck_assert_msg(json_is_number(value), "%s is no number", key);
+	return (int)json_number_value(value);
+}
+
+/* Which server a session of the application's is on now. */
+static int
+side_of(PGconn *conn)
+{
+	return db_int(conn, "SELECT inet_server_port()") == cluster_port(clusters[SOURCE]) ? SOURCE
+	                                                                                   : TARGET;
+}
+
+static bool
+writable(Case *c, int side)
+{
+	char sqlstate[6];
+	bool ok = db_try(c->conn[side], sqlstate, "UPDATE other SET v = v WHERE id = 1");
+
+	if (!ok)
+		ck_assert_str_eq(sqlstate, "25006");
+	return ok;
+}
+
+/* Asks for it in the background: the caller has something to do meanwhile. */
+static Process *
+begin(Case *c, const char *command, const char *a, const char *b)
+{
+	char admin[32];
+
+	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c->p));
+	const char *argv[] = {pgbaton_binary(), command, "--admin", admin, a, b, NULL};
+	return process_start(argv, NULL);
+}
+
+/* live: where the application has come to; finish, and its rows are all there. */
+static void
+case_close(Case *c, int live)
+{
+	int code = pgbaton_cli(c->p, NULL, 60, "finish", NULL);
+	ck_assert_msg(code == 0, "%s", pgbaton_log(c->p));
+	/* Whoever is still connected is still served. */
+	through_progress(c->through, 5);
+	through_end(c->through, c->conn[live]);
+	ck_assert_int_eq(pgbaton_wait_exit(c->p, 30), 0);
+	pgbaton_free(c->p);
+	for (int i = 0; i < SIDES; i++)
+		PQfinish(c->conn[i]);
+	scratch_dir_free(c->state_dir);
+}
+
+/* ---- when all is well ---- */
+
+/* Rehearsed, there, back and finished: connections that were made before all that. */
+START_TEST(clients_stay)
+{
+	Case c;
+
+	case_open(&c, "stay");
+	case_follow(&c);
+	PGconn *idle = db_connect_uri(c.app);
+	db_exec(idle, "SET application_name = 'idle one'");
+	db_exec(idle, "PREPARE q AS SELECT v FROM other");
+
+	for (int i = 0; i < 2; i++) {
+		json_t *report = case_ask(&c, "cutover", "--rehearse");
+		ck_assert_int_eq(number(report, "sessions_moved"), CLIENTS + 1);
+		ck_assert_int_eq(number(report, "sessions_closed"), 0);
+		ck_assert_int_eq(number(report, "sessions_unmovable"), 0);
+		/* Its sessions on the source are the application's, not somebody's beside it. */
+		ck_assert_int_eq(number(report, "bypassing_sessions"), 1);
+		json_decref(report);
+		ck_assert_int_eq(side_of(idle), SOURCE);
+		through_progress(c.through, 5);
+	}
+	(void)through_worst_ms(c.through);
+	json_t *report = case_ask(&c, "cutover", NULL);
+	ck_assert_int_eq(number(report, "sessions_moved"), CLIENTS + 1);
+	through_progress(c.through, 20);
+	printf(
+		"cutover: hold_ms %.1f (quiet %.1f, fence %.1f, marker %.1f, drain %.1f, sequences %.1f, "
+		"sessions %.1f, commit %.1f), worst answer %.1f ms\n",
+		json_number_value(json_object_get(report, "hold_ms")),
+		json_number_value(json_object_get(report, "quiet_ms")),
+		json_number_value(json_object_get(report, "fence_ms")),
+		json_number_value(json_object_get(report, "marker_ms")),
+		json_number_value(json_object_get(report, "drain_ms")),
+		json_number_value(json_object_get(report, "sequences_ms")),
+		json_number_value(json_object_get(report, "sessions_ms")),
+		json_number_value(json_object_get(report, "commit_ms")), through_worst_ms(c.through));
+	json_decref(report);
+	ck_assert_int_eq(side_of(idle), TARGET);
+	char *v = db_value(idle, "EXECUTE q");
+	ck_assert_str_eq(v, "a");
+	free(v);
+	ck_assert(!writable(&c, SOURCE));
+
+	case_wait_way_back(&c);
+	through_progress(c.through, 20);
+	report = case_ask(&c, "failback", NULL);
+	ck_assert_int_eq(number(report, "sessions_moved"), CLIENTS + 1);
+	json_decref(report);
+	ck_assert_int_eq(side_of(idle), SOURCE);
+	ck_assert(!writable(&c, TARGET));
+	through_progress(c.through, 20);
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	char *name = db_value(idle, "SHOW application_name");
+	ck_assert_str_eq(name, "idle one");
+	free(name);
+	PQfinish(idle);
+	case_close(&c, SOURCE);
+}
+END_TEST
+
+/* ---- sessions that are in the way ---- */
+
+/* A transaction that does not end is named; the others have only waited, and it goes on. */
+START_TEST(a_transaction_that_does_not_end)
+{
+	Case c;
+	char *out, expected[32];
+
+	case_open(&c, "endless");
+	case_follow(&c);
+	PGconn *slow = db_connect_uri(c.app);
+	db_exec(slow, "BEGIN; UPDATE other SET v = 'b' WHERE id = 1");
+	snprintf(expected, sizeof(expected), "pid %d", (int)PQbackendPID(slow));
+	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--json", "--hold-timeout", "0.2", NULL);
+	ck_assert_int_eq(code, 1);
+	json_t *report = json_loads(out, JSON_DISABLE_EOF_CHECK, NULL);
+	json_t *error = json_object_get(report, "error");
+	const char *message = json_string_value(json_object_get(error, "message"));
+	ck_assert_msg(strstr(message, expected) != NULL && strstr(message, "app@endless") != NULL, "%s",
+	              message);
+	ck_assert_int_eq(number(report, "attempts"), 3);
+	json_decref(report);
+	free(out);
+	through_progress(c.through, 5);
+	ck_assert(db_true(slow, "SELECT v = 'b' FROM other"));
+	db_exec(slow, "COMMIT");
+	json_decref(case_ask(&c, "cutover", NULL));
+	ck_assert_int_eq(side_of(slow), TARGET);
+	ck_assert(db_true(slow, "SELECT v = 'b' FROM other"));
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	PQfinish(slow);
+	case_close(&c, TARGET);
+}
+END_TEST
+
+/* What cannot be moved is listed with its reason, and the policy decides. */
+START_TEST(what_cannot_be_moved)
+{
+	Case c;
+	char *out, sqlstate[6];
+
+	case_open(&c, "unmovable");
+	case_follow(&c);
+	PGconn *stays = db_connect_uri(c.app);
+	db_exec(stays, "CREATE TEMPORARY TABLE scratch (a int)");
+	/* This one is found to be so only when it is to be opened on the other side. */
+	PGconn *mixed = db_connect_uri(c.app);
+	db_exec(mixed, "SET work_mem = '5MB'; PREPARE q AS SELECT 1");
+
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "sessions", "--json", NULL), 0);
+	json_t *list = json_loads(out, 0, NULL);
+	ck_assert_uint_eq(json_array_size(json_object_get(list, "sessions")), CLIENTS + 2);
+	json_decref(list);
+	ck_assert_msg(strstr(out, "emporary") != NULL, "%s", out);
+	free(out);
+
+	json_t *report = case_ask(&c, "cutover", "--rehearse");
+	ck_assert_int_eq(number(report, "sessions_moved"), CLIENTS);
+	ck_assert_int_eq(number(report, "sessions_unmovable"), 2);
+	char *named = json_dumps(json_object_get(report, "unmovable"), 0);
+	ck_assert_msg(strstr(named, "emporary") != NULL && strstr(named, "statement q") != NULL, "%s",
+	              named);
+	free(named);
+	json_decref(report);
+	db_exec(mixed, "DEALLOCATE q");
+
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", "--unmovable", "abort", NULL), 1);
+	ck_assert_msg(strstr(out, "emporary") != NULL, "%s", out);
+	free(out);
+	ck_assert(db_true(stays, "SELECT count(*) = 0 FROM scratch"));
+
+	/* Waited for: it gives up what kept it while the cutover waits. */
+	Process *cutover = begin(&c, "cutover", "--unmovable", "wait");
+	for (int i = 0;; i++) {
+		char *step = pgbaton_status_text(c.p, "cutover.step");
+		bool waits = strcmp(step, "sessions") == 0;
+		free(step);
+		ck_assert_int_lt(i, 3000);
+		if (waits)
+			break;
+		usleep(10000);
+	}
+	db_exec(stays, "DROP TABLE scratch");
+	ck_assert_msg(process_wait(cutover, 60) == 0, "%s", process_stderr(cutover));
+	process_free(cutover);
+	ck_assert_int_eq(side_of(stays), TARGET);
+	ck_assert(db_true(mixed, "SELECT current_setting('work_mem') = '5MB'"));
+	PQfinish(mixed);
+
+	/* Closed, on the way back: it is told, and everybody else moves. */
+	db_exec(stays, "CREATE TEMPORARY TABLE scratch (a int)");
+	case_wait_way_back(&c);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "failback", "--json", "--unmovable", "close", NULL),
+	                 0);
+	report = json_loads(out, 0, NULL);
+	ck_assert_int_eq(number(report, "sessions_moved"), CLIENTS);
+	ck_assert_int_eq(number(report, "sessions_closed"), 1);
+	json_decref(report);
+	free(out);
+	ck_assert(!db_try(stays, sqlstate, "SELECT 1"));
+	ck_assert_msg(strstr(PQerrorMessage(stays), "another server") != NULL, "%s",
+	              PQerrorMessage(stays));
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	PQfinish(stays);
+	case_close(&c, SOURCE);
+}
+END_TEST
+
+/* ---- writers past the listener ---- */
+
+typedef struct {
+	PGconn *conn;
+	const char *sql;
+} Write;
+
+static void *
+write_main(void *arg)
+{
+	Write *write = arg;
+
+	return PQexec(write->conn, write->sql);
+}
+
+/* Backends of the source that wait for a lock. */
+static void
+wait_for_waiters(Case *c, int count)
+{
+	char sql[160];
+
+	snprintf(sql, sizeof(sql),
+	         "SELECT count(*) >= %d FROM pg_stat_activity WHERE datname = current_database() AND"
+	         " wait_event_type = 'Lock'",
+	         count);
+	db_wait_until(c->conn[SOURCE], sql, 30);
+}
+
+/* One that is under way is waited for, one that comes later waits: and goes on when the cutover
+ * is undone, or is told where to go when it is not. */
+START_TEST(writers_past_the_listener)
+{
+	Case c;
+	char text[300];
+
+	case_open(&c, "past");
+	case_follow(&c);
+	for (int undone = 1; undone >= 0; undone--) {
+		Write write = {.conn = db_connect_uri(c.direct),
+		               .sql = "UPDATE other SET v = v || '+' WHERE id = 1"};
+		pthread_t writer;
+		PGconn *under_way = db_connect_uri(c.direct);
+		db_exec(under_way, "BEGIN; INSERT INTO other VALUES (%d, 'under way')", 10 + undone);
+		Process *cutover = begin(&c, "cutover", "--hold-timeout", undone ? "1" : "30");
+		wait_for_waiters(&c, 1); /* the fence, for the one under way */
+		ck_assert_int_eq(pthread_create(&writer, NULL, write_main, &write), 0);
+		wait_for_waiters(&c, 2); /* and the later one, for the fence */
+		if (!undone)
+			db_exec(under_way, "COMMIT");
+		PGresult *result;
+		pthread_join(writer, (void **)&result);
+		if (undone) {
+			ck_assert_msg(PQresultStatus(result) == PGRES_COMMAND_OK, "%s",
+			              PQresultErrorMessage(result));
+			/* Three attempts, and the one in the way is named. */
+			ck_assert_int_eq(process_wait(cutover, 60), 1);
+			snprintf(text, sizeof(text), "pid %d", PQbackendPID(under_way));
+			ck_assert_ptr_nonnull(strstr(process_stderr(cutover), text));
+			db_exec(under_way, "COMMIT");
+		} else {
+			ck_assert_msg(process_wait(cutover, 60) == 0, "%s", process_stderr(cutover));
+			ck_assert_str_eq(PQresultErrorField(result, PG_DIAG_SQLSTATE), "25006");
+			snprintf(text, sizeof(text), "port %d", cluster_port(clusters[TARGET]));
+			ck_assert_ptr_nonnull(strstr(PQresultErrorField(result, PG_DIAG_MESSAGE_HINT), text));
+		}
+		PQclear(result);
+		process_free(cutover);
+		PQfinish(write.conn);
+		PQfinish(under_way);
+	}
+	/* What was under way is on the other side, and what was refused is not. */
+	char *rows = db_rows(c.conn[TARGET], "SELECT id, v FROM other ORDER BY id");
+	ck_assert_str_eq(rows, "1|a+\n10|under way\n11|under way");
+	free(rows);
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	case_close(&c, TARGET);
+}
+END_TEST
+
+/* ---- a thread that hangs ---- */
+
+/* The hold ends at its deadline, whatever the cutover's own thread waits for (K1). */
+START_TEST(the_hold_ends_without_its_thread)
+{
+	Case c;
+
+	case_open(&c, "hangs");
+	case_arg(&c, "--hold-timeout", "0.5");
+	case_run(&c, "cutover_marked:1:hang");
+	pgbaton_wait_state(c.p, "following", 60);
+	c.through = through_start(c.app, CLIENTS);
+	through_progress(c.through, 10);
+	Process *cutover = begin(&c, "cutover", NULL, NULL);
+	db_wait_until(c.conn[TARGET], "SELECT journal = 'switching' FROM hangs.migration", 30);
+	/* Held now, or soon; then released with nobody's help. */
+	for (int i = 0; pgbaton_status_int(c.p, "listener.held") == 0; i++) {
+		ck_assert_int_lt(i, 3000);
+		usleep(5000);
+	}
+	through_progress(c.through, 20);
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	ck_assert(writable(&c, SOURCE));
+	pgbaton_stop(c.p, SIGKILL);
+	process_free(cutover);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	through_progress(c.through, 5);
+	json_decref(case_ask(&c, "cutover", NULL));
+	through_progress(c.through, 5);
+	case_close(&c, TARGET);
+}
+END_TEST
+
+/* ---- killed at each step, with clients ---- */
+
+typedef struct {
+	const char *point;
+	bool switched; /* the journal is committed */
+} KillPoint;
+
+static const KillPoint kill_points[] = {
+	{"cutover_journal_begun", false},   {"cutover_held", false},
+	{"cutover_locked", false},          {"cutover_marked", false},
+	{"cutover_drained", false},         {"cutover_sequences", false},
+	{"cutover_opened", false},          {"cutover_fence_enabled", false},
+	{"cutover_fence_committed", false}, {"cutover_switched", true},
+};
+
+/* One way: killed at each point, and gone on from there. `at` is left for the other side. */
+static void
+kill_on_the_way(Case *c, int at)
+{
+	int other = at == SOURCE ? TARGET : SOURCE;
+	const char *before = at == SOURCE ? "following" : "switched";
+	const char *after = at == SOURCE ? "switched" : "failed_back";
+
+	for (size_t i = 0; i < sizeof(kill_points) / sizeof(*kill_points); i++) {
+		const KillPoint *kill = &kill_points[i];
+		case_run(c, kill->point);
+		pgbaton_wait_state(c->p, before, 60);
+		if (at == TARGET)
+			case_wait_way_back(c);
+		through_progress(c->through, 3);
+		Process *asked = begin(c, at == SOURCE ? "cutover" : "failback", NULL, NULL);
+		int ended = pgbaton_wait_exit(c->p, 60);
+		process_free(asked);
+		ck_assert_msg(ended == 128 + SIGKILL, "%s was not passed: exit %d\n%s", kill->point, ended,
+		              pgbaton_log(c->p));
+		/* Never both. (Nothing stands in front of a target that nobody was sent to yet.) */
+		if (kill->switched)
+			ck_assert_msg(!writable(c, at), "after %s", kill->point);
+		else if (at == TARGET)
+			ck_assert_msg(!writable(c, other), "after %s", kill->point);
+	}
+	case_run(c, NULL);
+	pgbaton_wait_state(c->p, after, 60);
+	PGconn *conn = db_connect_uri(c->app);
+	ck_assert_int_eq(side_of(conn), other);
+	PQfinish(conn);
+	ck_assert(writable(c, other));
+	ck_assert(!writable(c, at));
+	through_progress(c->through, 3);
+}
+
+START_TEST(killed_there_and_back)
+{
+	Case c;
+
+	case_open(&c, "killed");
+	c.through = through_start(c.app, CLIENTS);
+	kill_on_the_way(&c, SOURCE);
+	kill_on_the_way(&c, TARGET);
+	case_close(&c, SOURCE);
+}
+END_TEST
+
+/* Between the journal's commit and its sessions' move nobody was told anything yet. */
+START_TEST(killed_as_they_move)
+{
+	Case c;
+
+	case_open(&c, "moved");
+	case_run(&c, "cutover_moved");
+	pgbaton_wait_state(c.p, "following", 60);
+	c.through = through_start(c.app, CLIENTS);
+	through_progress(c.through, 5);
+	Process *asked = begin(&c, "cutover", NULL, NULL);
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 60), 128 + SIGKILL);
+	process_free(asked);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	through_progress(c.through, 5);
+	case_close(&c, TARGET);
+}
+END_TEST
+
+static Suite *
+cutover_listener_suite(void)
+{
+	Suite *suite = suite_create("cutover_listener");
+	TCase *tc = tcase_create("cutover_listener");
+
+	tcase_set_timeout(tc, 180);
+	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
+	tcase_add_test(tc, clients_stay);
+	tcase_add_test(tc, a_transaction_that_does_not_end);
+	tcase_add_test(tc, what_cannot_be_moved);
+	tcase_add_test(tc, writers_past_the_listener);
+	tcase_add_test(tc, the_hold_ends_without_its_thread);
+	tcase_add_test(tc, killed_there_and_back);
+	tcase_add_test(tc, killed_as_they_move);
+	suite_add_tcase(suite, tc);
+	return suite;
+}
+TEST_SUITE(cutover_listener_suite)
