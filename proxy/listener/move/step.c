@@ -232,7 +232,8 @@ step_login(Session *session)
 		target_close(target, session->loop);
 	if (target->state == TARGET_CLOSED)
 		target_open(session, to);
-	return session->move != NULL && target->state >= TARGET_OPEN;
+	return session->move != NULL &&
+	       (target->reason[0] != '\0' || target->state >= TARGET_OPEN); /* it may fail at once */
 }
 
 static bool
@@ -262,7 +263,7 @@ step_level(Session *session)
 		return move->wish == WISH_PREPARE || session->to_client.data == NULL;
 	}
 	level_begin(session);
-	return false;
+	return target->reason[0] != '\0'; /* what cannot be planned is known at once */
 }
 
 void
