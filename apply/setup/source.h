@@ -95,6 +95,9 @@ void source_sessions_describe(const SessionGroup *group, char *out, size_t size)
  * parent, a disabled statement trigger before insert, update, delete, truncate. The way
  * back, which sets pgbaton.writer to the migration's id, is let through. */
 MUST_CHECK bool source_fence_prepare(const SourceSetup *setup, Error *err);
+/* Ahead of source_fence_lock, which else does it: BEGIN and the deadline, while nobody has to
+ * wait for it yet. A transaction without locks. */
+MUST_CHECK bool source_fence_begin(Sql *fence, int64_t deadline_ms, Error *err);
 /* In the given session: BEGIN, the deadline as idle_in_transaction_session_timeout,
  * LOCK TABLE ... IN EXCLUSIVE MODE on all tables and parents, a statement each. After a
  * deadlock again in another order, until the deadline. On failure rolled back, with the
@@ -105,6 +108,10 @@ MUST_CHECK bool source_fence_lock(Sql *fence, const Catalog *catalog, int64_t de
  * caller commits. */
 MUST_CHECK bool source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog,
                                     Error *err);
+/* The same in two: sent, and waited for. In between the session is busy. */
+MUST_CHECK bool source_fence_enable_begin(Sql *fence, const Ledger *ledger, const Catalog *catalog,
+                                          Error *err);
+MUST_CHECK bool source_fence_enable_end(Sql *fence, Error *err);
 /* Disables every enabled trigger of ours (undo of a committed fence). catalog may be NULL
  * (after a crash it is not read yet): the triggers are found by their name in pg_trigger.
  * Waits for a fence transaction that is still ending (its locks), so its outcome is seen. */

@@ -252,7 +252,8 @@ begin_with_deadline(Sql *fence, int64_t left_ms, Error *err)
 	" - extract(epoch FROM clock_timestamp()) * 1000)::bigint::text, true);"
 
 /* All locks in one round trip, a statement each, so that a failure tells which table it was
- * at: *at counts those that were had. */
+ * at: *at counts those that were had. No statement_timeout from there on: it could cut a
+ * COMMIT's wait for a standby. */
 static bool
 lock_each(Sql *fence, const FencedList *list, int64_t deadline_ms, size_t *at, Error *err)
 {
@@ -263,6 +264,7 @@ lock_each(Sql *fence, const FencedList *list, int64_t deadline_ms, size_t *at, E
 	*at = 0;
 	for (size_t i = 0; i < list->count; i++)
 		buffer_printf(&sql, "LOCK TABLE ONLY %s IN EXCLUSIVE MODE;", list->items[i].qualified);
+	buffer_put_text(&sql, "SET LOCAL statement_timeout = 0;" SILENCE_UNTIL_DEADLINE);
 	if (!PQsendQuery(sql_pgconn(fence), buffer_cstr(&sql)))
 		ok = sql_error_of(fence, NULL, err);
 	buffer_free(&sql);
@@ -278,7 +280,7 @@ lock_each(Sql *fence, const FencedList *list, int64_t deadline_ms, size_t *at, E
 		}
 		if (result != NULL && PQresultStatus(result) == PGRES_COMMAND_OK)
 			(*at)++;
-		else if (result != NULL && ok)
+		else if (result != NULL && ok && PQresultStatus(result) != PGRES_TUPLES_OK)
 			ok = sql_error_of(fence, result, err);
 		PQclear(result);
 	} while (result != NULL);
@@ -335,12 +337,17 @@ static bool
 lock_once(Sql *fence, const FencedList *list, int64_t deadline_ms, size_t *at, Error *err)
 {
 	*at = 0;
-	if (!begin_with_deadline(fence, deadline_left_ms(deadline_ms), err) ||
-	    !sql_exec(fence, err, SILENCE_UNTIL_DEADLINE) ||
-	    !lock_each(fence, list, deadline_ms, at, err))
+	if (PQtransactionStatus(sql_pgconn(fence)) == PQTRANS_IDLE &&
+	    !source_fence_begin(fence, deadline_ms, err))
 		return false;
-	/* No statement_timeout from here on: it could cut a COMMIT's wait for a standby. */
-	return sql_exec(fence, err, "SET LOCAL statement_timeout = 0;" SILENCE_UNTIL_DEADLINE);
+	return lock_each(fence, list, deadline_ms, at, err);
+}
+
+bool
+source_fence_begin(Sql *fence, int64_t deadline_ms, Error *err)
+{
+	return begin_with_deadline(fence, deadline_left_ms(deadline_ms), err) &&
+	       sql_exec(fence, err, SILENCE_UNTIL_DEADLINE);
 }
 
 bool
@@ -382,19 +389,45 @@ put_switch(const char *schema, const char *relation, const char *verb, const Led
 /* ALWAYS: sessions with session_replication_role = replica (loaders, other tools that
  * replicate into the source) are writers like the others. */
 bool
-source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog, Error *err)
+source_fence_enable_begin(Sql *fence, const Ledger *ledger, const Catalog *catalog, Error *err)
 {
-	Error failure = ERROR_INIT;
 	FencedList list = fenced_list(catalog);
 	Buffer sql = BUFFER_INIT;
 
 	for (size_t i = 0; i < list.count; i++)
 		put_switch(list.items[i].schema, list.items[i].name, "ENABLE ALWAYS", ledger, &sql);
 	buffer_put_text(&sql, SILENCE_UNTIL_DEADLINE);
-	bool ok = sql_exec(fence, &failure, buffer_cstr(&sql));
+	bool ok = PQsendQuery(sql_pgconn(fence), buffer_cstr(&sql)) && PQflush(sql_pgconn(fence)) >= 0;
 	buffer_free(&sql);
 	free(list.items);
+	return ok || (sql_error_of(fence, NULL, err), error_add_context(err, "fence"));
+}
+
+bool
+source_fence_enable_end(Sql *fence, Error *err)
+{
+	Error failure = ERROR_INIT;
+	PGresult *result = NULL;
+	bool ok = true;
+
+	do {
+		if (!sql_next_result(fence, &result, ok ? &failure : NULL)) {
+			ok = false;
+			break;
+		}
+		ExecStatusType status = PQresultStatus(result);
+		if (result != NULL && ok && status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
+			ok = sql_error_of(fence, result, &failure);
+		PQclear(result);
+	} while (result != NULL);
 	return ok || fence_failed(fence, &failure, 0, err);
+}
+
+bool
+source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog, Error *err)
+{
+	return source_fence_enable_begin(fence, ledger, catalog, err) &&
+	       source_fence_enable_end(fence, err);
 }
 
 /* Of whatever tables have it on, whether or not the catalogue knows them. All in one

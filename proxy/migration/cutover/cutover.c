@@ -78,18 +78,21 @@ open_sessions(Cutover *c, Error *err)
 static bool
 steps(Cutover *c, Error *err)
 {
-	return sessions_hold(c, err) && steps_lock_tables(c, err) && cutover_refuse_late_ddl(c, err) &&
-	       steps_drain(c, err) && steps_copy_late(c, err) && steps_compare_rows(c, err) &&
-	       steps_move_sequences(c, err) && sessions_wait_open(c, err) && switch_over(c, err);
+	return sessions_hold(c, err) && steps_lock_tables(c, err) && steps_enable_triggers(c, err) &&
+	       cutover_refuse_late_ddl(c, err) && steps_drain(c, err) && steps_copy_late(c, err) &&
+	       steps_compare_rows(c, err) && steps_move_sequences(c, err) &&
+	       sessions_wait_open(c, err) && switch_over(c, err);
 }
 
 static bool
 hold(Cutover *c, Error *err)
 {
-	if (!open_sessions(c, err))
+	if (!open_sessions(c, err) || !switch_plan(c, err))
+		return false;
+	c->deadline_ms = deadline_in_ms(c->timeout_ms);
+	if (!source_fence_begin(c->fence, c->deadline_ms, err))
 		return false;
 	c->held_since_us = clock_mono_us();
-	c->deadline_ms = deadline_in_ms(c->timeout_ms);
 	if (!steps(c, err))
 		return false;
 	if (c->rehearsal)
@@ -204,6 +207,7 @@ cutover_run(const Way *way, const MigrationRequest *request, Error *err)
 	sql_close(c.switcher);
 	sql_close(c.fence);
 	c.switcher = c.fence = NULL;
+	buffer_free(&c.opening);
 	steps_unbound(&c);
 	cutover_publish(&c, !ok ? "aborted" : c.rehearsal ? "rehearsed" : "switched");
 	if (!ok || c.rehearsal)

@@ -21,6 +21,7 @@ typedef struct {
 	Sql *fence;         /* the session on `from` that holds the locks */
 	Sql *switcher;      /* the session on `to` that commits the journal */
 	int switcher_pid;
+	Buffer opening;        /* what the switch changes on `to` */
 	int64_t deadline_ms;   /* K1; 0: nobody is held */
 	int64_t held_since_us; /* 0: nobody is held */
 	bool fence_enabled;    /* the fence's COMMIT was tried */
@@ -80,6 +81,8 @@ void steps_bound(Cutover *c);
 void steps_unbound(Cutover *c);
 MUST_CHECK bool steps_in_time(const Cutover *c, Error *err);
 MUST_CHECK bool steps_lock_tables(Cutover *c, Error *err);
+/* Begun; switch_over waits for the end. */
+MUST_CHECK bool steps_enable_triggers(Cutover *c, Error *err);
 MUST_CHECK bool steps_drain(Cutover *c, Error *err);
 MUST_CHECK bool steps_copy_late(Cutover *c, Error *err);
 MUST_CHECK bool steps_compare_rows(Cutover *c, Error *err);
@@ -87,6 +90,8 @@ MUST_CHECK bool steps_move_sequences(Cutover *c, Error *err);
 
 /* ---- switch.c, journal.c ---- */
 
+/* Ahead of the hold: what the switch will change on `to`, as statements. */
+MUST_CHECK bool switch_plan(Cutover *c, Error *err);
 /* Both transactions made ready, then committed; of a rehearsal rolled back. */
 MUST_CHECK bool switch_over(Cutover *c, Error *err);
 /* The journal's row lies on `to`. */

@@ -51,6 +51,14 @@ steps_lock_tables(Cutover *c, Error *err)
 	return ok;
 }
 
+/* They act only for transactions that begin after the fence's commit, and have all the locks
+ * that they need: the server switches them beside the drain. */
+bool
+steps_enable_triggers(Cutover *c, Error *err)
+{
+	return source_fence_enable_begin(c->fence, c->way.ledger, c->way.catalog, err);
+}
+
 static bool
 send_marker(Cutover *c, char marker[WAY_MARKER_SIZE], Error *err)
 {

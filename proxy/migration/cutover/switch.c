@@ -10,9 +10,10 @@
 /* What `to` was not allowed to do while it followed; and, on the way back, the old source's
  * fence off: in the journal's own transaction, so that not a moment lies between the two. */
 static bool
-put_opening(Cutover *c, Buffer *sql, Error *err)
+put_opening(Cutover *c, Error *err)
 {
 	const Way *way = &c->way;
+	Buffer *sql = &c->opening;
 	Book book = way_book_to(way);
 	int tables;
 
@@ -28,6 +29,14 @@ put_opening(Cutover *c, Buffer *sql, Error *err)
 	return true;
 }
 
+/* Asked for ahead of the hold: what is booked does not change any more. */
+bool
+switch_plan(Cutover *c, Error *err)
+{
+	buffer_reset(&c->opening);
+	return put_opening(c, err);
+}
+
 /* The transaction on `to`: all that the switch changes there, open until the fence is in. */
 static bool
 ready_target(Cutover *c, Error *err)
@@ -36,11 +45,9 @@ ready_target(Cutover *c, Error *err)
 
 	buffer_printf(&sql, "BEGIN; SET LOCAL lock_timeout = %d; SET LOCAL synchronous_commit = on;",
 	              deadline_left_ms(c->deadline_ms));
-	bool ok = put_opening(c, &sql, err);
-	if (ok) {
-		ledger_journal_sql(c->way.ledger, JOURNAL_SWITCHED, &sql);
-		ok = sql_exec(c->switcher, err, buffer_cstr(&sql));
-	}
+	buffer_put_slice(&sql, buffer_slice(&c->opening));
+	ledger_journal_sql(c->way.ledger, JOURNAL_SWITCHED, &sql);
+	bool ok = sql_exec(c->switcher, err, buffer_cstr(&sql));
 	buffer_free(&sql);
 	return ok && steps_in_time(c, err);
 }
@@ -50,9 +57,9 @@ enable_fence(Cutover *c, Error *err)
 {
 	/* The server's own deadline counts idle time anew after each statement: give it what
 	 * is left now. */
-	if (!sql_execf(c->fence, err, "SET LOCAL idle_in_transaction_session_timeout = %d",
-	               deadline_left_ms(c->deadline_ms)) ||
-	    !source_fence_enable(c->fence, c->way.ledger, c->way.catalog, err))
+	if (!source_fence_enable_end(c->fence, err) ||
+	    !sql_execf(c->fence, err, "SET LOCAL idle_in_transaction_session_timeout = %d",
+	               deadline_left_ms(c->deadline_ms)))
 		return false;
 	FAULT_POINT("cutover_fence_enabled");
 	return steps_in_time(c, err);
