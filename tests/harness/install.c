@@ -15,8 +15,8 @@
 #include "tests/harness/watcher.h"
 
 /* The same place as in tools/deps, which fills it. */
-static char *
-cache_dir(void)
+char *
+install_cache_dir(void)
 {
 	const char *own = getenv("PGBATON_CACHE");
 	const char *xdg = getenv("XDG_CACHE_HOME");
@@ -79,7 +79,7 @@ on_path(int major)
 char *
 install_bin_dir(int major)
 {
-	char *cache = cache_dir();
+	char *cache = install_cache_dir();
 	char *dirs[] = {
 		mem_printf("/usr/lib/postgresql/%d/bin", major),
 		mem_printf("/usr/pgsql-%d/bin", major),
@@ -188,7 +188,7 @@ static char *
 template_path(int major, int which)
 {
 	char *bin_dir = install_bin_dir(major);
-	char *cache = cache_dir();
+	char *cache = install_cache_dir();
 	char *templates = mem_printf("%s/template", cache);
 	char *version = version_of(bin_dir);
 	char *path = mem_printf("%s/%s-%u-%d", templates, version != NULL ? version : "unknown",

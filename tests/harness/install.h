@@ -5,6 +5,10 @@
 #ifndef PGBATON_TESTS_HARNESS_INSTALL_H
 #define PGBATON_TESTS_HARNESS_INSTALL_H
 
+/* What tools/deps --test fills: $PGBATON_CACHE, or the place it has for this user. The caller
+ * frees it. */
+char *install_cache_dir(void);
+
 /* The folder with postgres and initdb of that major; NULL: not installed. The
  * caller frees it. */
 char *install_bin_dir(int major);
