@@ -214,6 +214,10 @@ bench-move: $(BUILD)/bench/move ## what a move of 500 sessions costs, ahead of t
 bench-listener: all ## the listener beside pgbouncer: throughput, CPU, COPY, idle memory
 	bash bench/listener.sh
 
+.PHONY: bench-cutover
+bench-cutover: all ## the longest wait of a client at the switch, beside the recipe with pgbouncer
+	bash bench/cutover.sh
+
 .PHONY: bench-copy
 bench-copy: all ## a migration from start to end beside pg_dump, pgcopydb and a bare pipe
 	bash bench/copy.sh
