@@ -367,21 +367,42 @@ start_with_listener(const char *db, int port)
 		&(PgbatonOptions){.source = source_uri, .target = target_uri, .args = args});
 }
 
+static void
+switch_over(Pgbaton *p, const char *command, int sessions)
+{
+	char *out;
+	int code = pgbaton_cli(p, &out, 60, command, "--json", NULL);
+
+	ck_assert_msg(code == 0, "%s exited with %d: %s\n%s", command, code, out, pgbaton_log(p));
+	json_t *json = json_loads(out, 0, NULL);
+	ck_assert_ptr_nonnull(json);
+	ck_assert_msg(json_integer_value(json_object_get(json, "sessions_moved")) == sessions &&
+	                  json_integer_value(json_object_get(json, "sessions_closed")) == 0,
+	              "%s", out);
+	printf("%s: hold_ms %.1f\n", command, json_number_value(json_object_get(json, "hold_ms")));
+	json_decref(json);
+	free(out);
+}
+
 /* ---- the tests ---- */
 
-START_TEST(work_through_the_listener)
+/* Begun while the rows are copied, moved there and back, all with the connection that they had
+ * at the start. */
+START_TEST(moved_while_they_work)
 {
 	Crowd crowd = {0};
 	int port = free_port();
 
-	make_databases("work");
-	Pgbaton *p = start_with_listener("work", port);
+	make_databases("moved");
+	Pgbaton *p = start_with_listener("moved", port);
 	pgbaton_wait_state(p, "copying", 60);
-	crowd_start(&crowd, port, "work");
+	crowd_start(&crowd, port, "moved");
 	pgbaton_wait_state(p, "following", 60);
 	crowd_wait_work(&crowd, crowd.source, source_cluster, 0);
+	switch_over(p, "cutover", crowd.rows);
+	crowd_wait_work(&crowd, crowd.target, target_cluster, 0);
 	crowd_stop(&crowd);
-	crowd_check(&crowd, crowd.source, 0);
+	crowd_check(&crowd, crowd.target, 1);
 	crowd_free(&crowd);
 	pgbaton_free(p);
 }
@@ -395,7 +416,7 @@ make(void)
 
 	tcase_set_timeout(tcase, 240);
 	tcase_add_unchecked_fixture(tcase, start_clusters, stop_clusters);
-	tcase_add_test(tcase, work_through_the_listener);
+	tcase_add_test(tcase, moved_while_they_work);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
