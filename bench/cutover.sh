@@ -49,6 +49,15 @@ BENCH_CONF="max_connections = $((CLIENTS * 2 + 100))
 bench_server source
 bench_server target
 
+# The application's role has a password, the same verifier on both servers.
+bench_sql source "CREATE ROLE app LOGIN PASSWORD 'secret'"
+bench_sql target "CREATE ROLE app LOGIN PASSWORD '$(bench_sql source "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'")'"
+for side in source target; do
+	bench_as_server sed -i '1i host all app 127.0.0.1/32 scram-sha-256' "$BENCH_DIR/$side/pg_hba.conf"
+	bench_sql "$side" "SELECT pg_reload_conf()" >/dev/null
+done
+export PGPASSWORD=secret
+
 # --- the load ---
 
 # Tables 1 to SEQUENCES have a sequence and get rows; each script inserts into one of them and
@@ -71,6 +80,8 @@ done
 	done
 	echo "DO \$\$BEGIN FOR i IN $((SEQUENCES + 1)) .. $TABLES LOOP EXECUTE format(
 		'INSERT INTO t%s SELECT g, 0 FROM generate_series(1, $ROWS) g', i); END LOOP; END\$\$;"
+	echo "SELECT format('ALTER TABLE %I OWNER TO app', relname) FROM pg_class
+		WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace \\gexec"
 } >"$BENCH_DIR/schema.sql"
 bench_sql source "CREATE DATABASE model"
 psql -qX "$(bench_uri source model)" -1 -v ON_ERROR_STOP=1 -f "$BENCH_DIR/schema.sql"
@@ -90,7 +101,7 @@ load_begin() { # port database mode
 	rm -f "$BENCH_DIR"/log.*
 	for ((i = 1; i <= SEQUENCES; i++)); do files+=(-f "$BENCH_DIR/scripts/$i.sql"); done
 	(cd "$BENCH_DIR" && exec pgbench -n -M "$3" -c "$CLIENTS" -j 2 -R "$RATE" -T 600 "${files[@]}" \
-		--log --log-prefix=log -h 127.0.0.1 -p "$1" -U bench "$2" >pgbench.out 2>&1) &
+		--log --log-prefix=log -h 127.0.0.1 -p "$1" -U app "$2" >pgbench.out 2>&1) &
 	LOAD_PID=$!
 	BENCH_PIDS+=("$LOAD_PID")
 	# All clients are in, and have worked for a while.
@@ -126,7 +137,7 @@ round_pgbaton() { # database
 	export PGBATON_ADMIN
 	"$PGBATON" run --source "$(bench_uri source "$1")" --target "$(bench_uri target "$1")" \
 		--state-dir "$BENCH_DIR/state.$1" --admin "$PGBATON_ADMIN" \
-		--listen "127.0.0.1:$port" --listen-trust 127.0.0.0/8 2>"$BENCH_DIR/pgbaton.log" &
+		--listen "127.0.0.1:$port" 2>"$BENCH_DIR/pgbaton.log" &
 	PGBATON_PID=$!
 	BENCH_PIDS+=("$PGBATON_PID")
 	"$PGBATON" wait --for following --timeout 300 || { tail "$BENCH_DIR/pgbaton.log" >&2; exit 1; }
@@ -166,7 +177,7 @@ close_session() { # name
 bouncer_ini() { # database server
 	bench_as_server tee "$BENCH_DIR/bouncer.ini" >/dev/null <<-INI
 		[databases]
-		$1 = host=127.0.0.1 port=${BENCH_PORT[$2]} user=bench
+		$1 = host=127.0.0.1 port=${BENCH_PORT[$2]} user=app password=secret
 		[pgbouncer]
 		listen_addr = 127.0.0.1
 		listen_port = $BOUNCER_PORT
