@@ -17,6 +17,7 @@
 #   CLIENTS=20 RATE=1000 TABLES=100 SEQUENCES=10 ROUNDS=10 SIDES="pgbaton pgbouncer" MODE=prepared \
 #   bench/cutover.sh
 #
+# KEEP=DIR keeps each cutover's own report, pgbaton's log and pgbench's there.
 # One line a cutover on stderr, the summary on stdout. Exit code 1 when a client saw an error or a
 # row was lost. Needs Debian's pgbouncer for that side.
 # shellcheck source=bench/lib.sh
@@ -149,7 +150,7 @@ round_pgbaton() { # database
 	RESULT="$RESULT $(sed -n 's/.*"hold_ms": *\([0-9.]*\).*/\1/p' "$BENCH_DIR/cutover.json" | head -n 1)"
 	"$PGBATON" finish >/dev/null
 	wait "$PGBATON_PID"
-	[ -z "${KEEP_JSON:-}" ] || cat "$BENCH_DIR/cutover.json" >>"$KEEP_JSON"
+	[ -z "${KEEP:-}" ] || for file in cutover.json pgbaton.log; do cp "$BENCH_DIR/$file" "$KEEP/$1.$file"; done
 }
 
 # --- the recipe ---
@@ -256,6 +257,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
 			echo "bench: $side: pgbench was told of $n transactions, the target has $there" >&2
 			errors=$((errors + 1))
 		fi
+		[ -z "${KEEP:-}" ] || cat "$BENCH_DIR"/log.* >"$KEEP/$db.pgbench"
 		printf '%-10s %5d %9.1f %9.1f %9.1f %9.1f %9d %6d\n' "$side" "$round" "$worst" "$own" "$usual" \
 			"$held" "$n" "$errors" | tee -a "$BENCH_DIR/$side.rounds" >&2
 		bench_sql source "DROP DATABASE $db WITH (FORCE)"
