@@ -185,6 +185,18 @@ set_unlogged(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_large_objects(ConfigDraft *draft, const char *value, Error *err)
+{
+	static const char *const choices[] = {"copy", "skip", NULL};
+	int chosen;
+
+	if (!value_choice("--large-objects", value, choices, &chosen, err))
+		return false;
+	draft->config->selection.large_objects = chosen == 1 ? LARGE_OBJECTS_SKIP : LARGE_OBJECTS_COPY;
+	return true;
+}
+
+static bool
 set_filters(ConfigDraft *draft, const char *value, Error *err)
 {
 	return set_text(draft, "--filters", value, &draft->filters, err);
@@ -415,6 +427,9 @@ const ConfigOption config_options[] = {
      "do not build these indexes on the target (repeatable)"},
 	{"unlogged", "HOW", false, true, FOR_SETUP, set_unlogged,
      "copy: their rows again at the cutover; skip: definitions only (default copy)"},
+	{"large-objects", "HOW", false, true, FOR_SETUP, set_large_objects,
+     "copy: and compare them at the cutover; skip: leave them out (default copy, but skip where "
+     "tables or schemas to include are named)"},
 	{"filters", "FILE", false, true, FOR_SETUP, set_filters,
      "more of these lists from FILE, in pgcopydb's format"},
 	{"replica-identity", "HOW", false, true, FOR_SETUP, set_replica_identity,

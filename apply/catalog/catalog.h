@@ -141,7 +141,10 @@ typedef struct Catalog {
 	size_t sequence_count;
 	Named *matviews; /* populated ones, in dependency order */
 	size_t matview_count;
-	uint64_t large_objects; /* how many there are: not moved yet, reported */
+	uint64_t large_objects; /* how many there are */
+	uint64_t large_object_bytes; /* on disk */
+	bool moves_large_objects;    /* chosen: also those that come later */
+	bool locks_large_objects;    /* we may keep their writers out */
 	uint64_t foreign_tables;
 	uint64_t unlogged_tables; /* of those that move with rows */
 	bool stream_binary;       /* every column of every table is binary_safe, source 14+ */

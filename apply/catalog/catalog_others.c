@@ -133,16 +133,31 @@ read_matviews(CatalogReader *reader, Error *err)
 	return true;
 }
 
+/* Locking a catalogue against writers is for superusers: what is granted on it to others does
+ * not count for that. */
+static bool
+read_large_objects(CatalogReader *reader, Error *err)
+{
+	Catalog *catalog = reader->catalog;
+	PGresult *row = sql_query(reader->sql, err,
+	                          "SELECT count(*), pg_catalog.pg_relation_size("
+	                          "'pg_catalog.pg_largeobject'), pg_catalog.has_table_privilege("
+	                          "'pg_catalog.pg_largeobject', 'UPDATE')"
+	                          " FROM pg_catalog.pg_largeobject_metadata");
+
+	if (row == NULL)
+		return error_add_context(err, "counting the large objects");
+	catalog->large_objects = (uint64_t)sql_get_int(row, 0, 0);
+	catalog->large_object_bytes = (uint64_t)sql_get_int(row, 0, 1);
+	catalog->moves_large_objects = selection_large_objects(reader->selection);
+	catalog->locks_large_objects = catalog->moves_large_objects && sql_get_bool(row, 0, 2);
+	PQclear(row);
+	return true;
+}
+
 bool
 catalog_read_others(CatalogReader *reader, Error *err)
 {
-	char count[24];
-
-	if (!read_sequences(reader, err) || !read_matviews(reader, err))
-		return false;
-	if (!sql_value(reader->sql, err, count, sizeof(count),
-	               "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"))
-		return error_add_context(err, "counting the large objects");
-	reader->catalog->large_objects = strtoull(count, NULL, 10);
-	return true;
+	return read_sequences(reader, err) && read_matviews(reader, err) &&
+	       read_large_objects(reader, err);
 }

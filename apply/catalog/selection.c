@@ -24,7 +24,16 @@ selection_is_all(const Selection *selection)
 		if (selection->lists[i].count > 0)
 			return false;
 	}
-	return !selection->skip_unlogged;
+	return !selection->skip_unlogged && selection_large_objects(selection);
+}
+
+bool
+selection_large_objects(const Selection *selection)
+{
+	return selection->large_objects == LARGE_OBJECTS_COPY ||
+	       (selection->large_objects == LARGE_OBJECTS_AS_PG_DUMP &&
+	        selection->lists[INCLUDE_TABLE].count == 0 &&
+	        selection->lists[INCLUDE_SCHEMA].count == 0);
 }
 
 static int
@@ -50,6 +59,9 @@ selection_describe(const Selection *selection, Buffer *out)
 	}
 	if (selection->skip_unlogged)
 		buffer_put_text(out, "unlogged skip\n");
+	if (selection->large_objects != LARGE_OBJECTS_AS_PG_DUMP)
+		buffer_printf(out, "large-objects %s\n",
+		              selection->large_objects == LARGE_OBJECTS_COPY ? "copy" : "skip");
 }
 
 /* A pattern holds no line break (config.c), so a line is a pattern. */

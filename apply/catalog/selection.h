@@ -32,10 +32,16 @@ typedef struct {
 	size_t count;
 } PatternList;
 
+/* AS_PG_DUMP: they move, unless tables or schemas to include are named. */
+typedef enum { LARGE_OBJECTS_AS_PG_DUMP, LARGE_OBJECTS_COPY, LARGE_OBJECTS_SKIP } LargeObjects;
+
 typedef struct {
 	PatternList lists[SELECTION_LISTS];
 	bool skip_unlogged; /* unlogged tables move without rows */
+	LargeObjects large_objects;
 } Selection;
+
+bool selection_large_objects(const Selection *selection);
 
 /* The option's name without dashes: "include-table". */
 const char *selection_option(SelectionList list);

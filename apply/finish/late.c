@@ -1,9 +1,7 @@
 #include "apply/finish/late.h"
 
-#include <poll.h>
-#include <pthread.h>
-
 #include "apply/copy/copy.h"
+#include "apply/finish/limit.h"
 #include "common/clock.h"
 #include "common/log.h"
 
@@ -27,52 +25,6 @@ late_estimate_s(const Catalog *catalog)
 			bytes += (double)catalog->tables[i].bytes;
 	}
 	return bytes / BYTES_PER_SECOND;
-}
-
-/* ---- within the hold ---- */
-
-/* The copy knows no deadline, but a stop: one of its own, which a thread asks for at the
- * deadline, or when the process is to stop. */
-typedef struct {
-	const Stop *outer;
-	Stop *limit; /* the copy's */
-	Stop *done;  /* the copy has ended */
-	int64_t deadline_ms;
-	pthread_t thread;
-} Limit;
-
-static void *
-limit_main(void *arg)
-{
-	Limit *limit = arg;
-
-	if (!stop_wait_fd(limit->outer, stop_fd(limit->done), POLLIN, limit->deadline_ms, NULL))
-		stop_request(limit->limit);
-	return NULL;
-}
-
-static void
-limit_begin(Limit *limit, const LateCopy *late)
-{
-	*limit = (Limit){
-		.outer = late->stop,
-		.limit = stop_new(),
-		.done = stop_new(),
-		.deadline_ms = late->deadline_ms,
-	};
-	CHECK(pthread_create(&limit->thread, NULL, limit_main, limit) == 0);
-}
-
-/* True: it had to end the copy. */
-static bool
-limit_end(Limit *limit)
-{
-	stop_request(limit->done);
-	pthread_join(limit->thread, NULL);
-	bool reached = stop_requested(limit->limit) && !stop_requested(limit->outer);
-	stop_free(limit->limit);
-	stop_free(limit->done);
-	return reached;
 }
 
 /* ---- unlogged tables ---- */
@@ -127,24 +79,29 @@ set_states(Catalog *catalog, TableState state)
 }
 
 static bool
-copy_again(const LateCopy *late, Error *err)
+copy_until(const Stop *limit, void *arg, Error *err)
 {
-	Limit limit;
-
-	limit_begin(&limit, late);
+	const LateCopy *late = arg;
 	CopyOptions options = {
 		.source = late->source,
 		.target = late->target,
 		.ledger = late->ledger,
 		.catalog = late->catalog,
 		.jobs = late->jobs,
-		.stop = limit.limit,
+		.stop = limit,
 	};
+
+	return copy_tables(&options, err);
+}
+
+static bool
+copy_again(const LateCopy *late, Error *err)
+{
+	LateCopy work = *late;
+
 	set_states(late->catalog, TABLE_QUEUED);
-	bool ok = copy_tables(&options, err);
+	bool ok = within_deadline(late->stop, late->deadline_ms, copy_until, &work, err);
 	set_states(late->catalog, TABLE_COPIED);
-	if (limit_end(&limit) && !ok)
-		error_set(err, ERROR_TIMEOUT, "the hold's deadline has passed");
 	return ok;
 }
 

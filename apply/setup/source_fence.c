@@ -45,7 +45,7 @@ static FencedList
 fenced_list(const Catalog *catalog)
 {
 	FencedList list = {
-		mem_alloc(sizeof(Fenced) * (catalog->table_count + catalog->parent_count + 1)), 0};
+		mem_alloc(sizeof(Fenced) * (catalog->table_count + catalog->parent_count + 3)), 0};
 
 	for (size_t i = 0; i < catalog->table_count; i++) {
 		const Table *table = &catalog->tables[i];
@@ -58,6 +58,24 @@ fenced_list(const Catalog *catalog)
 		                                    parent->qualified};
 	}
 	qsort(list.items, list.count, sizeof(Fenced), by_oid);
+	return list;
+}
+
+/*
+ * Large objects are locked with the tables, where that is allowed: who reads one has to wait,
+ * too, since the server takes a writer's lock for both. Triggers cannot be made on them.
+ */
+static FencedList
+locked_list(const Catalog *catalog)
+{
+	FencedList list = fenced_list(catalog);
+
+	if (!catalog->locks_large_objects)
+		return list;
+	list.items[list.count++] = (Fenced){0, "pg_catalog", "pg_largeobject_metadata",
+	                                    "pg_catalog.pg_largeobject_metadata"};
+	list.items[list.count++] = (Fenced){0, "pg_catalog", "pg_largeobject",
+	                                    "pg_catalog.pg_largeobject"};
 	return list;
 }
 
@@ -354,7 +372,7 @@ bool
 source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms, Error *err)
 {
 	int64_t begun = clock_mono_ms();
-	FencedList list = fenced_list(catalog);
+	FencedList list = locked_list(catalog);
 	Error failure = ERROR_INIT;
 	size_t at = 0;
 	bool ok = false;

@@ -253,6 +253,18 @@ table_list_json(const Catalog *catalog)
 }
 
 static json_t *
+large_objects_json(const MigrationStatus *s)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "objects", json_count(s->large_objects.objects));
+	json_object_set_new(json, "objects_total", json_count(s->large_objects.objects_total));
+	json_object_set_new(json, "bytes", json_count(s->large_objects.bytes));
+	json_object_set_new(json, "bytes_total", json_count(s->large_objects.bytes_total));
+	return json;
+}
+
+static json_t *
 sessions_json(const SessionGroups *sessions)
 {
 	json_t *list = json_array();
@@ -330,6 +342,7 @@ cutover_json(const CutoverStatus *c)
 	json_object_set_new(json, "sequences_ms", json_known(c->sequences_ms));
 	json_object_set_new(json, "verify_ms", json_known(c->verify_ms));
 	json_object_set_new(json, "sessions_ms", json_known(c->sessions_ms));
+	json_object_set_new(json, "large_objects_ms", json_known(c->large_objects_ms));
 	json_object_set_new(json, "commit_ms", json_known(c->commit_ms));
 	json_object_set_new(json, "sessions_moved", json_count(c->sessions_moved));
 	json_object_set_new(json, "sessions_closed", json_count(c->sessions_closed));
@@ -337,6 +350,8 @@ cutover_json(const CutoverStatus *c)
 	json_object_set_new(json, "unmovable",
 	                    listener_sessions_json(c->unmovable, c->unmovable_count));
 	json_object_set_new(json, "sequences", json_count(c->sequences));
+	json_object_set_new(json, "large_objects", json_count(c->large_objects));
+	json_object_set_new(json, "large_objects_differed", json_count(c->large_objects_differed));
 	json_object_set_new(json, "attempts", json_integer(c->attempts));
 	json_object_set_new(json, "bypassing_sessions", json_count(c->bypassing.sessions));
 	json_object_set_new(json, "bypassing", sessions_json(&c->bypassing));
@@ -407,6 +422,7 @@ status_json(const MigrationStatus *s)
 	json_object_set_new(json, "lag", lag_json(s));
 	json_object_set_new(json, "tables", tables_json(s));
 	json_object_set_new(json, "copy", copy_json(s));
+	json_object_set_new(json, "large_objects", large_objects_json(s));
 	json_object_set_new(json, "stream", stream_json(s));
 	json_object_set_new(json, "receiver", receiver_json(&s->receiver));
 	json_object_set_new(json, "applier", applier_json(&s->applier));

@@ -66,6 +66,16 @@ print_step(const json_t *cutover, const char *label, const char *key)
 }
 
 static void
+print_large_objects(const json_t *cutover)
+{
+	double took_ms = doc_number(cutover, "large_objects_ms");
+
+	if (took_ms > 0)
+		printf("  %-24s %8.1f ms: %.0f of %.0f differed\n", "comparing large objects", took_ms,
+		       doc_number(cutover, "large_objects_differed"), doc_number(cutover, "large_objects"));
+}
+
+static void
 print_steps(const json_t *cutover)
 {
 	print_step(cutover, "before the hold", "prepare_ms");
@@ -73,6 +83,7 @@ print_steps(const json_t *cutover)
 	print_step(cutover, "locks on all tables", "fence_ms");
 	print_step(cutover, "marker", "marker_ms");
 	print_step(cutover, "drain to the marker", "drain_ms");
+	print_large_objects(cutover);
 	print_step(cutover, "comparing rows", "verify_ms");
 	print_step(cutover, "sequences", "sequences_ms");
 	print_step(cutover, "sessions opened (beside)", "sessions_ms");

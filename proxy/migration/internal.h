@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "apply/ledger.h"
+#include "apply/lobs/lobs.h"
 #include "apply/schema/build.h"
 #include "apply/schema/schema.h"
 #include "common/queue.h"
@@ -96,6 +97,7 @@ struct Migration {
 	ApplierState last_applier;
 	TxLogState last_log;
 	WayBack back;
+	LobProgress lobs; /* needs no lock */
 
 	/* the thread's own */
 	Sql *source;
@@ -180,6 +182,13 @@ MUST_CHECK bool cutover_run(const Way *way, const MigrationRequest *request, Err
 MUST_CHECK bool cutover_recover(Migration *m, MigrationState *at, Error *err);
 /* Compares source and target at one and the same state (a short hold on the source). */
 MUST_CHECK bool cutover_verify(Migration *m, Error *err);
+
+/* ---- large_objects.c ---- */
+
+/* Nothing where they are not to be moved, as in the others. */
+MUST_CHECK bool large_objects_copy(Migration *m, Error *err);
+/* Both sides at rest, or seen through holder: any difference is ERROR_DIVERGENCE. */
+MUST_CHECK bool large_objects_verify(const Way *way, Sql *holder, bool held, Error *err);
 
 /* ---- way_back.c (K5) ---- */
 

@@ -101,6 +101,7 @@ typedef struct {
 	double drain_ms;   /* from the marker's commit until it was applied */
 	double sequences_ms;
 	double verify_ms;
+	double large_objects_ms; /* compared, and what differed written again */
 	double sessions_ms; /* from the hold until all were ready on the other side; beside the rest */
 	double commit_ms;   /* fence and journal */
 	uint64_t sessions_moved;     /* of a rehearsal: that would have been */
@@ -109,6 +110,8 @@ typedef struct {
 	ListenerSession unmovable[CUTOVER_UNMOVABLE_NAMED];
 	size_t unmovable_count;
 	uint64_t sequences;
+	uint64_t large_objects;          /* compared within the hold */
+	uint64_t large_objects_differed; /* of them, and of those that are gone */
 	int attempts;
 	SessionGroups bypassing; /* connected to the side that is left, as the cutover began */
 	Error error;             /* of an aborted one */
@@ -172,6 +175,10 @@ typedef struct {
 	uint64_t copy_bytes;
 	uint64_t copy_bytes_total;
 	double copy_eta_seconds; /* -1: unknown */
+	struct {
+		uint64_t objects, objects_total;
+		uint64_t bytes, bytes_total;
+	} large_objects; /* copied */
 	size_t tables_queued, tables_copying, tables_copied, tables_errored;
 
 	ListenerState listener;

@@ -462,7 +462,7 @@ phase_copy(Migration *m, Error *err)
 	bool ok = copy_tables(&options, err);
 	if (ok) {
 		FAULT_POINT("copy_rows");
-		ok = build_finish(options.build, err);
+		ok = build_finish(options.build, err) && large_objects_copy(m, err);
 	}
 	show_build(m, NULL);
 	build_close(options.build);
@@ -473,6 +473,7 @@ bool
 phase_offline_end(Migration *m, Error *err)
 {
 	SchemaWork work = migration_schema_work(m);
+	Way way = way_forth(m);
 	Buffer restore = BUFFER_INIT;
 	size_t count;
 
@@ -483,7 +484,8 @@ phase_offline_end(Migration *m, Error *err)
 	                               &count, err) &&
 	          target_refresh_matviews(m->target, m->catalog, err) &&
 	          (m->config->verify == VERIFY_OFF ||
-	           verify_tables(m->source, m->target, m->catalog, m->config->verify_kind, err)) &&
+	           (verify_tables(m->source, m->target, m->catalog, m->config->verify_kind, err) &&
+	            large_objects_verify(&way, NULL, false, err))) &&
 	          target_restore_sql(m->target, &m->ledger, &restore, err) &&
 	          (restore.len == 0 || sql_exec(m->target, err, buffer_cstr(&restore)));
 	buffer_free(&restore);

@@ -60,6 +60,15 @@ fill_copy(const Migration *m, MigrationStatus *out)
 }
 
 static void
+fill_large_objects(Migration *m, MigrationStatus *out)
+{
+	out->large_objects.objects = atomic_load(&m->lobs.objects);
+	out->large_objects.objects_total = atomic_load(&m->lobs.objects_total);
+	out->large_objects.bytes = atomic_load(&m->lobs.bytes);
+	out->large_objects.bytes_total = atomic_load(&m->lobs.bytes_total);
+}
+
+static void
 fill_lag(MigrationStatus *out)
 {
 	Lsn source_end = lsn_max(out->source_lsn, out->receiver.server_end);
@@ -162,6 +171,7 @@ migration_status(Migration *migration, MigrationStatus *out)
 		out->slot = (SlotHealth){.exists = false};
 	}
 	fill_copy(m, out);
+	fill_large_objects(m, out);
 	pthread_mutex_unlock(&m->lock);
 
 	fill_lag(out);

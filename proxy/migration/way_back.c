@@ -46,7 +46,10 @@ read_catalog(Migration *m, Error *err)
 {
 	const Catalog *forth = m->catalog;
 	const char **names = mem_alloc(sizeof(char *) * (forth->table_count + 1));
-	Selection selection = {.lists[INCLUDE_TABLE] = {names, forth->table_count}};
+	Selection selection = {
+		.lists[INCLUDE_TABLE] = {names, forth->table_count},
+		.large_objects = forth->moves_large_objects ? LARGE_OBJECTS_COPY : LARGE_OBJECTS_SKIP,
+	};
 
 	for (size_t i = 0; i < forth->table_count; i++)
 		names[i] = forth->tables[i].qualified;

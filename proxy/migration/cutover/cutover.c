@@ -9,7 +9,7 @@
  *   fence      one transaction on `from` locks all tables (K2); from here all other writers
  *              wait, too
  *   marker     committed by another session, waited for in the stream (K3)
- *   late       unlogged tables copied again: no stream carries them
+ *   late       unlogged tables copied again, large objects compared: no stream carries them
  *   sequences  read after the marker, set on `to`
  *   commit     transaction on `to` made ready, fence committed, journal committed (K4)
  *   move       the listener's sessions go on at `to`
@@ -80,8 +80,8 @@ steps(Cutover *c, Error *err)
 {
 	return sessions_hold(c, err) && steps_lock_tables(c, err) && steps_enable_triggers(c, err) &&
 	       cutover_refuse_late_ddl(c, err) && steps_drain(c, err) && steps_copy_late(c, err) &&
-	       steps_compare_rows(c, err) && steps_move_sequences(c, err) &&
-	       sessions_wait_open(c, err) && switch_over(c, err);
+	       steps_compare_large_objects(c, err) && steps_compare_rows(c, err) &&
+	       steps_move_sequences(c, err) && sessions_wait_open(c, err) && switch_over(c, err);
 }
 
 static bool

@@ -1,7 +1,7 @@
 /*
  * internal.h: what the files of one cutover share. cutover.c has the order, prepare.c what
  * comes before anybody is held, ddl.c what must not have changed, sessions.c the listener's
- * part, steps.c what is done under the locks, switch.c the two commits, journal.c the point
+ * part, steps.c what is done under the locks, large_objects.c what no stream carries of them, switch.c the two commits, journal.c the point
  * of no return, undo.c the way back to where it was.
  */
 #ifndef PGBATON_PROXY_MIGRATION_CUTOVER_INTERNAL_H
@@ -85,8 +85,16 @@ MUST_CHECK bool steps_lock_tables(Cutover *c, Error *err);
 MUST_CHECK bool steps_enable_triggers(Cutover *c, Error *err);
 MUST_CHECK bool steps_drain(Cutover *c, Error *err);
 MUST_CHECK bool steps_copy_late(Cutover *c, Error *err);
+MUST_CHECK bool steps_compare_large_objects(Cutover *c, Error *err);
 MUST_CHECK bool steps_compare_rows(Cutover *c, Error *err);
 MUST_CHECK bool steps_move_sequences(Cutover *c, Error *err);
+
+/* ---- large_objects.c ---- */
+
+/* Before the hold: brings `to` up to date, so that the hold has little to write. */
+MUST_CHECK bool cutover_large_objects_ahead(Cutover *c, Error *err);
+/* Under the locks: once more (a rehearsal only compares). */
+MUST_CHECK bool cutover_large_objects(Cutover *c, Error *err);
 
 /* ---- switch.c, journal.c ---- */
 

@@ -77,7 +77,8 @@ cutover_prepare(Cutover *c, Error *err)
 	if (cutover_has_way_back(c) && !way_back_arm(c->m, err))
 		return false;
 	/* The sessions last but for the drain: what they execute from now on is asked again. */
-	if (!sessions_prepare(c, err) || !cutover_drain_before_hold(&c->way, err))
+	if (!cutover_large_objects_ahead(c, err) || !sessions_prepare(c, err) ||
+	    !cutover_drain_before_hold(&c->way, err))
 		return false;
 	c->now.prepare_ms = cutover_ms_since(start_us);
 	return true;

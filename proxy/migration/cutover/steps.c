@@ -112,6 +112,21 @@ steps_copy_late(Cutover *c, Error *err)
 	return ok && steps_in_time(c, err);
 }
 
+/* The fence's session reads them, where it has locked them: the triggers are finished first. */
+bool
+steps_compare_large_objects(Cutover *c, Error *err)
+{
+	int64_t start_us = clock_mono_us();
+
+	if (!c->way.catalog->moves_large_objects)
+		return true;
+	cutover_publish(c, "large objects");
+	steps_unbound(c); /* it keeps the deadline itself, and says what would help */
+	bool ok = source_fence_enable_end(c->fence, err) && cutover_large_objects(c, err);
+	c->now.large_objects_ms = cutover_ms_since(start_us);
+	return ok && steps_in_time(c, err);
+}
+
 /* --verify, under the locks: neither side changes. It sees rows; new tables are
  * cutover_refuse_late_ddl's business. */
 bool
@@ -125,7 +140,10 @@ steps_compare_rows(Cutover *c, Error *err)
 	cutover_publish(c, "verify");
 	steps_bound(c);
 	bool ok = verify_tables(way_from(&c->way), way_to(&c->way), c->way.catalog,
-	                        m->config->verify_kind, err);
+	                        m->config->verify_kind, err) &&
+	          (c->rehearsal ||
+	           large_objects_verify(&c->way, c->way.catalog->locks_large_objects ? c->fence : NULL,
+	                                c->way.catalog->locks_large_objects, err));
 	c->now.verify_ms = cutover_ms_since(start_us);
 	return ok && steps_in_time(c, err);
 }
