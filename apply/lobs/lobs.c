@@ -30,13 +30,23 @@ lobs_by_pages(Sql *from, Sql *to, bool *pages, Error *err)
 /* Both servers hash at the same time; what is seen on one core of each, in
  * docs/performance.md, and half of that. */
 double
-lobs_estimate_s(bool pages, uint64_t objects, uint64_t bytes, int jobs)
+lobs_estimate_s(bool pages, uint64_t objects, uint64_t bytes)
 {
 	double rate = pages ? 300e6 : 60e6;
 	double each = pages ? 10e-6 : 60e-6;
 
-	(void)jobs;
 	return (double)bytes / rate + (double)objects * each;
+}
+
+static bool
+failed_with(Error *err)
+{
+	if (error_has_sqlstate(err, "42501"))
+		error_set_hint(err, "whoever is no superuser needs SELECT on every large object of the "
+		                    "source and membership in all their owners on the target, whose "
+		                    "owners may use them there; or --no-owner, --no-privileges, "
+		                    "--large-objects skip");
+	return error_add_context(err, "large objects");
 }
 
 /* ---- workers ---- */
@@ -201,7 +211,7 @@ lobs_copy(const LobWork *work, Sql *to, const Ledger *ledger, LobProgress *progr
 		log_info("copy", "%llu large objects, %llu bytes", (unsigned long long)run.found.objects,
 		         (unsigned long long)run.found.bytes);
 	run_free(&run);
-	return ok || error_add_context(err, "large objects");
+	return ok || failed_with(err);
 }
 
 bool
@@ -226,5 +236,5 @@ lobs_compare(const LobWork *work, bool write, LobDifference *out, Error *err)
 	if (ok)
 		*out = run.found;
 	run_free(&run);
-	return ok || error_add_context(err, "large objects");
+	return ok || failed_with(err);
 }

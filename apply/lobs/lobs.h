@@ -77,6 +77,6 @@ lobs_differ(const LobDifference *difference)
 /* *pages: which of the two ways it would be. */
 MUST_CHECK bool lobs_by_pages(Sql *from, Sql *to, bool *pages, Error *err);
 /* Seconds that a comparison takes, on the slow side of what was seen. */
-double lobs_estimate_s(bool pages, uint64_t objects, uint64_t bytes, int jobs);
+double lobs_estimate_s(bool pages, uint64_t objects, uint64_t bytes);
 
 #endif

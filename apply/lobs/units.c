@@ -125,7 +125,7 @@ lob_units_clear(const LobRun *run, Sql *to, const LobUnits *units, Error *err)
 	if (units->count == 0)
 		return true;
 	char *text = mem_printf("DELETE FROM pg_catalog.pg_largeobject p USING"
-	                        " pg_catalog.unnest($1, $2) AS u (o, n) WHERE p.loid = u.o"
+	                        " unnest($1, $2) AS u (o, n) WHERE p.loid = u.o"
 	                        " AND p.pageno >= u.n * %u::bigint"
 	                        " AND p.pageno < (u.n + 1) * %u::bigint",
 	                        pages, pages);
@@ -155,7 +155,7 @@ lob_units_cut(Sql *to, const LobUnits *units, Error *err)
 	bool ok = run_query(to,
 	                    "SELECT pg_catalog.lo_truncate64(o.fd, o.n), pg_catalog.lo_close(o.fd) FROM"
 	                    " (SELECT pg_catalog.lo_open(u.o, 131072) AS fd, u.n FROM"
-	                    " pg_catalog.unnest($1, $2) AS u (o, n) OFFSET 0) AS o",
+	                    " unnest($1, $2) AS u (o, n) OFFSET 0) AS o",
 	                    params, 2, err);
 	arrays_free(&arrays);
 	return ok;
@@ -169,13 +169,13 @@ read_sql(const LobRun *run)
 	unsigned pages = LOB_UNIT_BYTES / run->page_bytes;
 
 	if (run->pages)
-		return mem_printf("SELECT p.loid, p.pageno, p.data FROM pg_catalog.unnest($1, $2) AS"
+		return mem_printf("SELECT p.loid, p.pageno, p.data FROM unnest($1, $2) AS"
 		                  " u (o, n) JOIN pg_catalog.pg_largeobject p ON p.loid = u.o"
 		                  " AND p.pageno >= u.n * %u::bigint"
 		                  " AND p.pageno < (u.n + 1) * %u::bigint",
 		                  pages, pages);
 	return mem_printf("SELECT u.o, u.n, pg_catalog.lo_get(u.o, u.n * %d::bigint, %d)"
-	                  " FROM pg_catalog.unnest($1, $2) AS u (o, n)",
+	                  " FROM unnest($1, $2) AS u (o, n)",
 	                  LOB_UNIT_BYTES, LOB_UNIT_BYTES);
 }
 
@@ -184,9 +184,9 @@ write_sql(const LobRun *run)
 {
 	if (run->pages)
 		return mem_strdup("INSERT INTO pg_catalog.pg_largeobject (loid, pageno, data)"
-		                  " SELECT * FROM pg_catalog.unnest($1, $2, $3)");
+		                  " SELECT * FROM unnest($1, $2, $3)");
 	return mem_printf("SELECT pg_catalog.count(pg_catalog.lo_put(u.o, u.n * %d::bigint, u.d)) FROM"
-	                  " pg_catalog.unnest($1, $2, $3) AS u (o, n, d)",
+	                  " unnest($1, $2, $3) AS u (o, n, d)",
 	                  LOB_UNIT_BYTES);
 }
 

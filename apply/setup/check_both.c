@@ -216,7 +216,8 @@ check_memberships(Check *check)
 {
 	const char *right = sql_server_version(check->target) >= 160000 ? "SET" : "MEMBER";
 	const char *user = check_quoted(check, PQuser(sql_pgconn(check->target)));
-	PGresult *owners = check_ask(
+	bool large_objects = check->catalog != NULL && check->catalog->moves_large_objects;
+	PGresult *owners = check_askf(
 		check, check->source, "owners",
 		"SELECT DISTINCT r.rolname FROM pg_catalog.pg_class c"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -224,7 +225,10 @@ check_memberships(Check *check)
 		" WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_'"
 		" AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT 1 FROM"
 		" pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_class'::regclass"
-		" AND x.objid = c.oid AND x.deptype = 'e') ORDER BY 1");
+		" AND x.objid = c.oid AND x.deptype = 'e') UNION SELECT r.rolname"
+		" FROM pg_catalog.pg_largeobject_metadata m JOIN pg_catalog.pg_roles r"
+		" ON r.oid = m.lomowner WHERE %s ORDER BY 1",
+		large_objects ? "true" : "false");
 	PGresult *roles =
 		owners == NULL
 			? NULL

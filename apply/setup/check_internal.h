@@ -47,6 +47,7 @@ const char *check_setting_fix(Check *check, const char *name, const char *value,
 void check_source_server(Check *check);  /* version, recovery, settings, slots, rights */
 void check_source_traffic(Check *check); /* transactions, what of ours is there already */
 void check_source_tables(Check *check);  /* rights, RLS, identities, what cannot move */
+void check_large_objects(Check *check);
 void check_source_objects(Check *check); /* triggers, publications, large objects, ... */
 void check_selection(Check *check);      /* where it cuts through what belongs together */
 void check_target_server(Check *check);

@@ -10,11 +10,6 @@ check_counts(Check *check)
 	const Catalog *catalog = check->catalog;
 	Findings *f = check->findings;
 
-	if (catalog->large_objects > 0)
-		findings_add(f, FINDING_WARNING, "large_objects", "source", NULL,
-		             "%llu large objects are not moved yet: dump them with pg_dump --large-objects "
-		             "(--blobs before 16) --data-only when writing has ended",
-		             (unsigned long long)catalog->large_objects);
 	if (catalog->foreign_tables > 0)
 		findings_add(f, FINDING_INFO, "foreign_tables", "source", NULL,
 		             "%llu foreign tables: their definitions move, their rows stay where they are",

@@ -104,6 +104,18 @@ view_copy(FILE *out, const json_t *status, const json_t *before, double seconds)
 }
 
 static void
+view_large_objects(FILE *out, const json_t *status)
+{
+	double total = doc_number(status, "large_objects.objects_total");
+
+	if (total > 0)
+		fprintf(out, "           %s of %s large objects, %s of about %s\n",
+		        COUNT(doc_number(status, "large_objects.objects")), COUNT(total),
+		        BYTES(doc_number(status, "large_objects.bytes")),
+		        BYTES(doc_number(status, "large_objects.bytes_total")));
+}
+
+static void
 view_stream(FILE *out, const json_t *status, const json_t *before, double seconds)
 {
 	double rate = rate_of(status, before, seconds, "stream.transactions");
@@ -287,6 +299,7 @@ status_view(FILE *out, const json_t *status, const json_t *before, double second
 	}
 	view_listener(out, status);
 	view_copy(out, status, before, seconds);
+	view_large_objects(out, status);
 	view_tables(out, status);
 }
 

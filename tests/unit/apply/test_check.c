@@ -189,7 +189,8 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	expect(findings, FINDING_WARNING, "replica_identity", "table public.alone",
 	       "REPLICA IDENTITY USING INDEX \"alone_a\"");
 	expect(findings, FINDING_INFO, "unlogged", "table public.u", "--unlogged skip");
-	expect(findings, FINDING_WARNING, "large_objects", "source", NULL);
+	expect(findings, FINDING_INFO, "large_objects", "source", NULL);
+	expect_none(findings, "large_objects_fence");
 	expect(findings, FINDING_INFO, "materialised_views", "source", NULL);
 	expect(findings, FINDING_INFO, "publications", "publication p", NULL);
 	expect(findings, FINDING_INFO, "triggers", "source", NULL);
