@@ -141,7 +141,7 @@ typedef struct Catalog {
 	size_t sequence_count;
 	Named *matviews; /* populated ones, in dependency order */
 	size_t matview_count;
-	uint64_t large_objects; /* how many there are */
+	uint64_t large_objects;      /* how many there are */
 	uint64_t large_object_bytes; /* on disk */
 	bool moves_large_objects;    /* chosen: also those that come later */
 	bool locks_large_objects;    /* we may keep their writers out */

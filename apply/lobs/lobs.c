@@ -225,11 +225,10 @@ lobs_compare(const LobWork *work, bool write, LobDifference *out, Error *err)
 	Sql *from = work->holder != NULL
 	                ? work->holder
 	                : sql_connect(work->from, work->from_side, "large objects", work->stop, err);
-	Sql *to = from != NULL
-	              ? sql_connect(work->to, work->to_side, "large objects", work->stop, err)
-	              : NULL;
-	bool ok = to != NULL && learn(&run, from, to, err) &&
-	          lob_ranges_read(from, &run.ranges, err) && run_workers(&run, err);
+	Sql *to = from != NULL ? sql_connect(work->to, work->to_side, "large objects", work->stop, err)
+	                       : NULL;
+	bool ok = to != NULL && learn(&run, from, to, err) && lob_ranges_read(from, &run.ranges, err) &&
+	          run_workers(&run, err);
 	sql_close(to);
 	if (from != work->holder)
 		sql_close(from);

@@ -91,15 +91,14 @@ put_query(const LobRun *run, const char *missing, const char *user, Buffer *sql)
 	buffer_put_text(sql, "SELECT m.oid, o.name");
 	put_grants(run, missing, sql);
 	buffer_put_text(
-		sql,
-		", d.description, CASE WHEN m.lomacl IS NULL THEN '' ELSE"
-		" (SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format("
-		"'REVOKE ALL ON LARGE OBJECT %s FROM %s CASCADE;', m.oid, CASE WHEN a.grantee = 0"
-		" THEN 'PUBLIC' ELSE pg_catalog.quote_ident(x.rolname) END), '')"
-		" FROM pg_catalog.aclexplode(m.lomacl) a LEFT JOIN pg_catalog.pg_roles x"
-		" ON x.oid = a.grantee WHERE a.grantee = 0 OR x.oid IS NOT NULL) END"
-		" FROM pg_catalog.pg_largeobject_metadata m"
-		" LEFT JOIN pg_catalog.pg_roles r ON r.oid = m.lomowner CROSS JOIN LATERAL (SELECT ");
+		sql, ", d.description, CASE WHEN m.lomacl IS NULL THEN '' ELSE"
+			 " (SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format("
+			 "'REVOKE ALL ON LARGE OBJECT %s FROM %s CASCADE;', m.oid, CASE WHEN a.grantee = 0"
+			 " THEN 'PUBLIC' ELSE pg_catalog.quote_ident(x.rolname) END), '')"
+			 " FROM pg_catalog.aclexplode(m.lomacl) a LEFT JOIN pg_catalog.pg_roles x"
+			 " ON x.oid = a.grantee WHERE a.grantee = 0 OR x.oid IS NOT NULL) END"
+			 " FROM pg_catalog.pg_largeobject_metadata m"
+			 " LEFT JOIN pg_catalog.pg_roles r ON r.oid = m.lomowner CROSS JOIN LATERAL (SELECT ");
 	put_owner(run, missing, user, sql);
 	buffer_put_text(sql, " AS name) o LEFT JOIN pg_catalog.pg_description d"
 	                     " ON d.classoid = 'pg_catalog.pg_largeobject'::pg_catalog.regclass"

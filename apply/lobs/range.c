@@ -23,10 +23,10 @@ typedef struct {
 	size_t created_count;
 	uint32_t *dropped;
 	size_t dropped_count;
-	Buffer changes;  /* SQL */
-	LobUnits clear;  /* of `to` */
-	LobUnits cut;    /* lengths, one an object */
-	LobUnits move;   /* of `from` */
+	Buffer changes;    /* SQL */
+	LobUnits clear;    /* of `to` */
+	LobUnits cut;      /* lengths, one an object */
+	LobUnits move;     /* of `from` */
 	uint32_t *changed; /* objects, ascending, may have one twice */
 	size_t changed_count;
 	uint64_t bytes; /* of `from` */
@@ -231,7 +231,6 @@ same_unit(const Side *from, int i, const Side *to, int j)
 static void
 unit_differs(const LobRun *run, const Side *from, Plan *plan, LobUnit item, bool here, bool there)
 {
-
 	if (is_dropped(plan, item.oid))
 		return;
 	if (!is_created(plan, from->meta, item.oid))
@@ -380,8 +379,7 @@ count_found(LobRun *run, const Side *from, Plan *plan)
 	pthread_mutex_lock(&run->lock);
 	run->found.objects += (uint64_t)PQntuples(from->meta);
 	run->found.bytes += plan->bytes;
-	if (lobs_differ(&run->found) == 0 &&
-	    changed + plan->created_count + plan->dropped_count > 0)
+	if (lobs_differ(&run->found) == 0 && changed + plan->created_count + plan->dropped_count > 0)
 		describe_first(run, from, plan, run->found.first, sizeof(run->found.first));
 	run->found.changed += changed;
 	run->found.created += plan->created_count;

@@ -73,10 +73,9 @@ lob_record_open(LobRun *run, Sql *from, Sql *to, Error *err)
 bool
 lob_record_lock(const LobRun *run, Sql *to, LobRange *range, Error *err)
 {
-	PGresult *row = sql_queryf(to, err,
-	                           "SELECT copied FROM %s.large_object WHERE first_oid = %" PRIu32
-	                           " FOR UPDATE",
-	                           run->ledger->schema, range->first);
+	PGresult *row = sql_queryf(
+		to, err, "SELECT copied FROM %s.large_object WHERE first_oid = %" PRIu32 " FOR UPDATE",
+		run->ledger->schema, range->first);
 
 	if (row == NULL)
 		return false;

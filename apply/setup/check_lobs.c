@@ -64,12 +64,20 @@ check_target_empty(Check *check)
 static void
 check_writers(Check *check)
 {
-	if (!check->catalog->locks_large_objects && check->catalog->large_objects > 0)
+	if (check->catalog->large_objects == 0)
+		return;
+	if (check->catalog->locks_large_objects)
+		findings_add(check->findings, FINDING_WARNING, "large_objects_fence", "source",
+		             "such writers have to connect to the target at the switch (--listen), or "
+		             "be stopped before it",
+		             "a transaction that writes large objects and no migrated table is held at "
+		             "the cutover, but not refused after it: no trigger can be made on them");
+	else
 		findings_add(check->findings, FINDING_WARNING, "large_objects_fence", "source",
 		             "use a superuser as --source, or stop those writers before the cutover",
 		             "%s may not lock large objects: a transaction that writes them and no "
-		             "migrated table is not held at the cutover, and what it commits then can be "
-		             "missing on the target",
+		             "migrated table is not held at the cutover nor refused after it, and what it "
+		             "commits then can be missing on the target",
 		             check->user);
 }
 
@@ -81,14 +89,15 @@ check_time(Check *check, bool pages)
 
 	if (catalog->large_objects == 0)
 		return;
-	findings_add(check->findings, seconds < 0.5 ? FINDING_INFO : FINDING_WARNING, "large_objects",
-	             "source",
-	             seconds < 0.5 ? NULL : "a --hold-timeout that has the time, or --large-objects skip",
-	             "%llu large objects (%.1f MiB) are copied, and compared at the cutover while "
-	             "writers are held: about %.1f s, by %s",
-	             OBJECTS(check), (double)catalog->large_object_bytes / (1024 * 1024), seconds,
-	             pages ? "the pages of pg_largeobject" : "lo_get, which a superuser on both sides "
-	                                                     "would not need");
+	findings_add(
+		check->findings, seconds < 0.5 ? FINDING_INFO : FINDING_WARNING, "large_objects", "source",
+		seconds < 0.5 ? NULL : "a --hold-timeout that has the time, or --large-objects skip",
+		"%llu large objects (%.1f MiB) are copied, and compared at the cutover while "
+		"writers are held: about %.1f s, by %s",
+		OBJECTS(check), (double)catalog->large_object_bytes / (1024 * 1024), seconds,
+		pages ? "the pages of pg_largeobject"
+			  : "lo_get, which a superuser on both sides "
+				"would not need");
 }
 
 static void

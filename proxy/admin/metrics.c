@@ -114,6 +114,8 @@ put_copy(Buffer *out, const MigrationStatus *s)
 	          (double)s->copy_bytes_total);
 	put_gauge(out, "copy_eta_seconds", "Time the copy still needs; NaN when unknown.",
 	          s->copy_eta_seconds < 0 ? (double)NAN : s->copy_eta_seconds);
+	put_gauge(out, "large_objects", "Large objects copied.", (double)s->large_objects.objects);
+	put_gauge(out, "large_object_bytes", "Their bytes.", (double)s->large_objects.bytes);
 	put_gauge(out, "oldest_snapshot_seconds",
 	          "Age of the oldest snapshot held on the source by the copy.", s->oldest_snapshot_s);
 }

@@ -252,8 +252,9 @@ START_TEST(open_writers_are_waited_for)
 	pthread_t thread;
 	PGconn *watch = db_connect_uri(c.source_uri);
 	ck_assert_int_eq(pthread_create(&thread, NULL, ask_for_cutover, &c), 0);
-	db_wait_until(watch, "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted"
-	                     " AND relation = 'pg_largeobject'::regclass)",
+	db_wait_until(watch,
+	              "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted"
+	              " AND relation = 'pg_largeobject'::regclass)",
 	              30);
 	db_exec(c.source, "COMMIT");
 	pthread_join(thread, NULL);

@@ -136,6 +136,14 @@ START_TEST(selections_are_compared)
 	buffer_reset(&difference);
 	selection_difference(buffer_cstr(&texts[2]), buffer_cstr(&texts[1]), &difference);
 	ck_assert_str_eq(buffer_cstr(&difference), "with --include-table a, with --include-table c.*");
+	Selection asked = {.large_objects = LARGE_OBJECTS_COPY};
+	Selection skipped = {.large_objects = LARGE_OBJECTS_SKIP};
+	ck_assert(selection_is_all(&asked) && !selection_is_all(&skipped));
+	buffer_reset(&texts[0]);
+	selection_describe(&skipped, &texts[0]);
+	ck_assert_str_eq(buffer_cstr(&texts[0]), "large-objects skip\n");
+	is.large_objects = LARGE_OBJECTS_COPY;
+	ck_assert(selection_large_objects(&is) && !selection_large_objects(&was));
 	for (int i = 0; i < 3; i++)
 		buffer_free(&texts[i]);
 	buffer_free(&difference);
@@ -270,6 +278,7 @@ START_TEST(partitions_sequences_matviews)
 	ck_assert_str_eq(catalog->matviews[0].name, "z_first");
 	ck_assert_str_eq(catalog->matviews[1].name, "a_second");
 	ck_assert_uint_eq(catalog->large_objects, 2);
+	ck_assert(catalog->moves_large_objects && catalog->locks_large_objects);
 	catalog_free(catalog);
 
 	Error err = ERROR_INIT;
@@ -279,6 +288,7 @@ START_TEST(partitions_sequences_matviews)
 	catalog = catalog_read_source(source, &some, "pgbaton", &err);
 	ck_assert_msg(catalog != NULL, "%s", servers_error(&err));
 	ck_assert_uint_eq(catalog->table_count, 2);
+	ck_assert(!catalog->moves_large_objects && !catalog->locks_large_objects);
 	ck_assert_ptr_nonnull(catalog_find(catalog, "public", "part_2a"));
 	ck_assert_ptr_nonnull(catalog_find(catalog, "public", "uses"));
 	ck_assert_uint_eq(catalog->sequence_count, 2); /* the identity's and the default's */

@@ -190,7 +190,7 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	       "REPLICA IDENTITY USING INDEX \"alone_a\"");
 	expect(findings, FINDING_INFO, "unlogged", "table public.u", "--unlogged skip");
 	expect(findings, FINDING_INFO, "large_objects", "source", NULL);
-	expect_none(findings, "large_objects_fence");
+	expect(findings, FINDING_WARNING, "large_objects_fence", "source", "--listen");
 	expect(findings, FINDING_INFO, "materialised_views", "source", NULL);
 	expect(findings, FINDING_INFO, "publications", "publication p", NULL);
 	expect(findings, FINDING_INFO, "triggers", "source", NULL);
@@ -311,8 +311,51 @@ START_TEST(small_rights_are_named)
 
 	options.failback = true;
 	findings = run_on(cluster, "source", "target", "small");
+	expect_none(findings, "way_back_large_objects");
 	expect(findings, FINDING_BLOCKER, "way_back_role", "source", "GRANT SET ON PARAMETER");
 	expect(findings, FINDING_WARNING, "way_back_replication", "target", "REPLICATION");
+	findings_free(findings);
+	servers_clean(cluster);
+}
+END_TEST
+
+START_TEST(large_objects_are_looked_at)
+{
+	remake_role("small", "REPLICATION");
+	remake_role("owner_r", "");
+	fill("CREATE TABLE t (id int PRIMARY KEY); SELECT lo_create(20), lo_create(21), lo_create(22);"
+	     "ALTER LARGE OBJECT 21 OWNER TO owner_r; GRANT SELECT ON LARGE OBJECT 22 TO small",
+	     "SELECT lo_create(20)");
+	options.failback = true;
+	Findings *findings = run_on(cluster, "source", "target", "small");
+	expect(findings, FINDING_BLOCKER, "large_objects_rights", "source", "member of their owners");
+	ck_assert_ptr_nonnull(
+		strstr(find(findings, "large_objects_rights", "source")->message, "2 of 3"));
+	expect(findings, FINDING_BLOCKER, "large_objects_target", "target", "lo_unlink");
+	expect(findings, FINDING_WARNING, "large_objects_fence", "source", "superuser");
+	expect(findings, FINDING_WARNING, "way_back_large_objects", "migration", "superusers");
+	expect(findings, FINDING_BLOCKER, "target_membership", "target, role owner_r", "GRANT");
+	ck_assert_ptr_nonnull(strstr(find(findings, "large_objects", "source")->message, "by lo_get"));
+	findings_free(findings);
+
+	/* Their numbers are ours once the copy has begun. */
+	options.resuming = true;
+	findings = run();
+	expect_none(findings, "large_objects_target");
+	expect_none(findings, "large_objects_rights");
+	expect_none(findings, "way_back_large_objects");
+	findings_free(findings);
+
+	options.resuming = false;
+	const char *chosen[] = {"public"};
+	options.selection.lists[INCLUDE_SCHEMA] = (PatternList){chosen, 1};
+	findings = run();
+	expect(findings, FINDING_INFO, "large_objects", "source", "--large-objects copy");
+	expect_none(findings, "large_objects_target");
+	findings_free(findings);
+	options.selection.large_objects = LARGE_OBJECTS_COPY;
+	findings = run();
+	expect(findings, FINDING_BLOCKER, "large_objects_target", "target", "lo_unlink");
 	findings_free(findings);
 	servers_clean(cluster);
 }
@@ -553,6 +596,7 @@ make_check(void)
 
 	tcase_add_unchecked_fixture(found, start, stop);
 	tcase_set_timeout(found, 60);
+	tcase_add_test(found, large_objects_are_looked_at);
 	tcase_add_test(found, nothing_blocks_a_fit_pair);
 	tcase_add_test(found, equal_findings_are_kept_once);
 	tcase_add_test(found, same_database_blocks);

@@ -213,7 +213,8 @@ something(PGconn *conn, uint64_t *seed, unsigned oid, bool owners)
 		db_exec(conn, "COMMENT ON LARGE OBJECT %u IS '%u'", oid, (unsigned)next(seed, 3));
 		break;
 	case 6:
-		db_exec(conn, "ALTER LARGE OBJECT %u OWNER TO %s", oid, next(seed, 2) ? "bob" : "\"Al ice\"");
+		db_exec(conn, "ALTER LARGE OBJECT %u OWNER TO %s", oid,
+		        next(seed, 2) ? "bob" : "\"Al ice\"");
 		break;
 	case 7:
 		db_exec(conn, "GRANT SELECT ON LARGE OBJECT %u TO %s", oid,
@@ -319,8 +320,9 @@ START_TEST(locked_ones_are_read_by_the_holder)
 	db_exec(rig.source, "SELECT lo_from_bytea(10, 'a'); ALTER LARGE OBJECT 10 OWNER TO bob");
 	Sql *holder = servers_open(cluster, "source");
 	Error err;
-	ASSERT_OK(sql_exec(holder, &err, "BEGIN; LOCK TABLE pg_catalog.pg_largeobject_metadata,"
-	                                 " pg_catalog.pg_largeobject IN EXCLUSIVE MODE"));
+	ASSERT_OK(sql_exec(holder, &err,
+	                   "BEGIN; LOCK TABLE pg_catalog.pg_largeobject_metadata,"
+	                   " pg_catalog.pg_largeobject IN EXCLUSIVE MODE"));
 	rig.work.holder = holder;
 	rig.work.held = true;
 	LobDifference found = compare(&rig, true);

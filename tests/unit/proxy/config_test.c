@@ -148,8 +148,7 @@ START_TEST(all_options)
 		"--lanes=8 --include-table a.* --include-table b --exclude-table c --cutover auto "
 		"--confirm applied --log-max-bytes 64MB --log-compress --replica-identity insert-only "
 		"--sequence-margin 32 --verify=checksums --hold-timeout 0.25 --slot-timeout 5 "
-		"--unmovable close "
-		"--no-owner --log-format json --log-level warning");
+		"--unmovable close --no-owner --large-objects skip --log-format json --log-level warning");
 
 	ck_assert_msg(c != NULL, "%s", err.message);
 	ck_assert_str_eq(c->name, "move_2");
@@ -165,6 +164,7 @@ START_TEST(all_options)
 	ck_assert_str_eq(c->selection.lists[INCLUDE_TABLE].items[1], "b");
 	ck_assert_uint_eq(c->selection.lists[EXCLUDE_TABLE].count, 1);
 	ck_assert_str_eq(c->selection.lists[EXCLUDE_TABLE].items[0], "c");
+	ck_assert_int_eq((int)c->selection.large_objects, (int)LARGE_OBJECTS_SKIP);
 	ck_assert(c->cutover_auto && c->log_compress && c->no_owner && c->log_json);
 	ck_assert_int_eq((int)c->confirm, (int)CONFIRM_APPLIED);
 	ck_assert_uint_eq(c->log_max_bytes, 64000000);
@@ -215,6 +215,7 @@ static const Wrong wrong[] = {
 	{"--log-max-bytes 10kB", "1MB"},
 	{"--log-max-bytes 99999999TB", "large"},
 	{"--replica-identity nothing", "--replica-identity"},
+	{"--large-objects all", "--large-objects"},
 	{"--sequence-margin -1", "--sequence-margin"},
 	{"--verify=maybe", "--verify"},
 	{"--hold-timeout 0", "between"},
