@@ -54,6 +54,7 @@ typedef struct {
 	int64_t slot_timeout_ms;   /* --slot-timeout SECONDS, default 60 s */
 	bool no_owner;             /* --no-owner */
 	bool no_privileges;        /* --no-privileges */
+	bool no_security_labels;   /* --no-security-labels */
 	bool log_json;             /* --log-format text|json */
 	LogLevel log_level;        /* --log-level */
 	bool admin_given;          /* --admin or PGBATON_ADMIN, not the default */

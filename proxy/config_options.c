@@ -319,6 +319,12 @@ set_no_owner(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_no_security_labels(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--no-security-labels", value, &draft->config->no_security_labels, err);
+}
+
+static bool
 set_no_privileges(ConfigDraft *draft, const char *value, Error *err)
 {
 	return value_bool("--no-privileges", value, &draft->config->no_privileges, err);
@@ -413,6 +419,8 @@ const ConfigOption config_options[] = {
      "the objects on the target belong to the user that connects"},
 	{"no-privileges", NULL, false, true, FOR_SETUP, set_no_privileges,
      "leave out GRANT and REVOKE, and default privileges"},
+	{"no-security-labels", NULL, false, true, FOR_SETUP, set_no_security_labels,
+     "leave out security labels"},
 	{"include-table", "PATTERN", false, true, FOR_SETUP, add_include_table,
      "move only these, schema.table by pg_dump's pattern rules (repeatable; default all)"},
 	{"exclude-table", "PATTERN", false, true, FOR_SETUP, add_exclude_table,

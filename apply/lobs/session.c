@@ -6,15 +6,16 @@
 #include "apply/lobs/internal.h"
 #include "common/memory.h"
 
-/* A range has about so many bytes, so that several workers have some and a crash costs little. */
-enum { RANGE_BYTES = 64 << 20 };
+/* A range has about so many bytes, so that several workers have some, a crash costs little, and
+ * the server sorts its pages in memory (work_mem below). */
+enum { RANGE_BYTES = 32 << 20 };
 
 /* ---- sessions ---- */
 
 /* Ranges and units are found by the index; what the planner thinks of an array's length must
  * not change that. */
 static const char settings[] = "SET enable_hashjoin = off; SET enable_mergejoin = off;"
-							   "SET max_parallel_workers_per_gather = 0";
+							   "SET max_parallel_workers_per_gather = 0; SET work_mem = '64MB'";
 
 static Sql *
 open_side(const LobRun *run, const ConnInfo *info, const char *side, Error *err)

@@ -156,7 +156,7 @@ static bool
 run_pg_restore(const SchemaWork *work, const Archive *archive, const char *section,
                const char *mode, Buffer *out, Error *err)
 {
-	const char *argv[10];
+	const char *argv[12];
 	char option[40];
 	int n = 0;
 
@@ -168,6 +168,8 @@ run_pg_restore(const SchemaWork *work, const Archive *archive, const char *secti
 		argv[n++] = "--no-owner";
 	if (archive->tools.no_privileges)
 		argv[n++] = "--no-privileges";
+	if (work->no_security_labels)
+		argv[n++] = "--no-security-labels";
 	if (archive->tools.no_tablespaces)
 		argv[n++] = "--no-tablespaces";
 	if (strcmp(mode, "--list") != 0)

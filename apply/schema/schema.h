@@ -39,6 +39,7 @@ typedef struct {
 	uint64_t maintenance_bytes; /* memory of each of jobs; 0: by the target's (build.c) */
 	bool no_owner;
 	bool no_privileges;
+	bool no_security_labels;
 	const Stop *stop;
 } SchemaWork;
 

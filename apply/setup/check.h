@@ -35,6 +35,7 @@ typedef struct {
 	const char *name;             /* of the migration */
 	const char *log_directory;    /* disk for the log; NULL: not checked */
 	bool no_owner;                /* what is copied belongs to the user that connects */
+	bool no_security_labels;      /* they are left out */
 	bool failback;                /* --failback: the target as a source, too */
 	bool resuming;                /* a ledger exists: own slot and tables are expected */
 	const uint32_t *our_pids;     /* server processes of the listener on the source */

@@ -75,6 +75,48 @@ check_extension_data(Check *check)
 	PQclear(rows);
 }
 
+/* A provider is a library that the server has loaded: the server is asked for it before it looks
+ * whether the object is there. */
+static bool
+provider_is_loaded(Check *check, const char *provider)
+{
+	Error err = ERROR_INIT;
+
+	if (sql_execf(check->target, &err, "SECURITY LABEL FOR %s ON LARGE OBJECT 0 IS NULL",
+	              check_quoted(check, provider)))
+		return true;
+	if (err.class != ERROR_SQL)
+		check->broken = err;
+	return !error_has_sqlstate(&err, "22023");
+}
+
+/* pg_dump has them, and without their provider nothing of the schema would be restored. */
+static void
+check_security_labels(Check *check)
+{
+	PGresult *rows = check_ask(
+		check, check->source, "security labels",
+		"SELECT provider, count(*), count(*) FILTER (WHERE classoid ="
+		" 'pg_catalog.pg_largeobject'::pg_catalog.regclass) FROM pg_catalog.pg_seclabel GROUP BY 1"
+		" ORDER BY 1");
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
+		const char *object = check_text(check, "provider %s", PQgetvalue(rows, i, 0));
+		if (check->options->schema_copy && !check->options->no_security_labels &&
+		    !provider_is_loaded(check, PQgetvalue(rows, i, 0)))
+			findings_add(check->findings, FINDING_BLOCKER, "security_labels", object,
+			             "load its library on the target (shared_preload_libraries), or "
+			             "--no-security-labels",
+			             "%s security labels are of a provider that the target has not loaded",
+			             PQgetvalue(rows, i, 1));
+		if (sql_get_int(rows, i, 2) > 0 && check->catalog->moves_large_objects)
+			findings_add(check->findings, FINDING_WARNING, "large_object_labels", object, NULL,
+			             "the security labels of %s large objects are not moved",
+			             PQgetvalue(rows, i, 2));
+	}
+	PQclear(rows);
+}
+
 static void
 check_money(Check *check)
 {
@@ -134,6 +176,7 @@ check_source_objects(Check *check)
 	check_money(check);
 	check_event_triggers(check);
 	check_extension_data(check);
+	check_security_labels(check);
 	count_finding(check, FINDING_INFO, "triggers",
 	              "SELECT count(*) FROM pg_catalog.pg_trigger WHERE NOT tgisinternal"
 	              " AND tgenabled IN ('A', 'R')",

@@ -79,6 +79,7 @@ check_both(const Config *config, Sql *source, Sql *target, Findings *findings, E
 		.schema_copy = config->schema_copy,
 		.replica_identity = config->replica_identity,
 		.no_owner = config->no_owner,
+		.no_security_labels = config->no_security_labels,
 		.failback = config->failback,
 		.name = config->name,
 		.selection = config->selection,

@@ -209,6 +209,7 @@ migration_schema_work(Migration *m)
 		.maintenance_bytes = m->config->maintenance_bytes,
 		.no_owner = m->config->no_owner,
 		.no_privileges = m->config->no_privileges,
+		.no_security_labels = m->config->no_security_labels,
 		.stop = m->stop,
 	};
 }

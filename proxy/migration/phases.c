@@ -181,6 +181,7 @@ phase_check(Migration *m, bool *blocked, Error *err)
 		.schema_copy = config->schema_copy,
 		.replica_identity = config->replica_identity,
 		.no_owner = config->no_owner,
+		.no_security_labels = config->no_security_labels,
 		.failback = config->failback,
 		.name = config->name,
 		.log_directory = config->state_dir,

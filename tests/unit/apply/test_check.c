@@ -361,6 +361,27 @@ START_TEST(large_objects_are_looked_at)
 }
 END_TEST
 
+/* No provider is packaged: what it would have said is put where it says it. */
+START_TEST(security_labels)
+{
+	fill("CREATE TABLE t (id int PRIMARY KEY); SELECT lo_create(20); INSERT INTO pg_seclabel VALUES"
+	     " ('t'::regclass, 'pg_class'::regclass, 0, 'mac', 'secret'),"
+	     " (20, 'pg_largeobject'::regclass, 0, 'mac', 'secret')",
+	     NULL);
+	Findings *findings = run();
+	expect(findings, FINDING_BLOCKER, "security_labels", "provider mac", "--no-security-labels");
+	expect(findings, FINDING_WARNING, "large_object_labels", "provider mac", NULL);
+	findings_free(findings);
+
+	options.no_security_labels = true;
+	findings = run();
+	expect_none(findings, "security_labels");
+	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == 0, "%s", listing(findings));
+	findings_free(findings);
+	servers_clean(cluster);
+}
+END_TEST
+
 /* The fixes do what they say: applied, nothing blocks any more. */
 START_TEST(fixes_mend)
 {
@@ -597,6 +618,7 @@ make_check(void)
 	tcase_add_unchecked_fixture(found, start, stop);
 	tcase_set_timeout(found, 60);
 	tcase_add_test(found, large_objects_are_looked_at);
+	tcase_add_test(found, security_labels);
 	tcase_add_test(found, nothing_blocks_a_fit_pair);
 	tcase_add_test(found, equal_findings_are_kept_once);
 	tcase_add_test(found, same_database_blocks);

@@ -742,6 +742,30 @@ read_script(const char *script, Arena *arena, Entries *entries)
 	ASSERT_OK(script_read(slice_cstr(script), arena, entries, &err));
 }
 
+/* No provider is packaged, so the one that is named is loaded nowhere: with its labels nothing
+ * is made, without them all is. */
+START_TEST(security_labels_can_be_left_out)
+{
+	Job job;
+	Error err = ERROR_INIT;
+
+	job_open(&job,
+	         "CREATE TABLE t (id int PRIMARY KEY, v text); COMMENT ON TABLE t IS 'kept';"
+	         "INSERT INTO pg_seclabel VALUES ('t'::regclass, 'pg_class'::regclass, 0, 'mac', 'a'),"
+	         " ('t'::regclass, 'pg_class'::regclass, 2, 'mac', 'b')",
+	         NULL);
+	ck_assert(!schema_pre_data(&job.work, &err));
+	ck_assert_msg(error_has_sqlstate(&err, "22023") && strstr(err.message, "\"mac\"") != NULL, "%s",
+	              servers_error(&err));
+	ck_assert(db_true(job.target, "SELECT to_regclass('t') IS NULL"));
+	job.work.no_security_labels = true;
+	restore_all(&job);
+	ck_assert(db_true(job.target, "SELECT obj_description('t'::regclass) = 'kept'"));
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM pg_seclabel"), 0);
+	job_close(&job);
+}
+END_TEST
+
 START_TEST(kinds_are_told_by_class)
 {
 	static const EntryKind kinds[] = {ENTRY_INDEX,  ENTRY_CONSTRAINT, ENTRY_FOREIGN_KEY,
@@ -870,6 +894,7 @@ make_schema(void)
 
 	tcase_add_unchecked_fixture(tc, start, stop);
 	tcase_set_timeout(tc, 120);
+	tcase_add_test(tc, security_labels_can_be_left_out);
 	tcase_add_test(tc, the_targets_dump_is_the_sources);
 	tcase_add_test(tc, stages_come_in_order);
 	tcase_add_test(tc, a_second_call_repeats_only_what_is_missing);
