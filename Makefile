@@ -222,6 +222,10 @@ bench-cutover: all ## the longest wait of a client at the switch, beside the rec
 bench-copy: all ## a migration from start to end beside pg_dump, pgcopydb and a bare pipe
 	bash bench/copy.sh
 
+.PHONY: bench-lobs
+bench-lobs: all ## large objects: the copy beside pg_dump, and what their comparison holds writers for
+	bash bench/lobs.sh
+
 ifneq ($(wildcard tests/integration/test_torture.c),)
 .PHONY: torture
 torture: $(BUILD)/integration/test_torture test-binary ## kill -9 at random moments, KILLS=1000

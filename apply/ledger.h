@@ -4,6 +4,7 @@
  * The schema is named after the migration (--name, default pgbaton):
  *   migration  one row: id, source, mode, lanes, state, journal
  *   relation   a row for each table: state, attempt, snapshot, LSN, rows, bytes (C2, C3)
+ *   large_object  a row for each range of them: copied or not (lobs/record.c)
  *   progress   a row for each lane: commit LSN, position (P1-P4)
  *   object     everything made or changed, recorded before it is done (S2), with
  *              the statement that undoes it

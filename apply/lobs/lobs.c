@@ -7,6 +7,10 @@
 #include "common/log.h"
 #include "common/memory.h"
 
+/* Together they hold locks on so many ranges' objects, and max_locks_per_transaction is for all
+ * sessions in common. */
+enum { MOST_WORKERS = 8 };
+
 /* ---- which way ---- */
 
 /* Granting UPDATE on a catalogue to another than a superuser has no effect. */
@@ -100,6 +104,8 @@ worker_count(const LobRun *run)
 
 	if (run->work->holder != NULL && !(run->pages && run->work->held))
 		return 1;
+	if (jobs > MOST_WORKERS)
+		jobs = MOST_WORKERS;
 	return jobs < run->ranges.count ? jobs : run->ranges.count;
 }
 
@@ -229,6 +235,8 @@ lobs_compare(const LobWork *work, bool write, LobDifference *out, Error *err)
 	sql_close(to);
 	if (from != work->holder)
 		sql_close(from);
+	else
+		sql_set_timeout_ms(from, 0);
 	if (ok)
 		*out = run.found;
 	run_free(&run);

@@ -58,6 +58,8 @@ typedef struct {
 	 * those locks, so contents are then read through this one alone. */
 	Sql *holder;
 	bool held; /* nobody writes to them: no snapshot is needed */
+	int64_t
+		deadline_ms; /* of what is asked through holder (clock.h), whose own stop knows none; 0: none */
 } LobWork;
 
 /* Copies all ranges that the ledger does not have as copied, each in one transaction with

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "apply/lobs/internal.h"
+#include "common/clock.h"
 #include "common/fault.h"
 #include "common/memory.h"
 
@@ -410,12 +411,25 @@ merge_and_write(LobRun *run, const LobSession *session, const LobRange *range, c
 	return ok;
 }
 
+/* Before 17 the server has no clock for a transaction that is busy: one large object must not
+ * keep the hold past its deadline (K1). */
+static void
+limit_holder(const LobWork *work, Sql *holder)
+{
+	int left = deadline_left_ms(work->deadline_ms);
+
+	if (work->deadline_ms != 0)
+		sql_set_timeout_ms(holder, left > 0 ? left : 1);
+}
+
 bool
 lob_range_do(LobRun *run, const LobSession *session, LobRange *range, Error *err)
 {
 	Side from = {NULL, NULL};
 	Side to = {NULL, NULL};
 
+	if (session->borrowed)
+		limit_holder(run->work, session->from);
 	if (!sql_exec(session->to, err, "BEGIN") ||
 	    (run->ledger != NULL && !lob_record_lock(run, session->to, range, err)))
 		return false;

@@ -230,6 +230,22 @@ END_TEST
 
 /* ---- held ---- */
 
+/* Somebody has the target's large objects for ever: the hold ends in time, the source goes on. */
+static void
+nothing_while_the_target_is_locked(Case *c)
+{
+	char *out;
+
+	db_exec(c->target, "BEGIN; LOCK TABLE pg_catalog.pg_largeobject IN ACCESS EXCLUSIVE MODE");
+	int code = pgbaton_cli(c->p, &out, 60, "cutover", "--rehearse", "--hold-timeout", "0.5", NULL);
+	ck_assert_msg(code == 1 && strstr(out, "large objects") != NULL &&
+	                  strstr(out, "--hold-timeout") != NULL,
+	              "%s", out);
+	free(out);
+	db_exec(c->target, "ROLLBACK");
+	db_exec(c->source, "SELECT lo_put(5002, 0, 'goes on'); INSERT INTO doc VALUES (800, 5002)");
+}
+
 static void *
 ask_for_cutover(void *arg)
 {
@@ -248,6 +264,7 @@ START_TEST(open_writers_are_waited_for)
 	case_open(&c, "lobs_held");
 	case_run(&c, args, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
+	nothing_while_the_target_is_locked(&c);
 	db_exec(c.source, "BEGIN; SELECT lo_put(5000, 10, 'at the last moment')");
 	pthread_t thread;
 	PGconn *watch = db_connect_uri(c.source_uri);
@@ -269,7 +286,7 @@ END_TEST
 
 /* ---- killed ---- */
 
-static const char *const points[] = {"lobs_commit:1", "lobs_committed:1", "cutover_lobs"};
+static const char *const points[] = {"lobs_committed:1", "cutover_lobs"};
 
 START_TEST(killed_and_gone_on)
 {
@@ -296,6 +313,22 @@ START_TEST(killed_and_gone_on)
 	expect_cli(&c, "cutover", NULL);
 	assert_same(&c);
 	expect_cli(&c, "finish", NULL);
+	case_close(&c);
+}
+END_TEST
+
+/* ---- offline ---- */
+
+START_TEST(offline_ones_arrive)
+{
+	const char *args[] = {"--name",  "lobs_offline",       "--mode",
+	                      "offline", "--verify=checksums", NULL};
+	Case c;
+
+	case_open(&c, "lobs_offline");
+	case_run(&c, args, NULL);
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 60), 0);
+	assert_same(&c);
 	case_close(&c);
 }
 END_TEST
@@ -342,6 +375,7 @@ make_lobs(void)
 	tcase_add_test(tests, as_an_ordinary_user);
 	tcase_add_test(tests, open_writers_are_waited_for);
 	tcase_add_loop_test(tests, killed_and_gone_on, 0, sizeof(points) / sizeof(points[0]));
+	tcase_add_test(tests, offline_ones_arrive);
 	tcase_add_test(tests, skipped_and_named);
 	suite_add_tcase(suite, tests);
 	tcase_set_timeout(majors, 120);

@@ -130,6 +130,7 @@ cutover_large_objects(Cutover *c, Error *err)
 		return !wanted;
 	late.work.holder = held ? c->fence : NULL;
 	late.work.held = held;
+	late.work.deadline_ms = c->deadline_ms;
 	bool ok = within_deadline(c->m->stop, c->deadline_ms, compare, &late, err);
 	FAULT_POINT("cutover_lobs");
 	c->now.large_objects = late.found.objects;
@@ -138,6 +139,7 @@ cutover_large_objects(Cutover *c, Error *err)
 		log_found("within the hold", late.write, &late.found);
 		return true;
 	}
+	error_add_context(err, "bringing the large objects up to date");
 	if (err->class == ERROR_TIMEOUT) {
 		err->class = ERROR_CONFIG;
 		error_set_hint(err, "a longer --hold-timeout gives them the time; --large-objects skip "
