@@ -284,6 +284,63 @@ START_TEST(open_writers_are_waited_for)
 }
 END_TEST
 
+/* ---- under a writer ---- */
+
+typedef struct {
+	Case *c;
+	long acknowledged;
+	char refused[6];
+} Writer;
+
+/* New ones, changed ones and gone ones, each with a row, until the old server refuses. */
+static void *
+write_on(void *arg)
+{
+	Writer *w = arg;
+	PGconn *conn = db_connect_uri(w->c->source_uri);
+	bool ok = true;
+
+	for (long k = 1; ok; k++) {
+		ok = db_try(conn, w->refused,
+		            "BEGIN; SELECT lo_from_bytea((20000 + %ld)::oid, '%ld'),"
+		            " lo_put(5000, (%ld * 4099) %% 2900000, '%ld');"
+		            "SELECT lo_unlink(20000 + %ld) WHERE %ld %% 3 = 1;"
+		            "INSERT INTO doc VALUES (20000 + %ld, 20000 + %ld); COMMIT",
+		            k, k, k, k, k - 1, k - 1, k, k);
+		if (ok)
+			w->acknowledged = k;
+	}
+	PQfinish(conn);
+	return NULL;
+}
+
+START_TEST(what_was_acknowledged_is_there)
+{
+	const char *args[] = {"--name", "lobs_written", "--hold-timeout", "10", NULL};
+	pthread_t thread;
+	Case c;
+
+	case_open(&c, "lobs_written");
+	Writer writer = {.c = &c};
+	ck_assert_int_eq(pthread_create(&thread, NULL, write_on, &writer), 0);
+	case_run(&c, args, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	expect_cli(&c, "cutover", NULL);
+	pthread_join(thread, NULL);
+	ck_assert_str_eq(writer.refused, "25006");
+	ck_assert_int_gt(writer.acknowledged, 10);
+	assert_same(&c);
+	ck_assert_int_eq(db_int(c.target, "SELECT max(id) FROM doc"), 20000 + writer.acknowledged);
+	ck_assert_int_eq(db_int(c.target,
+	                        "SELECT count(*) FROM doc JOIN (SELECT oid, lo_get(oid) AS bytes FROM"
+	                        " pg_largeobject_metadata WHERE oid > 20000 OFFSET 0) m ON m.oid = body"
+	                        " WHERE m.bytes = convert_to((id - 20000)::text, 'UTF8')"),
+	                 writer.acknowledged - (writer.acknowledged + 1) / 3);
+	expect_cli(&c, "finish", NULL);
+	case_close(&c);
+}
+END_TEST
+
 /* ---- killed ---- */
 
 static const char *const points[] = {"lobs_committed:1", "cutover_lobs"};
@@ -374,6 +431,7 @@ make_lobs(void)
 	tcase_add_test(tests, changed_ones_arrive_and_return);
 	tcase_add_test(tests, as_an_ordinary_user);
 	tcase_add_test(tests, open_writers_are_waited_for);
+	tcase_add_test(tests, what_was_acknowledged_is_there);
 	tcase_add_loop_test(tests, killed_and_gone_on, 0, sizeof(points) / sizeof(points[0]));
 	tcase_add_test(tests, offline_ones_arrive);
 	tcase_add_test(tests, skipped_and_named);
