@@ -147,9 +147,11 @@ move_forget_wish(Session *session, bool late)
 	Move *move = session->move;
 
 	if (move == NULL || move->wish == WISH_NONE)
-		return;
+		return; /* Who was only not asked in time is none that is in the way of a move. */
+	move->late = late && move->wish != WISH_KNOW;
+	if (move->wish != WISH_KNOW)
+		move->target.used_ms = (int64_t)(ev_now(session->loop->ev) * 1000.0);
 	move->wish = WISH_NONE;
-	move->late = late;
 	count_wish(session, -1);
 }
 

@@ -292,6 +292,9 @@ START_TEST(the_client_while_it_is_asked)
 
 	middle_set(middle, MIDDLE_STALL, 3);
 	ck_assert(listener_sessions(move_listener, deadline_in_ms(200), &rows, &count, &err));
+	ck_assert_uint_eq(count, 2);
+	for (size_t i = 0; i < count; i++) /* not to have answered yet is no reason */
+		ck_assert_str_eq(rows[i].reason, "");
 	free(rows);
 	ck_assert_int_eq(PQsendQuery(sends, "SELECT 5"), 1);
 	PQfinish(leaves);
