@@ -25,6 +25,8 @@ ROW_MB=${ROW_MB:-200}
 TABLES=${TABLES:-10000}
 LANES=${LANES:-}
 LIMIT_MB=256
+# subtransactions last: a walsender that starts again may have to read them once more, without
+# streaming them, and is busy for minutes before it sends what comes behind.
 CASES=("$@")
 [ ${#CASES[@]} -gt 0 ] || CASES=(backlog large interleaved row tables subtransactions)
 
