@@ -303,6 +303,15 @@ relay_watch(Session *session)
 
 /* ---- holding and ending ---- */
 
+/* A stream of replication never ends by itself, and writes nothing: no hold can or need wait
+ * for it. It cannot be moved either, which is the policy's business. */
+static bool
+can_be_held(const Session *session)
+{
+	return track_at_boundary(&session->track) ||
+	       (session->replicates && session->track.status == 'I');
+}
+
 void
 relay_progress(Session *session)
 {
@@ -325,8 +334,7 @@ relay_progress(Session *session)
 		return;
 	if (session->cancels != NULL)
 		cancel_consider(session);
-	if (session->loop->holding && session->state == SESSION_RELAYING &&
-	    track_at_boundary(&session->track))
+	if (session->loop->holding && session->state == SESSION_RELAYING && can_be_held(session))
 		session_set_state(session, SESSION_HELD);
 	watch_flows(session);
 	move_step(session);

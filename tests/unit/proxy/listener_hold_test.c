@@ -201,6 +201,35 @@ START_TEST(copies_end_first)
 }
 END_TEST
 
+/* A walsender is always at work; whoever streams goes on streaming during a hold and after. */
+START_TEST(streams_are_not_waited_for)
+{
+	PGconn *admin = fixture_admin();
+	char start[80];
+
+	db_exec(admin, "ALTER ROLE scram REPLICATION");
+	PGconn *conn = fixture_client("user=scram password=secret replication=true");
+	ck_assert_msg(PQstatus(conn) == CONNECTION_OK, "%s", PQerrorMessage(conn));
+	PGresult *r = PQexec(conn, "IDENTIFY_SYSTEM");
+	ck_assert_int_eq(PQntuples(r), 1);
+	snprintf(start, sizeof(start), "START_REPLICATION PHYSICAL %s", PQgetvalue(r, 0, 2));
+	PQclear(r);
+	r = PQexec(conn, start);
+	ck_assert_msg(PQresultStatus(r) == PGRES_COPY_BOTH, "%s", PQerrorMessage(conn));
+	PQclear(r);
+	hold();
+	db_exec(admin, "SELECT pg_switch_wal()");
+	char *data = NULL;
+	ck_assert_int_gt(PQgetCopyData(conn, &data, 0), 0);
+	PQfreemem(data);
+	listener_release(fixture_listener);
+	ck_assert_int_eq(PQputCopyEnd(conn, NULL), 1);
+	PQfinish(conn);
+	db_exec(admin, "ALTER ROLE scram NOREPLICATION");
+	PQfinish(admin);
+}
+END_TEST
+
 START_TEST(the_deadline_names_who_is_late)
 {
 	PGconn *late = fixture_session();
@@ -452,6 +481,7 @@ make(void)
 	tcase_add_test(tcase, transactions_end_first);
 	tcase_add_test(tcase, pipelines_come_to_a_boundary);
 	tcase_add_test(tcase, copies_end_first);
+	tcase_add_test(tcase, streams_are_not_waited_for);
 	tcase_add_test(tcase, the_deadline_names_who_is_late);
 	tcase_add_test(tcase, a_stop_ends_the_wait);
 	tcase_add_test(tcase, new_sessions_wait);
