@@ -187,20 +187,29 @@ begin(Case *c, const char *command, const char *a, const char *b)
 	return process_start(argv, NULL);
 }
 
-/* live: where the application has come to; finish, and its rows are all there. */
+/* live: where the application has come to. The migration ends by the command, and the
+ * application's rows are all there. */
 static void
-case_close(Case *c, int live)
+case_end(Case *c, int live, const char *command)
 {
-	int code = pgbaton_cli(c->p, NULL, 60, "finish", NULL);
+	int code = pgbaton_cli(c->p, NULL, 60, command, NULL);
 	ck_assert_msg(code == 0, "%s", pgbaton_log(c->p));
 	/* Whoever is still connected is still served. */
+	int reconnects = through_reconnects(c->through);
 	through_progress(c->through, 5);
+	ck_assert_int_eq(through_reconnects(c->through), reconnects);
 	through_end(c->through, c->conn[live]);
 	ck_assert_int_eq(pgbaton_wait_exit(c->p, 30), 0);
 	pgbaton_free(c->p);
 	for (int i = 0; i < SIDES; i++)
 		PQfinish(c->conn[i]);
 	scratch_dir_free(c->state_dir);
+}
+
+static void
+case_close(Case *c, int live)
+{
+	case_end(c, live, "finish");
 }
 
 /* ---- when all is well ---- */
@@ -263,6 +272,17 @@ START_TEST(clients_stay)
 	free(name);
 	PQfinish(idle);
 	case_close(&c, SOURCE);
+}
+END_TEST
+
+/* Given up: the application goes on where it was, and is not cut off. */
+START_TEST(cancelled_serves_on)
+{
+	Case c;
+
+	case_open(&c, "cancelled");
+	case_follow(&c);
+	case_end(&c, SOURCE, "cancel");
 }
 END_TEST
 
@@ -579,6 +599,7 @@ cutover_listener_suite(void)
 	tcase_set_timeout(tc, 180);
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_add_test(tc, clients_stay);
+	tcase_add_test(tc, cancelled_serves_on);
 	tcase_add_test(tc, a_transaction_that_does_not_end);
 	tcase_add_test(tc, what_cannot_be_moved);
 	tcase_add_test(tc, writers_past_the_listener);
