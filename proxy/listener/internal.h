@@ -94,6 +94,9 @@ struct Loop {
 	Session *closed;
 	Leaving *leaving; /* connections of the old server (move/leaving.c) */
 	ev_timer leave;
+	int preparing; /* sessions that are looked at ahead of a hold (move/queue.c) */
+	int64_t preparing_since_ms;
+	bool queue_busy;
 	uint8_t *spare[8]; /* buffers that no session has */
 	size_t spare_count;
 

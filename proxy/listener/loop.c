@@ -52,6 +52,7 @@ on_tick(struct ev_loop *ev UNUSED, ev_timer *tick, int events UNUSED)
 		else
 			move_tick(session);
 	}
+	queue_go_on(loop);
 }
 
 /* Before the loop waits again: nobody can look at closed sessions any more. */

@@ -35,20 +35,13 @@ collect_names(Loop *loop, void *arg)
 static void
 begin_wishes(Loop *loop, void *arg)
 {
-	Wish wish = *(const Wish *)arg;
-	Session *next;
-
-	for (Session *session = loop->sessions; session != NULL; session = next) {
-		next = session->next;
-		move_wish(session, wish);
-	}
+	queue_begin(loop, *(const Wish *)arg);
 }
 
 static void
 forget_wishes(Loop *loop, void *arg UNUSED)
 {
-	for (Session *session = loop->sessions; session != NULL; session = session->next)
-		move_forget_wish(session, true);
+	queue_give_up(loop);
 }
 
 typedef struct {

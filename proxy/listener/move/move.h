@@ -6,6 +6,7 @@
  *   target.c  a connection to the other server, logged in as the session's client
  *   level.c   brings that connection level with the session (plan.c) *   leaving.c closes the connections to the old one, bit by bit
  *   step.c    drives one session through these, and puts the connection in its place
+ *   queue.c   how many sessions at a time
  *   move.c    all sessions: listener_move_*, listener_sessions
  *   outside.c the mover's own sessions on both servers
  *   report.c  what is told of it
@@ -106,6 +107,7 @@ struct Move {
 	bool asked;   /* for this wish */
 	bool changed; /* the quick question's answer: ask for all */
 	bool late;    /* the wish was not fulfilled in time */
+	bool queued;  /* its wish has not been begun with: queue.c */
 	bool stepping;
 	Target target;
 };
@@ -160,6 +162,14 @@ const char *move_reason(const Session *session);
 uint32_t move_pid_on(const Session *session, ListenerRoute on);
 /* Once a second: closes what was kept for a next try that does not come. */
 void move_tick(Session *session);
+
+/* ---- queue.c ---- */
+
+/* Gives each session of the loop the wish. */
+void queue_begin(Loop *loop, Wish wish);
+/* Begins with the next ones, if it is time. After each wish that ends, and once a second. */
+void queue_go_on(Loop *loop);
+void queue_give_up(Loop *loop);
 
 /* ---- ask.c ---- */
 

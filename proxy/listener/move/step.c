@@ -147,12 +147,17 @@ move_forget_wish(Session *session, bool late)
 	Move *move = session->move;
 
 	if (move == NULL || move->wish == WISH_NONE)
-		return; /* Who was only not asked in time is none that is in the way of a move. */
+		return;
+	if (move->wish != WISH_OPEN && !move->queued)
+		session->loop->preparing--;
+	/* Who was only not asked in time is none that is in the way of a move. */
 	move->late = late && move->wish != WISH_KNOW;
 	if (move->wish != WISH_KNOW)
 		move->target.used_ms = (int64_t)(ev_now(session->loop->ev) * 1000.0);
 	move->wish = WISH_NONE;
+	move->queued = false;
 	count_wish(session, -1);
+	queue_go_on(session->loop);
 }
 
 void
@@ -169,7 +174,9 @@ move_wish(Session *session, Wish wish)
 	if (wish != WISH_KNOW)
 		move->target.reason[0] = '\0'; /* another try */
 	count_wish(session, 1);
-	move_step(session);
+	move->queued = wish != WISH_OPEN;
+	if (!move->queued)
+		move_step(session);
 }
 
 /* The answer is of now. Who listens is asked in the hold in any case: before the answer the
@@ -274,7 +281,7 @@ move_step(Session *session)
 	Move *move = session->move;
 
 	/* A step may end in another call of this: then that one has done what there was. */
-	if (move == NULL || move->wish == WISH_NONE || move->stepping)
+	if (move == NULL || move->wish == WISH_NONE || move->queued || move->stepping)
 		return;
 	move->stepping = true;
 	bool asked = step_ask(session);
