@@ -185,12 +185,24 @@ MUST_CHECK bool ledger_load_progress(Sql *target, const Ledger *ledger, Lsn star
                                      Progress *progress, Error *err);
 /* P4: only when all lanes are level. */
 MUST_CHECK bool ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err);
-/* Once in a session, before what ledger_progress_sql puts. */
+/* Once in a session, before what ledger_move names. */
 MUST_CHECK bool ledger_prepare_progress(Sql *target, const Ledger *ledger, Error *err);
-/* UPDATE progress for lanes [first, first + count). Text SQL. Where a row is not at `from` any
- * more the statement fails with LEDGER_MOVED: somebody else has applied what follows it. */
-void ledger_progress_sql(const Ledger *ledger, int first, int count, Progress from, Progress to,
-                         Buffer *sql);
+
+enum { LEDGER_MOVE_VALUES = 7 };
+
+/* A prepared statement and its parameters, all binary. They stand in it: not to be copied. */
+typedef struct {
+	const char *statement;
+	int count;
+	const char *values[LEDGER_MOVE_VALUES];
+	int lengths[LEDGER_MOVE_VALUES];
+	uint8_t bytes[LEDGER_MOVE_VALUES * 8];
+} LedgerMove;
+
+/* UPDATE progress for lanes [first, first + count). Where a row is not at `from` any more the
+ * statement fails with LEDGER_MOVED: somebody else has applied what follows it. */
+void ledger_move(const Ledger *ledger, int first, int count, Progress from, Progress to,
+                 LedgerMove *move);
 #define LEDGER_MOVED "22012" /* division_by_zero */
 
 #endif

@@ -330,6 +330,16 @@ sql_query_params(Sql *sql, Error *err, const char *text, int count, const char *
 }
 
 bool
+sql_prepare(Sql *sql, Error *err, const char *name, const char *text)
+{
+	if (!PQsendPrepare(sql->conn, name, text, 0, NULL))
+		return sql_error_of(sql, NULL, err);
+	PGresult *result = collect(sql, err);
+	PQclear(result);
+	return result != NULL;
+}
+
+bool
 sql_exec(Sql *sql, Error *err, const char *text)
 {
 	PGresult *result = sql_query(sql, err, text);

@@ -48,6 +48,9 @@ PGresult *sql_query_params(Sql *sql, Error *err, const char *text, int count,
                            const char *const *values);
 PGresult *sql_queryf(Sql *sql, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
+/* One statement of any kind, also those that PREPARE does not take (BEGIN). */
+MUST_CHECK bool sql_prepare(Sql *sql, Error *err, const char *name, const char *text);
+
 /* First column of the only row, as text into out; false also when there is not
  * exactly one row. NULL gives "". */
 MUST_CHECK bool sql_value(Sql *sql, Error *err, char *out, size_t out_size, const char *text);

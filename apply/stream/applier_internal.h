@@ -51,11 +51,12 @@ struct Applier {
 	Batch *flying; /* with the lanes; NULL while a flush is in flight too */
 	Batch *spare;  /* the one that flew last, to be filled again */
 	bool in_flight;
-	bool here;        /* it is done in the applier's own thread */
-	int64_t flush_ms; /* when what was committed is flushed if nothing comes; 0: not set */
-	TaskKind kind;    /* of what is in flight */
-	bool commits;     /* what is in flight ends its target transaction */
-	bool open_tx;     /* one lane: a source transaction larger than a batch */
+	bool here;            /* it is done in the applier's own thread */
+	int64_t flush_ms;     /* when what was committed is flushed if nothing comes; 0: not set */
+	TaskKind kind;        /* of what is in flight */
+	bool commits;         /* what is in flight ends its target transaction */
+	bool open_tx;         /* one lane: a source transaction larger than a batch */
+	int64_t positions_ms; /* when a small batch asks again for the target's WAL positions */
 	Tally *tally;
 	Durable durable;
 	Progress progress; /* committed on the target by all lanes */

@@ -1,10 +1,13 @@
 #include "apply/stream/dispatch.h"
 
 #include "apply/stream/group.h"
+#include "common/clock.h"
 #include "common/memory.h"
 
-/* Below that many rows one lane is faster than agreeing with others. */
-enum { SMALL_BATCH = 64 };
+enum {
+	SMALL_BATCH = 64, /* below that many rows one lane is faster than agreeing with others */
+	POSITIONS_MS = 10 /* so often small batches ask for the target's WAL positions */
+};
 
 static Task *
 task_of(Applier *applier, int lane, TaskKind kind)
@@ -19,6 +22,7 @@ task_of(Applier *applier, int lane, TaskKind kind)
 		.share = lane,
 		.begin = true,
 		.commit = true,
+		.positions = true,
 		.ledger = &applier->ledger,
 		.from = applier->progress,
 		.progress = applier->flying != NULL ? applier->flying->end : applier->progress,
@@ -45,6 +49,19 @@ is_guardable(const Batch *batch)
 	return true;
 }
 
+/* What is durable moves when the target's walwriter has flushed, some times a second: a small
+ * batch asks only now and then, since that costs it as much as a row does. */
+static bool
+asks_positions(Applier *applier, bool small)
+{
+	int64_t now = clock_mono_ms();
+
+	if (small && now < applier->positions_ms)
+		return false;
+	applier->positions_ms = now + POSITIONS_MS;
+	return true;
+}
+
 /* One lane does all of it, in one transaction that writes every lane's row. */
 static void
 dispatch_alone(Applier *applier, TaskKind kind)
@@ -62,6 +79,7 @@ dispatch_alone(Applier *applier, TaskKind kind)
 	/* Waking the lane's thread and being woken by it would take longer than the work. */
 	applier->here = kind == TASK_SHARE && applier->flying->row_count < SMALL_BATCH;
 	task->at_once = applier->here && task->commit && is_guardable(applier->flying);
+	task->positions = asks_positions(applier, applier->here);
 	if (applier->here)
 		lane_do(applier->lanes[0], applier->run, task);
 	else

@@ -10,14 +10,14 @@ durable_free(Durable *durable)
 	free(durable->entries);
 }
 
-void
-durable_add(Durable *durable, Lsn wal, Lsn commit, Lsn end)
+static void
+place(Durable *durable, DurableEntry entry)
 {
 	if (durable->count > 0) {
 		DurableEntry
 			*last = &durable->entries[(durable->head + durable->count - 1) % durable->capacity];
-		if (lsn_cmp(last->wal, wal) == 0) {
-			*last = (DurableEntry){wal, commit, end};
+		if (lsn_cmp(last->wal, entry.wal) == 0) {
+			*last = entry;
 			return;
 		}
 	}
@@ -31,8 +31,26 @@ durable_add(Durable *durable, Lsn wal, Lsn commit, Lsn end)
 		durable->capacity = capacity;
 		durable->head = 0;
 	}
-	durable->entries[(durable->head + durable->count++) % durable->capacity] = (DurableEntry){
-		wal, commit, end};
+	durable->entries[(durable->head + durable->count++) % durable->capacity] = entry;
+}
+
+void
+durable_add(Durable *durable, Lsn wal, Lsn commit, Lsn end)
+{
+	DurableEntry entry = {wal, commit, end};
+
+	if (!lsn_valid(wal)) {
+		durable->unplaced = entry;
+		return;
+	}
+	durable->unplaced = (DurableEntry){LSN_INVALID, LSN_INVALID, LSN_INVALID};
+	place(durable, entry);
+}
+
+bool
+durable_waits(const Durable *durable)
+{
+	return durable->count > 0 || lsn_valid(durable->unplaced.commit);
 }
 
 static bool
@@ -64,11 +82,17 @@ durable_all(Durable *durable)
 
 	while (durable->count > 0)
 		moved = take_first(durable);
-	return moved;
+	if (!lsn_valid(durable->unplaced.commit))
+		return moved;
+	durable->commit = durable->unplaced.commit;
+	durable->end = durable->unplaced.end;
+	durable->unplaced = (DurableEntry){LSN_INVALID, LSN_INVALID, LSN_INVALID};
+	return true;
 }
 
 void
 durable_forget(Durable *durable)
 {
 	durable->count = 0;
+	durable->unplaced = (DurableEntry){LSN_INVALID, LSN_INVALID, LSN_INVALID};
 }

@@ -1,9 +1,9 @@
 /*
  * durable.h: which commits the target has flushed (P6).
  *
- * The lanes commit without waiting for the disk. After each batch the target says where
- * its WAL ends, and how far it has been flushed; a batch is durable when the latter has
- * reached the former of its own.
+ * The lanes commit without waiting for the disk. After a batch the target says where its WAL
+ * ends, and how far it has been flushed; a batch is durable when the latter has reached the
+ * former of its own, or of a later one: small batches ask only now and then (dispatch.c).
  */
 #ifndef PGBATON_APPLY_STREAM_DURABLE_H
 #define PGBATON_APPLY_STREAM_DURABLE_H
@@ -23,13 +23,17 @@ typedef struct {
 	size_t head;
 	size_t count;
 	size_t capacity;
-	Lsn commit; /* all up to here are durable */
+	DurableEntry unplaced; /* behind them; wal not known yet. commit LSN_INVALID: none */
+	Lsn commit;            /* all up to here are durable */
 	Lsn end;
 } Durable;
 
 void durable_free(Durable *durable);
-/* An entry at the same position as the last one takes its place. */
+/* An entry at the same position as the last one takes its place. wal LSN_INVALID: the next
+ * one's position will do. */
 void durable_add(Durable *durable, Lsn wal, Lsn commit, Lsn end);
+/* Something is not known to be durable. */
+bool durable_waits(const Durable *durable);
 /* The target has flushed that far. True: commit and end moved. */
 bool durable_flushed(Durable *durable, Lsn flushed);
 /* A commit that waited for the disk came after all of them. */

@@ -302,7 +302,7 @@ idle_deadline(Applier *applier)
 {
 	bool idle = !applier->in_flight && !applier->open_tx && !applier->filling->any;
 
-	if (!idle || applier->durable.count == 0)
+	if (!idle || !durable_waits(&applier->durable))
 		return 0;
 	if (applier->flush_ms == 0)
 		applier->flush_ms = deadline_in_ms(FLUSH_AFTER_MS);

@@ -67,9 +67,11 @@ static bool
 prepare_fixed(Sql *sql, const Ledger *ledger, Error *err)
 {
 	return ledger_prepare_progress(sql, ledger, err) &&
-	       sql_exec(sql, err,
-	                "PREPARE pgbaton_positions AS SELECT pg_catalog.pg_current_wal_insert_lsn(),"
-	                " pg_catalog.pg_current_wal_flush_lsn()");
+	       sql_prepare(sql, err, "pgbaton_begin", "BEGIN") &&
+	       sql_prepare(sql, err, "pgbaton_commit", "COMMIT") &&
+	       sql_prepare(sql, err, "pgbaton_positions",
+	                   "SELECT pg_catalog.pg_current_wal_insert_lsn(),"
+	                   " pg_catalog.pg_current_wal_flush_lsn()");
 }
 
 static Sql *
@@ -162,12 +164,29 @@ begin(Lane *lane, Error *err)
 	/* A lane that waits for another lane waits in vain: that one holds its locks until all
 	 * have succeeded. Short, for each such batch pays it; what waits for a stranger is
 	 * replayed without a limit. */
-	return pipe_text(lane->pipe, err, "BEGIN") &&
+	return pipe_call(lane->pipe, err, &(PipeCall){.name = "pgbaton_begin"}) &&
 	       (!lane->task->limited || pipe_text(lane->pipe, err, "SET LOCAL lock_timeout = '50ms'"));
 }
 
 /* A COMMIT whose answer was lost came through after all, or another process works. */
 static const char moved[] = "the progress on the target was moved by another session";
+
+static bool
+move_rows(Lane *lane, int first, int count, Progress to, Error *err)
+{
+	LedgerMove move;
+
+	ledger_move(lane->task->ledger, first, count, lane->task->from, to, &move);
+	return pipe_call(lane->pipe, err,
+	                 &(PipeCall){
+						 .name = move.statement,
+						 .count = move.count,
+						 .values = move.values,
+						 .lengths = move.lengths,
+						 .sqlstate = LEDGER_MOVED,
+						 .stale = moved,
+					 });
+}
 
 /*
  * Before the rows, so that the lock of the progress row is what two appliers of one migration
@@ -179,7 +198,6 @@ write_progress(Lane *lane, Error *err)
 {
 	const Task *task = lane->task;
 	Progress to = task->commit ? task->progress : task->from;
-	Buffer sql = BUFFER_INIT;
 	bool all = true;
 	bool ok = true;
 
@@ -187,16 +205,11 @@ write_progress(Lane *lane, Error *err)
 		return true;
 	for (int i = 0; i < task->ledger->lanes; i++)
 		all = all && task->writes[i];
-	for (int i = 0; ok && i < task->ledger->lanes; i++) {
-		if (!task->writes[i])
-			continue;
-		buffer_reset(&sql);
-		ledger_progress_sql(task->ledger, i, all ? task->ledger->lanes : 1, task->from, to, &sql);
-		ok = pipe_guard(lane->pipe, err, buffer_cstr(&sql), LEDGER_MOVED, moved);
-		if (all)
-			break;
-	}
-	buffer_free(&sql);
+	if (all)
+		return move_rows(lane, 0, task->ledger->lanes, to, err);
+	for (int i = 0; ok && i < task->ledger->lanes; i++)
+		if (task->writes[i])
+			ok = move_rows(lane, i, 1, to, err);
 	return ok;
 }
 
@@ -218,8 +231,11 @@ take_positions(void *arg, const PGresult *result)
 static bool
 queue_commit(Lane *lane, Error *err)
 {
-	return pipe_query(lane->pipe, err, "COMMIT", take_commit, lane) &&
-	       pipe_query(lane->pipe, err, "EXECUTE pgbaton_positions", take_positions, lane);
+	const PipeCall commit = {.name = "pgbaton_commit", .result = take_commit, .arg = lane};
+	const PipeCall positions = {.name = "pgbaton_positions", .result = take_positions, .arg = lane};
+
+	return pipe_call(lane->pipe, err, &commit) &&
+	       (!lane->task->positions || pipe_call(lane->pipe, err, &positions));
 }
 
 static bool

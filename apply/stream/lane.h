@@ -36,11 +36,12 @@ typedef enum {
 typedef struct {
 	TaskKind kind;
 	const Batch *batch;
-	int share;    /* lane number, or GROUP_ALL_LANES */
-	bool begin;   /* a new transaction; else a savepoint in the open one */
-	bool commit;  /* with the progress rows; else the transaction stays open */
-	bool at_once; /* commits in the round trip of the statements, which are guarded */
-	bool limited; /* with a lock_timeout: other lanes may be in the way */
+	int share;      /* lane number, or GROUP_ALL_LANES */
+	bool begin;     /* a new transaction; else a savepoint in the open one */
+	bool commit;    /* with the progress rows; else the transaction stays open */
+	bool at_once;   /* commits in the round trip of the statements, which are guarded */
+	bool positions; /* asks how far the target's WAL is, and flushed, after the commit */
+	bool limited;   /* with a lock_timeout: other lanes may be in the way */
 	const Ledger *ledger;
 	Progress from; /* where the rows it writes stand now: else somebody else applies, too */
 	Progress progress;
@@ -66,7 +67,7 @@ void lane_do(Lane *lane, Run *run, const Task *task);
 bool run_done(Run *run);
 void run_wait(Run *run);
 /* When done. *wal: the target's insert position after the commits, *flushed: how far it
- * had been flushed by then (RUN_OK of committing tasks). */
+ * had been flushed by then (RUN_OK of committing tasks that ask; else LSN_INVALID). */
 RunOutcome run_outcome(Run *run, Lsn *wal, Lsn *flushed, Error *err);
 /* RUN_FAILED: the table whose row it failed at; NULL when not known, and else. */
 Table *run_blamed(Run *run);

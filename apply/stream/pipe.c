@@ -15,7 +15,7 @@ typedef struct {
 	const void *tag;
 	PipeResult result;
 	void *arg;
-	const char *sqlstate; /* pipe_guard's */
+	const char *sqlstate; /* pipe_call's */
 	const char *stale;
 } Expect;
 
@@ -111,34 +111,33 @@ expect(Pipe *pipe, Expect what)
 	pipe->expects[pipe->count++] = what;
 }
 
-static bool
-send_text(Pipe *pipe, const char *text, Expect what, Error *err)
+bool
+pipe_call(Pipe *pipe, Error *err, const PipeCall *call)
 {
 	if (!enter(pipe, err))
 		return false;
-	if (!PQsendQueryParams(sql_pgconn(pipe->sql), text, 0, NULL, NULL, NULL, NULL, 0))
+	if (!PQsendQueryPrepared(sql_pgconn(pipe->sql), call->name, call->count, call->values,
+	                         call->lengths, pipe->formats, 0))
 		return sql_error_of(pipe->sql, NULL, err);
-	what.rows = PIPE_ANY_COUNT;
-	expect(pipe, what);
+	expect(pipe, (Expect){
+					 .rows = PIPE_ANY_COUNT,
+					 .result = call->result,
+					 .arg = call->arg,
+					 .sqlstate = call->sqlstate,
+					 .stale = call->stale,
+				 });
 	return true;
-}
-
-bool
-pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result, void *arg)
-{
-	return send_text(pipe, text, (Expect){.result = result, .arg = arg}, err);
-}
-
-bool
-pipe_guard(Pipe *pipe, Error *err, const char *text, const char *sqlstate, const char *stale)
-{
-	return send_text(pipe, text, (Expect){.sqlstate = sqlstate, .stale = stale}, err);
 }
 
 bool
 pipe_text(Pipe *pipe, Error *err, const char *text)
 {
-	return pipe_query(pipe, err, text, NULL, NULL);
+	if (!enter(pipe, err))
+		return false;
+	if (!PQsendQueryParams(sql_pgconn(pipe->sql), text, 0, NULL, NULL, NULL, NULL, 0))
+		return sql_error_of(pipe->sql, NULL, err);
+	expect(pipe, (Expect){.rows = PIPE_ANY_COUNT});
+	return true;
 }
 
 bool

@@ -29,12 +29,22 @@ typedef void (*PipeResult)(void *arg, const PGresult *result);
 
 MUST_CHECK bool pipe_text(Pipe *pipe, Error *err, const char *text);
 MUST_CHECK bool pipe_textf(Pipe *pipe, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* Text that fails with this SQLSTATE when what we know of the target is old: *err is then
- * ERROR_NETWORK and says `stale`, so that all of it is read again. Both live on. */
-MUST_CHECK bool pipe_guard(Pipe *pipe, Error *err, const char *text, const char *sqlstate,
-                           const char *stale);
-/* Text with a result. */
-MUST_CHECK bool pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result, void *arg);
+
+/* A statement that the session has prepared under this name; all parameters binary. */
+typedef struct {
+	const char *name;
+	int count;
+	const char *const *values;
+	const int *lengths;
+	PipeResult result; /* NULL: nobody wants it */
+	void *arg;
+	/* Not NULL: with this SQLSTATE it fails when what we know of the target is old. *err is
+	 * then ERROR_NETWORK and says `stale`, so that all of it is read again. Both live on. */
+	const char *sqlstate;
+	const char *stale;
+} PipeCall;
+
+MUST_CHECK bool pipe_call(Pipe *pipe, Error *err, const PipeCall *call);
 /* Prepared when the session has it not yet. All parameters binary; values[i] NULL: NULL.
  * They are copied. tag comes back when this statement is the one that failed. */
 MUST_CHECK bool pipe_shape(Pipe *pipe, const Shape *shape, const char *const *values,

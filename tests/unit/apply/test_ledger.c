@@ -142,11 +142,25 @@ START_TEST(foreign_schema_is_not_touched)
 }
 END_TEST
 
+static bool
+move_progress(Sql *target, const Ledger *ledger, int first, int count, Progress from, Progress to,
+              Error *err)
+{
+	static const int binary[LEDGER_MOVE_VALUES] = {1, 1, 1, 1, 1, 1, 1};
+	LedgerMove move;
+
+	ledger_move(ledger, first, count, from, to, &move);
+	PGresult *result = PQexecPrepared(sql_pgconn(target), move.statement, move.count, move.values,
+	                                  move.lengths, binary, 0);
+	bool ok = PQresultStatus(result) == PGRES_COMMAND_OK || sql_error_of(target, result, err);
+	PQclear(result);
+	return ok;
+}
+
 START_TEST(progress_and_lanes)
 {
 	Error err;
 	Progress progress[4];
-	Buffer sql = BUFFER_INIT;
 
 	servers_clean(cluster);
 	Sql *target = servers_open(cluster, "target");
@@ -157,8 +171,7 @@ START_TEST(progress_and_lanes)
 
 	Progress start = progress[1];
 	ASSERT_OK(ledger_prepare_progress(target, &ledger, &err));
-	ledger_progress_sql(&ledger, 1, 1, start, (Progress){lsn_make(200), 7}, &sql);
-	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
+	ASSERT_OK(move_progress(target, &ledger, 1, 1, start, (Progress){lsn_make(200), 7}, &err));
 	/* A second start does not set them back. */
 	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(100), progress, &err));
 	ck_assert_uint_eq(progress[0].commit_lsn.v, 100);
@@ -169,25 +182,19 @@ START_TEST(progress_and_lanes)
 	err = (Error)ERROR_INIT;
 	ck_assert(!ledger_set_lanes(target, &ledger, 4, &err));
 	ck_assert_int_eq(ledger.lanes, 2);
-	buffer_reset(&sql);
 	/* A share that was routed for another number of lanes. */
 	Ledger other = ledger;
 	other.lanes = 3;
-	buffer_reset(&sql);
-	ledger_progress_sql(&other, 1, 1, (Progress){lsn_make(200), 7},
-	                    (Progress){lsn_make(300), LEDGER_WHOLE}, &sql);
-	ck_assert(!sql_exec(target, &err, buffer_cstr(&sql)));
+	ck_assert(!move_progress(target, &other, 1, 1, (Progress){lsn_make(200), 7},
+	                         (Progress){lsn_make(300), LEDGER_WHOLE}, &err));
 	ck_assert_str_eq(err.sqlstate, LEDGER_MOVED);
-	buffer_reset(&sql);
 	/* One of the two is not there: neither moves. */
-	ledger_progress_sql(&ledger, 0, 2, start, (Progress){lsn_make(300), LEDGER_WHOLE}, &sql);
-	ck_assert(!sql_exec(target, &err, buffer_cstr(&sql)));
+	ck_assert(!move_progress(target, &ledger, 0, 2, start, (Progress){lsn_make(300), LEDGER_WHOLE},
+	                         &err));
 	ck_assert_str_eq(err.sqlstate, LEDGER_MOVED);
-	buffer_reset(&sql);
-	ledger_progress_sql(&ledger, 0, 1, start, (Progress){lsn_make(200), 7}, &sql);
-	ledger_progress_sql(&ledger, 0, 2, (Progress){lsn_make(200), 7},
-	                    (Progress){lsn_make(300), LEDGER_WHOLE}, &sql);
-	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
+	ASSERT_OK(move_progress(target, &ledger, 0, 1, start, (Progress){lsn_make(200), 7}, &err));
+	ASSERT_OK(move_progress(target, &ledger, 0, 2, (Progress){lsn_make(200), 7},
+	                        (Progress){lsn_make(300), LEDGER_WHOLE}, &err));
 	ASSERT_OK(ledger_set_lanes(target, &ledger, 4, &err));
 	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(1), progress, &err));
 	for (int i = 0; i < 4; i++)
@@ -196,7 +203,6 @@ START_TEST(progress_and_lanes)
 	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(1), progress, &err));
 	ASSERT_OK(ledger_load(target, "pgbaton", &ledger, &err));
 	ck_assert_int_eq(ledger.lanes, 1);
-	buffer_free(&sql);
 	sql_close(target);
 }
 END_TEST
