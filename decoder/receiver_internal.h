@@ -31,6 +31,22 @@ Lsn confirm_position(const ConfirmInput *input);
 /* True: connecting again can help. was_connected: authentication has worked. */
 bool receiver_can_retry(const Error *err, bool was_connected);
 
+/* ---- receiver_backlog.c: fewer, larger reads while the source has a backlog ---- */
+
+/* Of one connection, zero at its begin. */
+typedef struct {
+	bool behind;   /* the transaction that came last had been committed a while ago */
+	bool set;      /* the socket wakes us only for a large piece */
+	bool settling; /* it did until now */
+} Backlog;
+
+/* A transaction comes: when it was committed and when it was sent, by one clock. */
+void backlog_begin(Backlog *backlog, int64_t commit_us, int64_t sent_us);
+/* All that was there has been taken; received: it was something. Sets the socket. */
+void backlog_turn(Backlog *backlog, int socket, bool received);
+/* How long to wait for the socket at most, where nothing else is due before next_ms. */
+int64_t backlog_wait_ms(const Backlog *backlog, int64_t next_ms);
+
 /* ---- when a status update is due; times in ms of clock.h ---- */
 
 enum {

@@ -29,6 +29,7 @@ typedef struct {
 	Lsn keepalive_end; /* of the last one outside a transaction */
 	Lsn server_end;
 	uint64_t bytes; /* since the state was last told */
+	Backlog backlog;
 
 	Buffer out;
 	Lsn sent_received; /* as last sent */
@@ -58,27 +59,30 @@ check_place(const Stream *s, uint8_t kind, Error *err)
 }
 
 static void
-take_begin(Stream *s, Slice message)
+take_begin(Stream *s, Slice message, int64_t sent_us)
 {
 	ByteReader r = reader_of(slice_of(message.data + 1, message.len - 1));
 	Lsn commit = lsn_make(read_u64(&r));
 
 	s->dropping = message.data[0] == PGO_BEGIN && !r.failed && txlog_has(s->receiver->log, commit);
 	s->in_transaction = true;
+	int64_t commit_us = (int64_t)read_u64(&r);
+	if (message.data[0] == PGO_BEGIN && !r.failed)
+		backlog_begin(&s->backlog, commit_us, sent_us);
 }
 
 /* P7: a transaction that the log has is dropped, but for what it says about
  * relations and types: the server will not say that again. (A streamed one, whose
  * commit comes last, the log itself drops.) */
 static bool
-take_message(Stream *s, Slice message, Error *err)
+take_message(Stream *s, Slice message, int64_t sent_us, Error *err)
 {
 	uint8_t kind = message.len > 0 ? message.data[0] : 0;
 
 	if (!check_place(s, kind, err))
 		return false;
 	if (kind == PGO_BEGIN || kind == PGO_STREAM_START)
-		take_begin(s, message);
+		take_begin(s, message, sent_us);
 	bool drop = s->dropping && kind != PGO_RELATION && kind != PGO_TYPE;
 	if (!drop && !txlog_append(s->receiver->log, message, err))
 		return false;
@@ -97,7 +101,7 @@ take_frame(Stream *s, Slice payload, Error *err)
 	s->bytes += payload.len;
 	if (frame.kind == REPLICATION_DATA) {
 		s->received = lsn_max(s->received, frame.start);
-		if (take_message(s, frame.message, err))
+		if (take_message(s, frame.message, frame.time_us, err))
 			return true;
 		return error_add_context(err, "at %s", LSN_STR(frame.start));
 	}
@@ -265,6 +269,7 @@ stream_work(Stream *s, int64_t *next_ms, Error *err)
 {
 	TxLog *log = s->receiver->log;
 	Took took = TOOK_SOME;
+	bool received = false;
 
 	while (took == TOOK_SOME && !stop_requested(s->receiver->stop)) {
 		/* A full log is back pressure, never loss: not read is not lost. */
@@ -272,8 +277,11 @@ stream_work(Stream *s, int64_t *next_ms, Error *err)
 		took = s->held ? TOOK_ALL : take_frames(s, err);
 		if (took == TOOK_ERROR || !txlog_publish(log, err) || !send_due(s, next_ms, err))
 			return false;
+		received = received || s->bytes > 0;
 		tell_state(s);
 	}
+	backlog_turn(&s->backlog, wire_socket(s->wire), received);
+	*next_ms = backlog_wait_ms(&s->backlog, *next_ms);
 	if (txlog_failed(log, err))
 		return false;
 	if (!s->held && clock_mono_ms() - s->heard_ms > SILENCE_MS)
