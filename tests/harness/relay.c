@@ -27,7 +27,8 @@ typedef struct Link {
 	int server;
 	pthread_t up;
 	pthread_t down;
-	bool swallow; /* under the relay's lock: the server's answers go nowhere */
+	bool swallow;    /* under the relay's lock: the server's answers go nowhere */
+	char commit[64]; /* of the client's thread: the statement that is prepared as COMMIT */
 } Link;
 
 struct Relay {
@@ -106,17 +107,28 @@ read_message(int fd, size_t before, size_t *len)
 	return message;
 }
 
-/* Q: the text; P (Parse): a name, then the text. */
+/* Q: the text; P (Parse): a name, then the text; B (Bind): a portal's name, then that of a
+ * statement, which a Parse before has made a COMMIT. */
 static bool
-is_commit(const uint8_t *message, size_t len)
+is_commit(Link *link, const uint8_t *message, size_t len)
 {
 	const char *text = (const char *)message + 5;
+	const char *name = "";
 
-	if (message[0] == 'P')
+	if (message[0] == 'P') {
+		name = text;
 		text += strlen(text) + 1;
-	else if (message[0] != 'Q')
+	} else if (message[0] == 'B') {
+		text += strlen(text) + 1;
+		return link->commit[0] != '\0' && text < (const char *)message + len &&
+		       strcmp(text, link->commit) == 0;
+	} else if (message[0] != 'Q') {
 		return false;
-	return text < (const char *)message + len && strncmp(text, "COMMIT", 6) == 0;
+	}
+	bool commit = text < (const char *)message + len && strncmp(text, "COMMIT", 6) == 0;
+	if (commit && name[0] != '\0')
+		snprintf(link->commit, sizeof(link->commit), "%s", name);
+	return commit && name[0] == '\0';
 }
 
 static void
@@ -177,7 +189,7 @@ up_main(void *arg)
 	while ((message = read_message(link->client, startup ? 0 : 1, &len)) != NULL) {
 		if (startup)
 			watched = is_of_application(message, len, link->relay->application);
-		bool go = startup || !watched || !is_commit(message, len) || pass_commit(link);
+		bool go = startup || !watched || !is_commit(link, message, len) || pass_commit(link);
 		startup = false;
 		bool sent = go && write_all(link->server, message, len);
 		free(message);
