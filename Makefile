@@ -218,6 +218,10 @@ bench-listener: all ## the listener beside pgbouncer: throughput, CPU, COPY, idl
 bench-cutover: all ## the longest wait of a client at the switch, beside the recipe with pgbouncer
 	bash bench/cutover.sh
 
+.PHONY: bench-many
+bench-many: all ## databases of 1,000, 3,000 and 10,000 tables: start, copy, status, memory
+	bash bench/many.sh
+
 .PHONY: bench-copy
 bench-copy: all ## a migration from start to end beside pg_dump, pgcopydb and a bare pipe
 	bash bench/copy.sh

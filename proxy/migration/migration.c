@@ -107,6 +107,7 @@ migration_set_detail(Migration *m, const char *fmt, ...)
 	pthread_mutex_lock(&m->lock);
 	snprintf(m->detail, sizeof(m->detail), "%s", text);
 	pthread_mutex_unlock(&m->lock);
+	log_debug("migration", "now: %s", text);
 }
 
 static void
