@@ -63,6 +63,7 @@ typedef struct {
 	/* of the commands that talk to a running process (proxy/cli) */
 	bool json;               /* --json */
 	bool watch;              /* status --watch */
+	const char *tables;      /* status --tables N|all; NULL: the default */
 	const char *wait_for;    /* wait --for STATE */
 	int64_t timeout_ms;      /* wait --timeout, 0: none */
 	bool hold_timeout_given; /* cutover --hold-timeout */

@@ -367,6 +367,16 @@ set_watch(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_tables(ConfigDraft *draft, const char *value, Error *err)
+{
+	int64_t n;
+
+	if (strcmp(value, "all") != 0 && !value_int("--tables", value, 0, INT32_MAX, &n, err))
+		return error_set_hint(err, "a number, or all");
+	return set_text(draft, "--tables", value, &draft->config->tables, err);
+}
+
+static bool
 set_wait_for(ConfigDraft *draft, const char *value, Error *err)
 {
 	return set_text(draft, "--for", value, &draft->config->wait_for, err);
@@ -507,6 +517,8 @@ const ConfigOption config_options[] = {
      "give up after this time (default: never)"},
 	{"watch", NULL, false, false, FOR_STATUS, set_watch,
      "again every second, until the migration has ended"},
+	{"tables", "N", false, false, FOR_STATUS, set_tables,
+     "list as many tables, or all; those in error first (default 20, with --json 100)"},
 	{"json", NULL, false, false,
      FOR_CHECK | FOR_STATUS | FOR_CUTOVER | FOR_FAILBACK | FOR_VERIFY | FOR_SESSIONS, set_json,
      "print JSON"},

@@ -103,11 +103,32 @@ take_status(Admin *admin)
 
 /* ---- GET ---- */
 
+typedef struct {
+	StatusTables which;
+	Error error;
+} StatusQuery;
+
+static enum MHD_Result
+on_parameter(void *arg, enum MHD_ValueKind kind UNUSED, const char *key, const char *value)
+{
+	StatusQuery *query = arg;
+
+	return status_tables_set(&query->which, key, value != NULL ? value : "", &query->error)
+	           ? MHD_YES
+	           : MHD_NO;
+}
+
 static enum MHD_Result
 get_status(Admin *admin, struct MHD_Connection *connection)
 {
+	StatusQuery query = {.error = ERROR_INIT};
+
+	status_tables_default(&query.which);
+	MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, on_parameter, &query);
+	if (query.error.class != ERROR_NONE)
+		return answer_failure(connection, MHD_HTTP_BAD_REQUEST, &query.error);
 	MigrationStatus *status = take_status(admin);
-	json_t *json = status_json(status);
+	json_t *json = status_json_some(status, &query.which);
 
 	/* Where a command finds the last word once this process has ended. */
 	json_object_set_new(json, "state_dir", json_string(admin->state_dir));

@@ -1,7 +1,9 @@
 /*
  * admin.h: the admin port: HTTP (libmicrohttpd) for status, metrics and commands.
  *
- *   GET  /v1/status   JSON (design.md, "The outside")
+ *   GET  /v1/status   JSON (design.md, "The outside"); of the tables as many as the parameters say:
+ *                     tables=N or all (default 100), offset=N, state=errored,copying,
+ *                     match=TEXT (part of "schema.name"); 400 for others
  *   GET  /v1/sessions the listener's sessions, with what keeps one from being moved; asks
  *                     them, so it may take a second; 409 without a listener
  *   GET  /metrics     Prometheus text format
@@ -30,8 +32,21 @@ Admin *admin_start(const Config *config, Migration *migration, Error *err);
 int admin_port(const Admin *admin);
 void admin_stop(Admin *admin);
 
-/* The whole status document; the caller owns the reference. */
+/*
+ * Which tables a status lists: of those that match, the `limit` first after `offset` in the order
+ * errored, copying, queued, copied, within each the largest first. The list itself has the
+ * largest first.
+ */
+typedef struct {
+	size_t limit;
+	size_t offset;
+	unsigned states;   /* bits 1 << TableState; 0: all */
+	const char *match; /* NULL: all */
+} StatusTables;
+
+/* The status document with all tables, or some; the caller owns the reference. */
 json_t *status_json(const MigrationStatus *status);
+json_t *status_json_some(const MigrationStatus *status, const StatusTables *which);
 /* A list, for GET /v1/sessions. */
 json_t *listener_sessions_json(const ListenerSession *sessions, size_t count);
 /* malloc'd Prometheus text. */

@@ -11,11 +11,24 @@
 #include "common/memory.h"
 #include "proxy/admin/admin.h"
 
+json_t *json_count(uint64_t n);
+/* Mended where it is no UTF-8. */
+json_t *json_text(const char *text);
 /* {"class","message","context","sqlstate","hint"}, or null for no error. */
 json_t *error_json(const Error *error);
 /* "queued", "copying", "copied", "errored". */
 const char *table_state_name(int state);
 pthread_mutex_t *catalog_mutex(const Catalog *catalog);
+
+/* ---- the tables of a status (status_tables.c) ---- */
+
+/* As admin.h says; match is borrowed from the request. */
+void status_tables_default(StatusTables *out);
+/* One parameter of the request. False: the key is unknown, or the value no good. */
+MUST_CHECK bool status_tables_set(StatusTables *which, const char *key, const char *value,
+                                  Error *err);
+/* The list; *matching: how many tables there are of what is asked for. catalog may be NULL. */
+json_t *status_tables_json(const Catalog *catalog, const StatusTables *which, size_t *matching);
 
 /* The page at /. */
 extern const char admin_page[];

@@ -9,7 +9,7 @@
 #include "common/clock.h"
 #include "proxy/admin/admin_internal.h"
 
-static json_t *
+json_t *
 json_count(uint64_t n)
 {
 	return json_integer(n > INT64_MAX ? INT64_MAX : (json_int_t)n);
@@ -30,7 +30,7 @@ json_known(double value)
 
 /* Names and messages come from servers and may be cut inside a character or be
  * in another encoding: json_string refuses those, so they are mended first. */
-static json_t *
+json_t *
 json_text(const char *text)
 {
 	json_t *json = json_string(text);
@@ -78,18 +78,6 @@ error_json(const Error *error)
 	return json;
 }
 
-const char *
-table_state_name(int state)
-{
-	static const char *const names[] = {
-		[TABLE_QUEUED] = "queued",
-		[TABLE_COPYING] = "copying",
-		[TABLE_COPIED] = "copied",
-		[TABLE_ERRORED] = "errored",
-	};
-	return names[state];
-}
-
 static json_t *
 lag_json(const MigrationStatus *s)
 {
@@ -103,7 +91,7 @@ lag_json(const MigrationStatus *s)
 }
 
 static json_t *
-tables_json(const MigrationStatus *s)
+tables_json(const MigrationStatus *s, size_t matching)
 {
 	json_t *json = json_object();
 
@@ -111,6 +99,7 @@ tables_json(const MigrationStatus *s)
 	json_object_set_new(json, "copying", json_count(s->tables_copying));
 	json_object_set_new(json, "copied", json_count(s->tables_copied));
 	json_object_set_new(json, "errored", json_count(s->tables_errored));
+	json_object_set_new(json, "matching", json_count(matching));
 	return json;
 }
 
@@ -206,50 +195,6 @@ slot_json(const SlotHealth *slot)
 	                    slot->exists && slot->safe_bytes >= 0 ? json_integer(slot->safe_bytes)
 	                                                          : json_null());
 	return json;
-}
-
-pthread_mutex_t *
-catalog_mutex(const Catalog *catalog)
-{
-	/* The catalogue is const to us but for its lock. */
-	return (pthread_mutex_t *)(uintptr_t)&catalog->lock;
-}
-
-static json_t *
-table_json(const Catalog *catalog, const Table *table)
-{
-	json_t *json = json_object();
-
-	json_object_set_new(json, "schema", json_text(table->schema));
-	json_object_set_new(json, "name", json_text(table->name));
-	json_object_set_new(json, "state", json_string(table_state_name(atomic_load(&table->state))));
-	json_object_set_new(json, "rows", json_count(atomic_load(&table->copied_rows)));
-	json_object_set_new(json, "bytes", json_count(atomic_load(&table->copied_bytes)));
-	json_object_set_new(json, "bytes_total", json_count(table->bytes));
-	json_object_set_new(json, "rows_estimate",
-	                    table->rows_estimate < 0 ? json_null()
-	                                             : json_integer(table->rows_estimate));
-	json_object_set_new(json, "inserts", json_count(atomic_load(&table->inserts)));
-	json_object_set_new(json, "updates", json_count(atomic_load(&table->updates)));
-	json_object_set_new(json, "deletes", json_count(atomic_load(&table->deletes)));
-	json_object_set_new(json, "truncates", json_count(atomic_load(&table->truncates)));
-
-	char error[sizeof(table->error)];
-	pthread_mutex_lock(catalog_mutex(catalog));
-	snprintf(error, sizeof(error), "%s", table->error);
-	pthread_mutex_unlock(catalog_mutex(catalog));
-	json_object_set_new(json, "error", error[0] != '\0' ? json_text(error) : json_null());
-	return json;
-}
-
-static json_t *
-table_list_json(const Catalog *catalog)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; catalog != NULL && i < catalog->table_count; i++)
-		json_array_append_new(list, table_json(catalog, &catalog->tables[i]));
-	return list;
 }
 
 static json_t *
@@ -405,9 +350,11 @@ verify_json(const VerifyStatus *v)
 }
 
 json_t *
-status_json(const MigrationStatus *s)
+status_json_some(const MigrationStatus *s, const StatusTables *which)
 {
 	json_t *json = json_object();
+	size_t matching = 0;
+	json_t *list = status_tables_json(s->catalog, which, &matching);
 
 	json_object_set_new(json, "name", json_text(s->name));
 	json_object_set_new(json, "id", json_text(s->id));
@@ -420,7 +367,7 @@ status_json(const MigrationStatus *s)
 	json_object_set_new(json, "retrying", json_boolean(s->retrying));
 	json_object_set_new(json, "error", error_json(&s->error));
 	json_object_set_new(json, "lag", lag_json(s));
-	json_object_set_new(json, "tables", tables_json(s));
+	json_object_set_new(json, "tables", tables_json(s, matching));
 	json_object_set_new(json, "copy", copy_json(s));
 	json_object_set_new(json, "large_objects", large_objects_json(s));
 	json_object_set_new(json, "stream", stream_json(s));
@@ -428,7 +375,7 @@ status_json(const MigrationStatus *s)
 	json_object_set_new(json, "applier", applier_json(&s->applier));
 	json_object_set_new(json, "log", log_json(&s->log));
 	json_object_set_new(json, "slot", slot_json(&s->slot));
-	json_object_set_new(json, "table", table_list_json(s->catalog));
+	json_object_set_new(json, "table", list);
 	json_object_set_new(json, "listener", listener_json(&s->listener));
 	json_object_set_new(json, "cutover", cutover_json(&s->cutover));
 	json_object_set_new(json, "verify", verify_json(&s->verify));
@@ -436,4 +383,10 @@ status_json(const MigrationStatus *s)
 	                    s->removed[0] != '\0' ? json_text(s->removed) : json_null());
 	json_object_set_new(json, "way_back", way_back_json(&s->way_back));
 	return json;
+}
+
+json_t *
+status_json(const MigrationStatus *s)
+{
+	return status_json_some(s, &(StatusTables){.limit = SIZE_MAX});
 }

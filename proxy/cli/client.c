@@ -167,9 +167,17 @@ request(Client *client, const char *path, const char *body, long wanted, Error *
 json_t *
 client_status(Client *client, Error *err)
 {
-	json_t *status = request(client, "/v1/status", NULL, 200, err);
+	return client_status_tables(client, "0", err);
+}
+
+json_t *
+client_status_tables(Client *client, const char *tables, Error *err)
+{
+	char *path = mem_printf("/v1/status?tables=%s", tables);
+	json_t *status = request(client, path, NULL, 200, err);
 	const char *directory = status != NULL ? doc_text(status, "state_dir") : "";
 
+	free(path);
 	if (directory[0] != '\0' &&
 	    (client->state_dir == NULL || strcmp(client->state_dir, directory) != 0)) {
 		free(client->state_dir);

@@ -23,11 +23,13 @@ Client *client_new(const Config *config, Error *err);
 void client_free(Client *client);
 
 /*
- * GET /v1/status; the caller owns the reference. NULL with ERROR_NETWORK when nobody
+ * GET /v1/status, without a table or with as many as tables says ("20", "all"); the caller owns
+ * the reference. NULL with ERROR_NETWORK when nobody
  * answers, ERROR_AUTH when the token is refused, ERROR_PROTOCOL for what is no answer of
  * pgbaton.
  */
 json_t *client_status(Client *client, Error *err);
+json_t *client_status_tables(Client *client, const char *tables, Error *err);
 
 /* GET of another path ("/v1/sessions"), in the same way; a refusal of the process is
  * ERROR_CONFIG. */

@@ -17,6 +17,15 @@ print_json(const json_t *status, size_t flags)
 	fflush(stdout);
 }
 
+/* As many as a screen has, or a program can have wanted. */
+static const char *
+tables_of(const Config *config)
+{
+	if (config->tables != NULL)
+		return config->tables;
+	return config->json ? "100" : "20";
+}
+
 static bool
 is_terminal(const json_t *status)
 {
@@ -44,7 +53,7 @@ show_last(const Config *config, Client *client, const Error *err)
 	if (config->json) {
 		print_json(last, JSON_INDENT(2));
 	} else {
-		status_view(stdout, last, NULL, 0);
+		status_view(stdout, last, tables_of(config), NULL, 0);
 		puts("\nThe process has ended; this is how it stood then.");
 	}
 	MigrationState state;
@@ -60,14 +69,14 @@ static int
 show_once(const Config *config, Client *client)
 {
 	Error err = ERROR_INIT;
-	json_t *status = client_status(client, &err);
+	json_t *status = client_status_tables(client, tables_of(config), &err);
 
 	if (status == NULL)
 		return err.class == ERROR_NETWORK ? show_last(config, client, &err) : cli_fail(&err);
 	if (config->json)
 		print_json(status, JSON_INDENT(2));
 	else
-		status_view(stdout, status, NULL, 0);
+		status_view(stdout, status, tables_of(config), NULL, 0);
 	json_decref(status);
 	return EXIT_DONE;
 }
@@ -79,7 +88,7 @@ draw(const Config *config, const json_t *status, const json_t *before, double se
 		print_json(status, JSON_COMPACT);
 	} else if (isatty(STDOUT_FILENO)) {
 		fputs("\033[H\033[2J", stdout);
-		status_view(stdout, status, before, seconds);
+		status_view(stdout, status, tables_of(config), before, seconds);
 	} else {
 		status_line(stdout, status, before, seconds);
 	}
@@ -95,7 +104,7 @@ watch(const Config *config, Client *client)
 
 	for (;;) {
 		Error err = ERROR_INIT;
-		json_t *status = client_status(client, &err);
+		json_t *status = client_status_tables(client, tables_of(config), &err);
 
 		if (status == NULL) {
 			exit_code = err.class == ERROR_NETWORK ? show_last(config, client, &err)

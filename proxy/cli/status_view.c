@@ -8,7 +8,7 @@
 #include "proxy/cli/client.h"
 #include "proxy/cli/format.h"
 
-enum { TABLES_SHOWN = 20, BAR = 30, SMALL_BAR = 12 };
+enum { BAR = 30, SMALL_BAR = 12 };
 
 #define BYTES(n) format_bytes((n), (char[FORMAT_SIZE]){0})
 #define SECONDS(n) format_seconds((n), (char[FORMAT_SIZE]){0})
@@ -264,11 +264,14 @@ view_listener(FILE *out, const json_t *status)
 	        doc_number(status, "listener.held"), doc_number(status, "listener.logins"));
 }
 
+/* The process was asked for no more; its last word has all. */
 static void
-view_tables(FILE *out, const json_t *status)
+view_tables(FILE *out, const json_t *status, const char *tables)
 {
 	const json_t *list = doc_at(status, "table");
 	size_t count = json_array_size(list);
+	size_t all = (size_t)doc_number(status, "tables.matching");
+	size_t most = strcmp(tables, "all") == 0 ? count : (size_t)strtoul(tables, NULL, 10);
 
 	fprintf(out, "tables     %.0f copied, %.0f copying, %.0f queued, %.0f errored\n",
 	        doc_number(status, "tables.copied"), doc_number(status, "tables.copying"),
@@ -279,15 +282,18 @@ view_tables(FILE *out, const json_t *status)
 	for (size_t i = 0; i < count; i++)
 		ranked[i] = (Ranked){json_array_get(list, i), i};
 	qsort(ranked, count, sizeof(*ranked), by_rank);
-	for (size_t i = 0; i < count && i < TABLES_SHOWN; i++)
+	if (most > count)
+		most = count;
+	for (size_t i = 0; i < most; i++)
 		view_table(out, ranked[i].table);
-	if (count > TABLES_SHOWN)
-		fprintf(out, "  and %zu more (--json has all)\n", count - TABLES_SHOWN);
+	if (all > most)
+		fprintf(out, "  and %zu more (--tables all)\n", all - most);
 	free(ranked);
 }
 
 void
-status_view(FILE *out, const json_t *status, const json_t *before, double seconds)
+status_view(FILE *out, const json_t *status, const char *tables, const json_t *before,
+            double seconds)
 {
 	view_head(out, status);
 	view_error(out, status, "error", doc_true(status, "retrying") ? "retrying" : "error");
@@ -300,7 +306,7 @@ status_view(FILE *out, const json_t *status, const json_t *before, double second
 	view_listener(out, status);
 	view_copy(out, status, before, seconds);
 	view_large_objects(out, status);
-	view_tables(out, status);
+	view_tables(out, status, tables);
 }
 
 void

@@ -5,8 +5,10 @@
 #include <jansson.h>
 #include <stdio.h>
 
-/* before: an earlier document of the same run, seconds ago, for rates; or NULL. */
-void status_view(FILE *out, const json_t *status, const json_t *before, double seconds);
+/* tables: how many are listed at most, a number or "all". before: an earlier document of the same
+ * run, seconds ago, for rates; or NULL. */
+void status_view(FILE *out, const json_t *status, const char *tables, const json_t *before,
+                 double seconds);
 /* One line: time, state, what matters in it. */
 void status_line(FILE *out, const json_t *status, const json_t *before, double seconds);
 

@@ -165,6 +165,50 @@ START_TEST(status_is_json)
 }
 END_TEST
 
+static void
+assert_tables(const char *path, size_t count)
+{
+	ask(path);
+	ck_assert_int_eq(http_status, 200);
+	json_t *json = json_loads(body_text(), 0, NULL);
+	ck_assert_uint_eq(json_array_size(doc_at(json, "table")), count);
+	json_decref(json);
+}
+
+START_TEST(status_has_as_many_tables)
+{
+	start();
+	assert_tables("/v1/status", 2);
+	assert_tables("/v1/status?tables=1", 1);
+	assert_tables("/v1/status?tables=0", 0);
+	assert_tables("/v1/status?tables=all&offset=1", 1);
+	assert_tables("/v1/status?state=errored", 1);
+	assert_tables("/v1/status?state=queued,copied", 0);
+	assert_tables("/v1/status?state=errored,copying&match=public.b", 1);
+	assert_tables("/v1/status?match=nothing%20like%20it", 0);
+}
+END_TEST
+
+static const char *const wrong_parameters[] = {
+	"tables",        "tables=", "tables=-1",    "tables=1x",     "tables=99999999999999999999",
+	"offset=all",    "state=",  "state=error",  "state=copied,", "state=,copied",
+	"state=copiedx", "limit=1", "tables=1&x=2",
+};
+
+START_TEST(wrong_parameter_is_refused)
+{
+	char path[100];
+
+	start();
+	snprintf(path, sizeof(path), "/v1/status?%s", wrong_parameters[_i]);
+	ask(path);
+	ck_assert_msg(http_status == 400, "%s: %ld", path, http_status);
+	json_t *json = json_loads(body_text(), 0, NULL);
+	ck_assert_str_ne(doc_text(json, "error.message"), "");
+	json_decref(json);
+}
+END_TEST
+
 START_TEST(metrics_are_text)
 {
 	start();
@@ -618,6 +662,9 @@ admin_suite(void)
 
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, status_is_json);
+	tcase_add_test(tests, status_has_as_many_tables);
+	tcase_add_loop_test(tests, wrong_parameter_is_refused, 0,
+	                    sizeof(wrong_parameters) / sizeof(*wrong_parameters));
 	tcase_add_test(tests, metrics_are_text);
 	tcase_add_test(tests, page_is_alone);
 	tcase_add_test(tests, health_follows_state);

@@ -238,6 +238,19 @@ START_TEST(status_for_people_and_programs)
 	ck_assert_str_eq(doc_text(json, "stream.applied_lsn"), "0/120");
 	ck_assert_uint_eq(json_array_size(doc_at(json, "table")), 2);
 	json_decref(json);
+
+	/* Those in error first. */
+	ck_assert_int_eq(client("status", "--tables=1", NULL, NULL), 0);
+	assert_out("we\"ird\\.new?line");
+	assert_out("and 1 more");
+	ck_assert_ptr_null(strstr(process_stdout(last), "public.big"));
+	ck_assert_int_eq(client("status", "--json", "--tables", "0"), 0);
+	json = json_loads(process_stdout(last), 0, NULL);
+	ck_assert_uint_eq(json_array_size(doc_at(json, "table")), 0);
+	ck_assert_int_eq((int)doc_number(json, "tables.matching"), 2);
+	json_decref(json);
+	ck_assert_int_eq(client("status", "--tables", "some", NULL), 2);
+	assert_err("a number, or all");
 }
 END_TEST
 

@@ -180,6 +180,108 @@ START_TEST(json_has_tables)
 }
 END_TEST
 
+enum { TABLES = 1000 };
+
+static Catalog *
+many_new(void)
+{
+	Arena *arena = arena_new(0);
+	Catalog *many = arena_zalloc(arena, sizeof(*many));
+
+	many->arena = arena;
+	many->table_count = TABLES;
+	many->tables = arena_new_array(arena, Table, TABLES);
+	pthread_mutex_init(&many->lock, NULL);
+	for (size_t i = 0; i < TABLES; i++) {
+		many->tables[i].schema = i % 2 == 0 ? "even" : "odd";
+		many->tables[i].name = arena_printf(arena, "t%zu", i);
+		atomic_store(&many->tables[i].state, (int)(i % 4));
+	}
+	return many;
+}
+
+static void
+many_free(Catalog *many)
+{
+	pthread_mutex_destroy(&many->lock);
+	arena_free(many->arena);
+}
+
+/* The numbers of the tables listed, "1 5 9". */
+static char *
+listed(const Catalog *many, const StatusTables *which, size_t *matching)
+{
+	MigrationStatus s = {.catalog = many};
+	json_t *json = status_json_some(&s, which);
+	json_t *table;
+	size_t i;
+	Buffer out = BUFFER_INIT;
+
+	json_array_foreach (json_object_get(json, "table"), i, table)
+		buffer_printf(&out, "%s%s", i > 0 ? " " : "", doc_text(table, "name") + 1);
+	*matching = (size_t)doc_number(json, "tables.matching");
+	json_decref(json);
+	return buffer_cstr(&out);
+}
+
+static void
+assert_listed(const Catalog *many, StatusTables which, size_t matching, const char *names)
+{
+	size_t found;
+	char *text = listed(many, &which, &found);
+
+	ck_assert_str_eq(text, names);
+	ck_assert_uint_eq(found, matching);
+	free(text);
+}
+
+/* State n of table i is i % 4: queued, copying, copied, errored. */
+START_TEST(json_has_some_tables)
+{
+	Catalog *many = many_new();
+	const unsigned errored = 1u << TABLE_ERRORED;
+	const unsigned copying = 1u << TABLE_COPYING;
+
+	assert_listed(many, (StatusTables){.limit = 3}, TABLES, "3 7 11");
+	assert_listed(many, (StatusTables){.limit = 3, .offset = 248}, TABLES, "1 995 999");
+	assert_listed(many, (StatusTables){.limit = 2, .offset = TABLES - 1}, TABLES, "998");
+	assert_listed(many, (StatusTables){.limit = 2, .offset = TABLES}, TABLES, "");
+	assert_listed(many, (StatusTables){.limit = 0}, TABLES, "");
+	assert_listed(many, (StatusTables){.limit = 2, .states = copying}, TABLES / 4, "1 5");
+	assert_listed(many, (StatusTables){.limit = 4, .states = copying | errored, .offset = 249},
+	              TABLES / 2, "1 5 9 999");
+	assert_listed(many, (StatusTables){.limit = 9, .match = "odd.t99"}, 6,
+	              "99 991 993 995 997 999");
+	assert_listed(many, (StatusTables){.limit = SIZE_MAX, .match = "even.t10", .states = errored},
+	              0, "");
+	many_free(many);
+}
+END_TEST
+
+/* Pages side by side are the whole, each table once. */
+START_TEST(pages_are_the_whole)
+{
+	Catalog *many = many_new();
+	bool seen[TABLES] = {false};
+	size_t count = 0;
+
+	for (size_t offset = 0; offset < TABLES; offset += 77) {
+		StatusTables which = {.limit = 77, .offset = offset};
+		size_t matching;
+		char *text = listed(many, &which, &matching);
+		for (char *at = text, *end; *at != '\0'; at = end) {
+			unsigned long n = strtoul(at, &end, 10);
+			ck_assert(n < TABLES && !seen[n]);
+			seen[n] = true;
+			count++;
+		}
+		free(text);
+	}
+	ck_assert_uint_eq(count, TABLES);
+	many_free(many);
+}
+END_TEST
+
 /* The first moment: no catalogue, nothing known, and a text cut inside a character. */
 START_TEST(json_of_nothing)
 {
@@ -316,6 +418,8 @@ status_suite(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, json_has_every_field);
 	tcase_add_test(tests, json_has_tables);
+	tcase_add_test(tests, json_has_some_tables);
+	tcase_add_test(tests, pages_are_the_whole);
 	tcase_add_test(tests, json_of_nothing);
 	tcase_add_test(tests, metrics_have_values);
 	tcase_add_test(tests, metrics_please_promtool);
