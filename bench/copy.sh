@@ -68,7 +68,7 @@ from() { bench_uri source "$1"; }
 
 run_pgbaton() { # workload
 	"$PGBATON" run --mode offline --source "$(from "$1")" --target "$(to "$1")" --jobs "$JOBS" \
-		--admin 127.0.0.1:0 --state-dir "$BENCH_DIR/state" >"$BENCH_DIR/pgbaton.log" 2>&1
+		--admin 127.0.0.1:0 --state-dir "$BENCH_DIR/state" ${LOG_LEVEL:+--log-level "$LOG_LEVEL"} >"$BENCH_DIR/pgbaton.log" 2>&1
 }
 run_dump() {
 	pg_dump -Fd -Z0 -j "$JOBS" -f "$BENCH_DIR/dump" "$(from "$1")"

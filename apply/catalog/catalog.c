@@ -200,7 +200,7 @@ read_source(Sql *source, const Selection *selection, const char *own_schema, boo
 	return catalog;
 }
 
-/* pg_table_size waits for whoever holds a table exclusively; then the estimate of the
+/* pg_relation_size waits for whoever holds a table exclusively; then the estimate of the
  * last VACUUM has to do. */
 Catalog *
 catalog_read_source(Sql *source, const Selection *selection, const char *own_schema, Error *err)

@@ -64,7 +64,7 @@ typedef struct Table {
 	const char *qualified; /* "schema"."name", quoted, for SQL */
 	char persistence;      /* 'p' permanent, 'u' unlogged */
 	bool is_partition;     /* a leaf of a partitioned table */
-	uint64_t bytes;        /* pg_table_size on the source */
+	uint64_t bytes;        /* of heap and TOAST on the source */
 	uint64_t toast_bytes;  /* of them; 0 also when it is not known */
 	int64_t rows_estimate; /* reltuples; -1 unknown */
 	uint16_t column_count;

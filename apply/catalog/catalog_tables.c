@@ -40,30 +40,33 @@ typedef struct {
 	Map *by_oid;
 } Relations;
 
-/* Largest first: the copy's long poles start at once. */
+/* Largest first: the copy's long poles start at once. Heap and TOAST alone: pg_table_size looks
+ * at the other forks and at TOAST's index too, which for thousands of tables is most of the time
+ * that the whole catalogue takes. */
 static PGresult *
 query_relations(CatalogReader *reader, Error *err)
 {
-	const char
-		*size = reader->sizes
-	                ? "CASE WHEN c.relkind = 'r' THEN coalesce(pg_catalog.pg_table_size(c.oid), 0)"
-	                  " ELSE 0 END"
-	                : "c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint";
-	const char *toast = reader->sizes ? "CASE WHEN c.reltoastrelid <> 0 THEN"
-	                                    " pg_catalog.pg_table_size(c.reltoastrelid) ELSE 0 END"
-	                                  : "0";
+	const char *toast = reader->sizes
+	                        ? "coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0)"
+	                        : "0";
+	const char *heap =
+		reader->sizes ? "coalesce(pg_catalog.pg_relation_size(c.oid), 0)"
+					  : "c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint";
 
 	return sql_queryf(
 		reader->sql, err,
 		"SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relispartition,"
-		" %s AS bytes, CASE WHEN c.reltuples < 0 OR (c.relpages = 0 AND c.reltuples = 0)"
-		" THEN -1 ELSE c.reltuples::bigint END, c.relreplident, coalesce(i.inhparent, 0), %s"
+		" s.heap + s.toast AS bytes, CASE WHEN c.reltuples < 0 OR (c.relpages = 0"
+		" AND c.reltuples = 0) THEN -1 ELSE c.reltuples::bigint END, c.relreplident,"
+		" coalesce(i.inhparent, 0), s.toast"
 		" FROM pg_catalog.pg_class c"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition"
+		" CROSS JOIN LATERAL (SELECT CASE c.relkind WHEN 'r' THEN %s ELSE 0 END AS heap,"
+		" CASE c.relkind WHEN 'r' THEN %s ELSE 0 END AS toast OFFSET 0) s"
 		" WHERE c.relkind IN ('r', 'p', 'f') AND " CATALOG_OURS
 		" ORDER BY bytes DESC, n.nspname COLLATE \"C\", c.relname COLLATE \"C\"",
-		size, toast);
+		heap, toast);
 }
 
 static void

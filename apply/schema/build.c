@@ -84,6 +84,7 @@ plan_tasks(Build *build)
 	for (size_t i = 0; i < catalog->table_count; i++)
 		most += build->tables[i].item_count;
 	build->tasks = arena_new_array(build->archive.arena, BuildTask, most + 1);
+	build->ready = arena_new_array(build->archive.arena, BuildTask *, most + 1);
 	for (size_t i = 0; i < catalog->table_count; i++)
 		add_tasks(build, &build->tables[i]);
 }
@@ -201,39 +202,18 @@ build_rows_in(Build *build, const Table *table)
 		return;
 	of->rows_in = true;
 	for (BuildTask *task = of->finish - of->indexes_left; task < of->finish; task++)
-		task->state = TASK_READY;
+		build_ready_add(build, task);
 	if (of->indexes_left == 0)
-		of->finish->state = TASK_READY;
-}
-
-static bool
-comes_before(const BuildTask *a, const BuildTask *b)
-{
-	bool a_key = a->item != NULL && a->item->key;
-	bool b_key = b->item != NULL && b->item->key;
-
-	return a_key != b_key ? a_key : a->bytes > b->bytes;
+		build_ready_add(build, of->finish);
 }
 
 BuildTask *
 build_take(Build *build, size_t *ready)
 {
-	BuildTask *best = NULL;
+	BuildTask *task = build_ready_take(build);
 
-	*ready = 0;
-	for (size_t i = 0; i < build->task_count; i++) {
-		BuildTask *task = &build->tasks[i];
-		if (task->state != TASK_READY)
-			continue;
-		(*ready)++;
-		if (best == NULL || comes_before(task, best))
-			best = task;
-	}
-	if (best == NULL)
-		return NULL;
-	(*ready)--;
-	best->state = TASK_RUNS;
-	return best;
+	*ready = build->ready_count;
+	return task;
 }
 
 void
@@ -247,7 +227,7 @@ build_ended(Build *build, BuildTask *task, bool ok)
 	}
 	task_done(build, task);
 	if (task->item != NULL && --of->indexes_left == 0)
-		of->finish->state = TASK_READY;
+		build_ready_add(build, of->finish);
 }
 
 const char *

@@ -48,6 +48,8 @@ struct Build {
 	TableBuild *tables; /* beside the catalogue's */
 	BuildTask *tasks;
 	size_t task_count;
+	BuildTask **ready; /* a heap (build_ready.c): the one to take first is at 0 */
+	size_t ready_count;
 	_Atomic size_t done_count; /* read by the status */
 	const Entry **loose;       /* entries that belong to no table with rows, in order */
 	size_t loose_count;
@@ -60,6 +62,10 @@ bool build_step_done(const Build *build, const char *step);
 /* The names under which the ledger has them. */
 void build_index_step(const Item *item, char out[SCHEMA_STEP_SIZE]);
 void build_analyze_step(const char *qualified, char out[SCHEMA_STEP_SIZE]);
+
+/* Into the heap of what can be taken; out of it, or NULL. */
+void build_ready_add(Build *build, BuildTask *task);
+BuildTask *build_ready_take(Build *build);
 
 static inline TableBuild *
 build_table(const Build *build, const Table *table)
