@@ -427,25 +427,35 @@ ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *e
 	return ok;
 }
 
+static void
+put_copied_row(const LedgerCopied *copied, Buffer *sql)
+{
+	buffer_put_text(sql, "(");
+	sql_put_literal(sql, copied->table->schema);
+	buffer_put_text(sql, ", ");
+	sql_put_literal(sql, copied->table->name);
+	buffer_put_text(sql, ", 'copied', ");
+	sql_put_literal(sql, copied->snapshot);
+	buffer_printf(sql, ", '%s'::pg_catalog.pg_lsn, %" PRIu64 ", %" PRIu64 ")", LSN_STR(copied->lsn),
+	              copied->rows, copied->bytes);
+}
+
 void
-ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot, Lsn lsn,
-                  uint64_t rows, uint64_t bytes, Buffer *sql)
+ledger_copied_sql(const Ledger *ledger, const LedgerCopied *copied, size_t count, Buffer *sql)
 {
 	buffer_printf(sql,
 	              "INSERT INTO %s.relation (schema_name, table_name, state, snapshot,"
-	              " snapshot_lsn, copied_rows, copied_bytes) VALUES (",
+	              " snapshot_lsn, copied_rows, copied_bytes) VALUES ",
 	              ledger->schema);
-	sql_put_literal(sql, table->schema);
-	buffer_put_text(sql, ", ");
-	sql_put_literal(sql, table->name);
-	buffer_put_text(sql, ", 'copied', ");
-	sql_put_literal(sql, snapshot);
-	buffer_printf(sql,
-	              ", '%s', %" PRIu64 ", %" PRIu64 ") ON CONFLICT (schema_name, table_name)"
-	              " DO UPDATE SET state = 'copied', snapshot = EXCLUDED.snapshot,"
-	              " snapshot_lsn = EXCLUDED.snapshot_lsn, copied_rows = EXCLUDED.copied_rows,"
-	              " copied_bytes = EXCLUDED.copied_bytes;",
-	              LSN_STR(lsn), rows, bytes);
+	for (size_t i = 0; i < count; i++) {
+		buffer_put_text(sql, i > 0 ? ", " : "");
+		put_copied_row(&copied[i], sql);
+	}
+	buffer_put_text(sql, " ON CONFLICT (schema_name, table_name)"
+	                     " DO UPDATE SET state = 'copied', snapshot = EXCLUDED.snapshot,"
+	                     " snapshot_lsn = EXCLUDED.snapshot_lsn,"
+	                     " copied_rows = EXCLUDED.copied_rows,"
+	                     " copied_bytes = EXCLUDED.copied_bytes;");
 }
 
 void
@@ -543,11 +553,31 @@ ledger_steps(Sql *target, const Ledger *ledger, Arena *arena, Error *err)
 }
 
 void
+ledger_steps_add(const char *step, Buffer *values)
+{
+	buffer_put_text(values, values->len > 0 ? ", (" : "(");
+	sql_put_literal(values, step);
+	buffer_put_text(values, ")");
+}
+
+void
+ledger_steps_sql(const Ledger *ledger, const Buffer *values, Buffer *sql)
+{
+	if (values->len == 0)
+		return;
+	buffer_printf(sql, "INSERT INTO %s.post_data (step) VALUES ", ledger->schema);
+	buffer_put(sql, values->data, values->len);
+	buffer_put_text(sql, " ON CONFLICT (step) DO NOTHING;");
+}
+
+void
 ledger_step_sql(const Ledger *ledger, const char *step, Buffer *sql)
 {
-	buffer_printf(sql, "INSERT INTO %s.post_data (step) VALUES (", ledger->schema);
-	sql_put_literal(sql, step);
-	buffer_put_text(sql, ") ON CONFLICT (step) DO NOTHING;");
+	Buffer values = BUFFER_INIT;
+
+	ledger_steps_add(step, &values);
+	ledger_steps_sql(ledger, &values, sql);
+	buffer_free(&values);
 }
 
 /* ---- progress ---- */

@@ -86,9 +86,16 @@ void ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql);
  * others into the catalogue. A table that was copying is queued again; rows_remain says
  * that some of its rows may have been committed. */
 MUST_CHECK bool ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err);
-/* C3: the statement that records a finished copy, for the copy's transaction. */
-void ledger_copied_sql(const Ledger *ledger, const Table *table, const char *snapshot, Lsn lsn,
-                       uint64_t rows, uint64_t bytes, Buffer *sql);
+typedef struct {
+	const Table *table;
+	const char *snapshot;
+	Lsn lsn;
+	uint64_t rows;
+	uint64_t bytes;
+} LedgerCopied;
+
+/* C3: the statement that records finished copies, for their transaction; as many rows as count. */
+void ledger_copied_sql(const Ledger *ledger, const LedgerCopied *copied, size_t count, Buffer *sql);
 /* Two statements for a transaction that is rolled back: the first waits for one that is
  * recording the table's copy, the second asks whether it has recorded that snapshot. */
 void ledger_outcome_sql(const Ledger *ledger, const Table *table, const char *snapshot,
@@ -168,6 +175,9 @@ MUST_CHECK bool ledger_step_done(Sql *target, const Ledger *ledger, const char *
 Map *ledger_steps(Sql *target, const Ledger *ledger, Arena *arena, Error *err);
 /* The statement, for the step's own transaction where there is one. */
 void ledger_step_sql(const Ledger *ledger, const char *step, Buffer *sql);
+/* Several: the values are put one by one, then the statement, if there are any. */
+void ledger_steps_add(const char *step, Buffer *values);
+void ledger_steps_sql(const Ledger *ledger, const Buffer *values, Buffer *sql);
 
 /* ---- progress (P1, P2) ---- */
 

@@ -13,7 +13,8 @@
  * to COPY, source COMMIT; on the target the "copied" record, COMMIT (C3). A table that is
  * not empty on the target is refused: an earlier try of ours was rolled back or is known by
  * the ledger, so the rows are somebody else's. A table that fails is retried alone; what
- * stays failed is TABLE_ERRORED with its error, and the others go on.
+ * stays failed is TABLE_ERRORED with its error, and the others go on. Where many small tables are
+ * left, several have their transactions together (group.h).
  */
 #ifndef PGBATON_APPLY_COPY_COPY_H
 #define PGBATON_APPLY_COPY_COPY_H

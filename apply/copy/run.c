@@ -64,6 +64,37 @@ next_queued(CopyRun *run)
 	return NULL;
 }
 
+/* So many that every worker comes again for more, and none is left alone with the last ones. */
+static size_t
+group_size(const CopyRun *run)
+{
+	size_t left = run->options->catalog->table_count - run->next;
+	size_t jobs = run->options->jobs > 0 ? (size_t)run->options->jobs : 1;
+	size_t share = left / (2 * jobs);
+
+	return share < COPY_GROUP_MOST ? share : COPY_GROUP_MOST;
+}
+
+/* Of small tables as many as are one small table together. */
+static void
+take_more(CopyRun *run, Work *work, size_t most)
+{
+	CopyGroup *group = &work->group;
+	uint64_t bytes = work->table->bytes;
+	Table *table;
+
+	group->tables[group->count++] = work->table;
+	while (group->count < most && (table = next_queued(run)) != NULL &&
+	       bytes + table->bytes < BUILD_SMALL_BYTES && copy_group_takes(run->options, table)) {
+		run->next++;
+		bytes += table->bytes;
+		atomic_store(&table->state, TABLE_COPYING);
+		group->tables[group->count++] = table;
+	}
+	if (group->count > 1)
+		work->kind = WORK_GROUP;
+}
+
 static bool
 take_table(CopyRun *run, Work *work)
 {
@@ -71,9 +102,12 @@ take_table(CopyRun *run, Work *work)
 
 	if (table == NULL)
 		return false;
+	size_t most = group_size(run);
 	run->next++;
 	atomic_store(&table->state, TABLE_COPYING);
 	*work = (Work){.kind = WORK_TABLE, .table = table};
+	if (most > 1 && copy_group_takes(run->options, table))
+		take_more(run, work, most);
 	return true;
 }
 
@@ -210,6 +244,19 @@ copy_run_failed(CopyRun *run, Table *table, Error *err)
 	pthread_mutex_lock(&run->lock);
 	count_failure(run, err);
 	pthread_mutex_unlock(&run->lock);
+}
+
+bool
+copy_run_given_up(CopyRun *run, Table *table)
+{
+	pthread_mutex_lock(&run->lock);
+	bool given_up = halted(run);
+	if (given_up) {
+		atomic_store(&table->state, TABLE_QUEUED);
+		run->left++;
+	}
+	pthread_mutex_unlock(&run->lock);
+	return given_up;
 }
 
 bool

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "apply/copy/group.h"
 #include "apply/copy/split.h"
 
 /*
@@ -32,7 +33,7 @@ typedef struct {
 	size_t left; /* not tried: cancelled or unreachable */
 } CopyRun;
 
-typedef enum { WORK_TABLE, WORK_RANGE, WORK_BUILD } WorkKind;
+typedef enum { WORK_TABLE, WORK_GROUP, WORK_RANGE, WORK_BUILD } WorkKind;
 
 /* One thing to do, and what its tries have learnt. */
 typedef struct {
@@ -43,8 +44,9 @@ typedef struct {
 	BuildTask *task;
 	int helpers;
 	CopyAttempt attempt; /* of a whole table */
-	CopyCommit commit;   /* of a range */
-	uint64_t rows;       /* of a range */
+	CopyGroup group;
+	CopyCommit commit; /* of a range */
+	uint64_t rows;     /* of a range */
 	uint64_t bytes;
 	int64_t began_ms;
 } Work;
@@ -58,6 +60,8 @@ void copy_run_ended(CopyRun *run, const Work *work);
 void copy_run_copied(CopyRun *run, Table *table, const char *snapshot, Lsn lsn, uint64_t rows,
                      uint64_t bytes, int64_t began_ms);
 void copy_run_failed(CopyRun *run, Table *table, Error *err);
+/* It was taken and not tried, since all is given up. False: it is to be tried. */
+bool copy_run_given_up(CopyRun *run, Table *table);
 /* False: it was begun too often already. */
 bool copy_run_again(CopyRun *run, Table *table);
 

@@ -190,6 +190,89 @@ copy_source_begin(Wire *source, const Table *table, const SharedSnapshot *shared
 	return ok;
 }
 
+/* ---- several tables ---- */
+
+/* The tables' names are still theirs, and their columns are those of the catalogue: a boolean. */
+static void
+put_same_tables(Buffer *sql, Table *const *tables, size_t count)
+{
+	const char *separator = "";
+
+	buffer_put_text(sql, "(ARRAY[");
+	for (size_t i = 0; i < count; i++) {
+		buffer_put_text(sql, i > 0 ? "," : "");
+		sql_put_literal(sql, tables[i]->qualified);
+		buffer_put_text(sql, "::pg_catalog.regclass::pg_catalog.oid");
+	}
+	buffer_put_text(sql, "] = '{");
+	for (size_t i = 0; i < count; i++)
+		buffer_printf(sql, "%s%u", i > 0 ? "," : "", tables[i]->oid);
+	buffer_put_text(sql, "}'::pg_catalog.oid[] AND (SELECT coalesce(array_agg(attrelid || ' ' ||"
+	                     " attname::text || ' ' || atttypid || ' ' || (attgenerated <> '')"
+	                     " ORDER BY attrelid, attnum), '{}') FROM pg_catalog.pg_attribute"
+	                     " WHERE attnum > 0 AND NOT attisdropped AND attrelid = ANY ('{");
+	for (size_t i = 0; i < count; i++)
+		buffer_printf(sql, "%s%u", i > 0 ? "," : "", tables[i]->oid);
+	buffer_put_text(sql, "}'::pg_catalog.oid[])) = ARRAY[");
+	for (size_t i = 0; i < count; i++) {
+		for (int k = 0; k < tables[i]->column_count; k++) {
+			const Column *column = &tables[i]->columns[k];
+			char *text = mem_printf("%u %s %u %s", tables[i]->oid, column->name, column->type_oid,
+			                        column->generated ? "true" : "false");
+			buffer_put_text(sql, separator);
+			sql_put_literal(sql, text);
+			free(text);
+			separator = ",";
+		}
+	}
+	buffer_put_text(sql, "]::text[])::text");
+}
+
+/* As put_begin: locks, then snapshot, then LSN. */
+static void
+put_begin_group(Buffer *sql, int version, Table *const *tables, size_t count,
+                const SharedSnapshot *shared)
+{
+	buffer_put_text(sql, begin_sql);
+	if (shared != NULL)
+		put_join(sql, shared->id);
+	for (size_t i = 0; i < count; i++)
+		buffer_printf(sql, "%sONLY %s", i > 0 ? ", " : "LOCK TABLE ", tables[i]->qualified);
+	buffer_printf(sql,
+	              " IN ACCESS SHARE MODE NOWAIT;"
+	              "SELECT %s, pg_catalog.pg_current_wal_insert_lsn()::text, ",
+	              copy_snapshot_sql(version));
+	put_same_tables(sql, tables, count);
+}
+
+bool
+copy_source_begin_group(Wire *source, Table *const *tables, size_t count,
+                        const SharedSnapshot *shared, CopyView *view, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	WireResult *result = NULL;
+
+	put_begin_group(&sql, wire_server_version(source), tables, count, shared);
+	bool ok = copy_query(source, "source", buffer_cstr(&sql), &result, err);
+	buffer_free(&sql);
+	if (!ok)
+		return false;
+	const char *snapshot = wire_result_get(result, 0, 0);
+	const char *lsn = wire_result_get(result, 0, 1);
+	const char *same = wire_result_get(result, 0, 2);
+	if (wire_result_rows(result) != 1 || snapshot == NULL || lsn == NULL || same == NULL ||
+	    !lsn_parse(lsn, &view->lsn)) {
+		ok = error_set(err, ERROR_PROTOCOL, "no snapshot in the server's answer");
+	} else if (same[0] != 't') {
+		ok = source_changed(err, "one of several");
+	} else {
+		view->snapshot = mem_strdup(shared != NULL ? shared->snapshot : snapshot);
+		view->lsn = shared != NULL ? shared->lsn : view->lsn;
+	}
+	wire_result_free(result);
+	return ok;
+}
+
 bool
 copy_source_join(Wire *source, const char *exported, Error *err)
 {

@@ -243,7 +243,7 @@ split_record(CopySession *session, const CopyOptions *options, const Split *spli
 	ledger_attempt_copied_sql(options->ledger, split->table, split->attempt, split->view.snapshot,
 	                          split->view.lsn, split->rows, split->bytes, &sql);
 	bool ok = copy_query(session->target, "target", "BEGIN", NULL, err) &&
-	          copy_target_record(session->target, buffer_cstr(&sql), err) &&
+	          copy_target_record(session->target, buffer_cstr(&sql), 1, err) &&
 	          copy_target_commit(session->target, &commit, err);
 	buffer_free(&sql);
 	return ok;

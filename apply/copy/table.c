@@ -118,16 +118,20 @@ copy_rows(const CopySession *session, Table *table, const char *where, bool free
 /* C3: the record is part of the rows' own transaction, and for a small table its indexes
  * are too: for thousands of them a transaction each would cost more than they do. */
 static bool
-record_copied(const CopySession *session, const CopyOptions *options, const Table *table,
+record_copied(const CopySession *session, const CopyOptions *options, Table *table,
               const CopyAttempt *attempt, Error *err)
 {
+	const LedgerCopied copied = {.table = table,
+	                             .snapshot = attempt->view.snapshot,
+	                             .lsn = attempt->view.lsn,
+	                             .rows = attempt->rows,
+	                             .bytes = attempt->bytes};
 	Buffer sql = BUFFER_INIT;
 
 	if (build_is_small(table) && options->build != NULL)
-		build_put_whole(options->build, table, &sql);
-	ledger_copied_sql(options->ledger, table, attempt->view.snapshot, attempt->view.lsn,
-	                  attempt->rows, attempt->bytes, &sql);
-	bool ok = copy_target_record(session->target, buffer_cstr(&sql), err);
+		build_put_whole(options->build, &table, 1, &sql);
+	ledger_copied_sql(options->ledger, &copied, 1, &sql);
+	bool ok = copy_target_record(session->target, buffer_cstr(&sql), 1, err);
 	buffer_free(&sql);
 	return ok;
 }

@@ -1,6 +1,7 @@
 #include "apply/copy/target.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/fault.h"
@@ -140,6 +141,28 @@ copy_target_begin(const CopySession *session, const Table *table, bool *fresh, E
 	return !table->rows_remain || cannot_empty(table, err);
 }
 
+bool
+copy_target_begin_group(const CopySession *session, Table *const *tables, size_t count, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	WireResult *result = NULL;
+
+	/* Triggers that would act are named table by table. */
+	if (!session->replica)
+		return error_set(err, ERROR_CONFIG, "the replica role is not allowed on the target");
+	buffer_printf(&sql, "%sSELECT (", begin_sql);
+	for (size_t i = 0; i < count; i++)
+		buffer_printf(&sql, "%sEXISTS (SELECT 1 FROM ONLY %s)", i > 0 ? " OR " : "",
+		              tables[i]->qualified);
+	buffer_put_text(&sql, ")::text");
+	if (!query(session, &sql, &result, err))
+		return false;
+	bool empty = wire_result_get(result, 0, 0)[0] == 'f';
+	wire_result_free(result);
+	return empty ||
+	       error_set(err, ERROR_CONFIG, "one of several tables on the target is not empty");
+}
+
 /* ---- split ---- */
 
 bool
@@ -183,7 +206,7 @@ copy_target_begin_range(const CopySession *session, const Ledger *ledger, const 
 /* ---- the end ---- */
 
 bool
-copy_target_record(Wire *target, const char *sql, Error *err)
+copy_target_record(Wire *target, const char *sql, size_t rows, Error *err)
 {
 	WireResult *result = NULL;
 
@@ -191,7 +214,7 @@ copy_target_record(Wire *target, const char *sql, Error *err)
 		return false;
 	const char *tag = wire_result_tag(result);
 	const char *count = tag != NULL ? strrchr(tag, ' ') : NULL;
-	bool ok = count != NULL && strcmp(count, " 1") == 0;
+	bool ok = count != NULL && strtoull(count, NULL, 10) == rows;
 	if (!ok)
 		error_set(err, ERROR_BUG, "the ledger has no row for the table (%s)",
 		          tag != NULL ? tag : "no answer");

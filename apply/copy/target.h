@@ -23,6 +23,10 @@ typedef struct {
 MUST_CHECK bool copy_target_begin(const CopySession *session, const Table *table, bool *fresh,
                                   Error *err);
 
+/* The same for several small tables at once; which of them is not as it must be is not said. */
+MUST_CHECK bool copy_target_begin_group(const CopySession *session, Table *const *tables,
+                                        size_t count, Error *err);
+
 /* Whether TRUNCATE is allowed: without it what a split copy has left could not be removed. */
 MUST_CHECK bool copy_target_can_empty(const CopySession *session, const Table *table, bool *can,
                                       Error *err);
@@ -34,9 +38,9 @@ MUST_CHECK bool copy_target_begin_split(const CopySession *session, const Ledger
 MUST_CHECK bool copy_target_begin_range(const CopySession *session, const Ledger *ledger,
                                         const Table *table, const char *attempt, Error *err);
 
-/* Runs what ends with the ledger's record; a record that finds no row is ERROR_BUG: it
- * would be a copy that nobody remembers. */
-MUST_CHECK bool copy_target_record(Wire *target, const char *sql, Error *err);
+/* Runs what ends with the ledger's record of so many rows; one that finds fewer is ERROR_BUG:
+ * it would be a copy that nobody remembers. */
+MUST_CHECK bool copy_target_record(Wire *target, const char *sql, size_t rows, Error *err);
 MUST_CHECK bool copy_target_commit(Wire *target, CopyCommit *commit, Error *err);
 
 /* The connection was lost while COMMIT of a whole table was on its way: has it happened?

@@ -4,6 +4,7 @@
 #include "apply/copy/run.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/memory.h"
 
 enum { BACKOFF_MS = 500, BACKOFF_MAX_MS = 15000 };
 
@@ -168,6 +169,57 @@ do_table(Worker *worker, Work *work)
 		copy_run_split(worker->run, work->split);
 }
 
+/* ---- several tables ---- */
+
+static void
+group_copied(Worker *worker, const Work *work)
+{
+	const CopyGroup *group = &work->group;
+
+	for (size_t i = 0; i < group->count; i++)
+		copy_run_copied(worker->run, group->tables[i], group->view.snapshot, group->view.lsn,
+		                group->rows[i], group->bytes[i], work->began_ms);
+}
+
+/* Each for itself; what came of a COMMIT without answer is looked up first. */
+static void
+do_singly(Worker *worker, const Work *work)
+{
+	const CopyGroup *group = &work->group;
+
+	for (size_t i = 0; i < group->count; i++) {
+		Work one = {.kind = WORK_TABLE, .table = group->tables[i], .began_ms = work->began_ms};
+		if (copy_run_given_up(worker->run, one.table))
+			continue;
+		if (group->commit.commit_sent) {
+			one.attempt.commit = group->commit;
+			one.attempt.view.snapshot = mem_strdup(group->view.snapshot);
+			one.attempt.view.lsn = group->view.lsn;
+			one.attempt.rows = group->rows[i];
+			one.attempt.bytes = group->bytes[i];
+		}
+		do_whole(worker, &one);
+	}
+}
+
+static void
+do_group(Worker *worker, Work *work)
+{
+	const CopyRun *run = worker->run;
+	Error err = ERROR_INIT;
+	bool ok = open_sessions(worker, work, &err) &&
+	          copy_group_once(&worker->session, run->options, run->shared, &work->group, &err);
+
+	if (ok) {
+		group_copied(worker, work);
+	} else {
+		close_sessions(worker);
+		log_debug("copy", "%zu tables at once: %s; now one by one", work->group.count, err.message);
+		do_singly(worker, work);
+	}
+	copy_group_clear(&work->group);
+}
+
 /* ---- ranges ---- */
 
 static bool
@@ -251,6 +303,8 @@ copy_worker_main(void *arg)
 	while (copy_run_take(worker.run, &work)) {
 		if (work.kind == WORK_TABLE)
 			do_table(&worker, &work);
+		else if (work.kind == WORK_GROUP)
+			do_group(&worker, &work);
 		else if (work.kind == WORK_RANGE)
 			do_range(&worker, &work);
 		else

@@ -137,13 +137,30 @@ build_close(Build *build)
 
 /* ---- a small table, whole ---- */
 
+/* What has been put, and is still to be recorded. */
+typedef struct {
+	const Build *build;
+	Buffer *sql;
+	Buffer steps;
+	const char *settings; /* that are in force */
+	bool analyzes;        /* an ANALYZE was begun */
+} Whole;
+
+/* The same settings need not be set for each of a thousand indexes. */
 static void
-put_step(const Build *build, const char *step, const char *settings, const char *text, Buffer *sql)
+put_item(Whole *whole, const Item *item)
 {
-	if (build_step_done(build, step))
+	const Entry *entry = item->entry;
+	char step[SCHEMA_STEP_SIZE];
+
+	schema_step_name(entry, step);
+	if (build_step_done(whole->build, step))
 		return;
-	buffer_printf(sql, "%s%s\n", settings, text);
-	ledger_step_sql(build->work->ledger, step, sql);
+	if (whole->settings == NULL || strcmp(whole->settings, entry->settings) != 0)
+		buffer_put_text(whole->sql, entry->settings);
+	whole->settings = entry->settings;
+	buffer_printf(whole->sql, "%s\n", entry->sql);
+	ledger_steps_add(step, &whole->steps);
 }
 
 /* Leaves have their statistics with the whole (build_finish). */
@@ -153,22 +170,34 @@ analyzes(const Table *table)
 	return !table->is_partition;
 }
 
-void
-build_put_whole(const Build *build, const Table *table, Buffer *sql)
+static void
+put_analyze(Whole *whole, const Table *table)
 {
-	const TableBuild *of = build_table(build, table);
 	char step[SCHEMA_STEP_SIZE];
 
-	for (const Item *item = of->items; item != NULL; item = item->next) {
-		schema_step_name(item->entry, step);
-		put_step(build, step, item->entry->settings, item->entry->sql, sql);
-	}
-	if (!analyzes(table))
-		return;
-	char *analyze = mem_printf("ANALYZE %s;", table->qualified);
 	build_analyze_step(table->qualified, step);
-	put_step(build, step, "", analyze, sql);
-	free(analyze);
+	if (!analyzes(table) || build_step_done(whole->build, step))
+		return;
+	buffer_printf(whole->sql, "%s %s", whole->analyzes ? "," : "ANALYZE", table->qualified);
+	whole->analyzes = true;
+	ledger_steps_add(step, &whole->steps);
+}
+
+void
+build_put_whole(const Build *build, Table *const *tables, size_t count, Buffer *sql)
+{
+	Whole whole = {.build = build, .sql = sql, .steps = BUFFER_INIT};
+
+	for (size_t i = 0; i < count; i++) {
+		for (const Item *item = build_table(build, tables[i])->items; item != NULL;
+		     item = item->next)
+			put_item(&whole, item);
+	}
+	for (size_t i = 0; i < count; i++)
+		put_analyze(&whole, tables[i]);
+	buffer_put_text(sql, whole.analyzes ? ";\n" : "");
+	ledger_steps_sql(build->work->ledger, &whole.steps, sql);
+	buffer_free(&whole.steps);
 }
 
 static void

@@ -37,8 +37,8 @@ typedef struct BuildTask BuildTask;
 Build *build_open(const SchemaWork *work, bool definitions, Error *err);
 void build_close(Build *build); /* NULL is allowed */
 
-/* Everything of one table, with its records, for the transaction that copies it. */
-void build_put_whole(const Build *build, const Table *table, Buffer *sql);
+/* Everything of these tables, with its records, for the transaction that copies them. */
+void build_put_whole(const Build *build, Table *const *tables, size_t count, Buffer *sql);
 /* It was committed so. */
 void build_whole_done(Build *build, const Table *table);
 /* The rows are in and committed; again: nothing. */

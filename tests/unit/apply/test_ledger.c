@@ -223,8 +223,12 @@ START_TEST(tables_keep_their_state)
 	ASSERT_OK(ledger_sync_tables(target, &ledger, catalog, &err));
 	Table *table = catalog_find(catalog, "public", "it's");
 	atomic_store(&table->state, (int)TABLE_COPYING);
-	ledger_copied_sql(&ledger, catalog_find(catalog, "public", "b"), "10:20:11,12", lsn_make(77), 5,
-	                  60, &sql);
+	const LedgerCopied copied = {.table = catalog_find(catalog, "public", "b"),
+	                             .snapshot = "10:20:11,12",
+	                             .lsn = lsn_make(77),
+	                             .rows = 5,
+	                             .bytes = 60};
+	ledger_copied_sql(&ledger, &copied, 1, &sql);
 	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
 	catalog_free(catalog);
 
