@@ -223,6 +223,23 @@ script_rest(const char *sql)
 	return s.at;
 }
 
+const char *
+script_last(const char *sql)
+{
+	Scan s = {sql, sql + strlen(sql)};
+	const char *last = sql;
+
+	while (s.at < s.end) {
+		if (isspace((unsigned char)*s.at)) {
+			s.at++;
+			continue;
+		}
+		last = s.at;
+		next_statement(&s);
+	}
+	return last;
+}
+
 /* State of the walk through a script. */
 typedef struct {
 	Arena *arena;

@@ -53,6 +53,9 @@ MUST_CHECK bool script_read(Slice script, Arena *arena, Entries *entries, Error 
 /* What follows an entry's first statement; "" when nothing does. */
 const char *script_rest(const char *sql);
 
+/* Where the last statement begins; sql itself when there is but one. */
+const char *script_last(const char *sql);
+
 /* The parts of "ALTER TABLE ONLY t ADD CONSTRAINT c FOREIGN KEY ...". */
 typedef struct {
 	Slice table; /* quoted as in the text */

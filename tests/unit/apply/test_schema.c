@@ -213,6 +213,53 @@ START_TEST(the_targets_dump_is_the_sources)
 }
 END_TEST
 
+/* That what is made belongs to who makes it is not said again; what belongs to others is, also
+ * where a name looks like it. */
+START_TEST(owners_are_kept)
+{
+	static const char owners[] =
+		"SELECT relname, relkind, relowner::regrole FROM pg_class"
+		" WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S', 'p') ORDER BY 1";
+	Error err = ERROR_INIT;
+	Job job;
+
+	job_open(
+		&job,
+		"CREATE ROLE \"some body\"; GRANT CREATE ON SCHEMA public TO \"some body\";"
+		"CREATE TABLE ours (id int GENERATED ALWAYS AS IDENTITY); CREATE SEQUENCE our_s;"
+		"CREATE TABLE parted (a serial) PARTITION BY LIST (a);"
+		"CREATE TABLE \"x\nALTER TABLE ours OWNER TO postgres;\" (a int);"
+		"DO $$ BEGIN EXECUTE format('CREATE TABLE %I (a int)',"
+		"  E'y\\nALTER TABLE ours OWNER TO ' || current_user || ';'); END $$;"
+		"SET ROLE \"some body\";"
+		"CREATE TABLE theirs (id int GENERATED ALWAYS AS IDENTITY); CREATE SEQUENCE their_s;"
+		"CREATE TABLE \"z\nALTER TABLE theirs OWNER TO \"\"some body\"\";\" (a int); RESET ROLE;",
+		NULL);
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	char *from = db_rows(job.source, "%s", owners);
+	char *to = db_rows(job.target, "%s", owners);
+	ck_assert_str_eq(from, to);
+	ck_assert_ptr_nonnull(strstr(to, "some body"));
+	free(from);
+	free(to);
+	assert_equal_dumps();
+	job_close(&job);
+}
+END_TEST
+
+START_TEST(the_last_statement_is_found)
+{
+	static const char *const texts[] = {
+		"", "a", "a;\n", "a; b;", "a;\n\n b\n", "a 'x; y'; $$ b; c $$ d;", "a \"\n;b\";\n",
+	};
+	static const char *const last[] = {
+		"", "a", "a;\n", "b;", "b\n", "$$ b; c $$ d;", "a \"\n;b\";\n"};
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+		ck_assert_str_eq(script_last(texts[i]), last[i]);
+}
+END_TEST
+
 /* Rows between the stages, as in a migration: the keys are checked against them. */
 START_TEST(stages_come_in_order)
 {
@@ -887,6 +934,7 @@ make_schema(void)
 	tcase_add_test(text, kinds_are_told_by_class);
 	tcase_add_test(text, literals_cannot_smuggle_entries);
 	tcase_add_test(text, tablespaces_follow_their_entries);
+	tcase_add_test(text, the_last_statement_is_found);
 	tcase_add_test(text, torn_scripts_are_read_to_their_end);
 	tcase_add_test(text, foreign_keys_are_taken_apart);
 	tcase_add_test(text, tools_must_be_new_enough);
@@ -896,6 +944,7 @@ make_schema(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, security_labels_can_be_left_out);
 	tcase_add_test(tc, the_targets_dump_is_the_sources);
+	tcase_add_test(tc, owners_are_kept);
 	tcase_add_test(tc, stages_come_in_order);
 	tcase_add_test(tc, a_second_call_repeats_only_what_is_missing);
 	tcase_add_test(tc, an_object_in_the_way_is_named);
