@@ -38,8 +38,13 @@ stop_clusters(void)
 	cluster_free(target_cluster);
 }
 
-/* Above --split-above: large, nokey; above the limit of small tables: middle. */
+/* Above --split-above: large, nokey; above the limit of small tables: middle; so many that
+ * several are copied together: s0 to s23. */
 static const char schema[] =
+	"DO $$ BEGIN FOR i IN 0..23 LOOP"
+	" EXECUTE format('CREATE TABLE s%s (id int PRIMARY KEY, t text UNIQUE)', i);"
+	" EXECUTE format('INSERT INTO s%s SELECT g, g::text FROM generate_series(1, 50) g', i);"
+	" END LOOP; END $$;"
 	"CREATE TABLE large (id int PRIMARY KEY, a int UNIQUE, t text);"
 	"CREATE INDEX ON large (t); CREATE INDEX ON large ((a + 1));"
 	"CREATE TABLE nokey (a int, t text);"
