@@ -179,25 +179,36 @@ make_trigger(const SourceSetup *setup, const Fenced *table, Error *err)
 /* One record for each: DROP TRIGGER needs a lock of its own on each table, and one that
  * cannot be had must not keep the others. */
 static bool
+record_trigger(const SourceSetup *setup, const Fenced *table, Error *err)
+{
+	char *what = mem_printf("fence on %s.%s", table->schema, table->name);
+	char *undo = mem_printf("DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_trigger"
+	                        " WHERE tgname = '%s_fence' AND tgrelid = %u) THEN"
+	                        " DROP TRIGGER IF EXISTS \"%s_fence\" ON %s; END IF; END $$",
+	                        setup->ledger->name, table->oid, setup->ledger->name, table->qualified);
+	bool ok = source_record(setup, "fence", what, undo, err);
+
+	free(what);
+	free(undo);
+	return ok;
+}
+
+/* All in one transaction, before the first trigger is made (S2): a commit for each would be
+ * thousands of flushes. */
+static bool
 record_triggers(const SourceSetup *setup, const FencedList *list, const PGresult *made, Error *err)
 {
-	for (size_t i = 0; i < list->count; i++) {
-		const Fenced *table = &list->items[i];
-		if (has_trigger(made, table->oid))
-			continue;
-		char *what = mem_printf("fence on %s.%s", table->schema, table->name);
-		char *undo = mem_printf("DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_trigger"
-		                        " WHERE tgname = '%s_fence' AND tgrelid = %u) THEN"
-		                        " DROP TRIGGER IF EXISTS \"%s_fence\" ON %s; END IF; END $$",
-		                        setup->ledger->name, table->oid, setup->ledger->name,
-		                        table->qualified);
-		bool ok = source_record(setup, "fence", what, undo, err);
-		free(what);
-		free(undo);
-		if (!ok)
-			return false;
+	Sql *book = setup->book.sql != NULL ? setup->book.sql : setup->target;
+	bool ok = sql_exec(book, err, "BEGIN");
+
+	for (size_t i = 0; ok && i < list->count; i++) {
+		if (!has_trigger(made, list->items[i].oid))
+			ok = record_trigger(setup, &list->items[i], err);
 	}
-	return true;
+	if (ok)
+		return sql_exec(book, err, "COMMIT");
+	(void)!sql_exec(book, NULL, "ROLLBACK");
+	return false;
 }
 
 bool
