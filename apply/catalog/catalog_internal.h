@@ -38,7 +38,7 @@ typedef struct {
 	Map *moves;             /* oid -> MOVES_ bits; keys in the arena */
 	TypeSet *types;
 	Map *by_oid; /* oid -> Table; keys in the tables */
-	bool sizes;  /* pg_table_size: waits for whoever holds a table exclusively */
+	bool sizes;  /* pg_relation_size: waits for whoever holds a table exclusively */
 } CatalogReader;
 
 /* Tables and parents, then columns, keys, indexes that are left out. */
