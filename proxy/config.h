@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "apply/care/standbys.h"
 #include "apply/catalog/catalog.h"
 #include "apply/schema/target.h"
 #include "common/arena.h"
@@ -37,6 +38,8 @@ typedef struct {
 	const char *admin_token_file; /* --admin-token-file; needed when not loopback */
 	int jobs;                     /* --jobs, default 4 */
 	uint64_t split_above;         /* --split-above SIZE, default 1GiB, 0 never */
+	uint64_t copy_rate;           /* --copy-rate SIZE a second, 0 none */
+	LagLimit max_source_lag;      /* --max-source-lag SECONDS|SIZE, 0 none */
 	uint64_t maintenance_bytes;   /* --maintenance-work-mem SIZE, default 0: by the target's */
 	int lanes;                    /* --lanes, 1 to 8; 0: as the target's cores */
 	Selection selection;    /* --include-table, ..., --exclude-index (repeatable), --filters */
@@ -69,6 +72,8 @@ typedef struct {
 	bool hold_timeout_given; /* cutover --hold-timeout */
 	bool unmovable_given;    /* cutover --unmovable */
 	bool rehearse;           /* cutover --rehearse */
+	bool copy_rate_given;    /* throttle --copy-rate */
+	bool max_source_lag_given;
 } Config;
 
 /*

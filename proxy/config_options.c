@@ -114,6 +114,27 @@ set_split_above(ConfigDraft *draft, const char *value, Error *err)
 	return value_size("--split-above", value, &draft->config->split_above, err);
 }
 
+static bool
+set_copy_rate(ConfigDraft *draft, const char *value, Error *err)
+{
+	draft->config->copy_rate_given = true;
+	return value_size("--copy-rate", value, &draft->config->copy_rate, err);
+}
+
+/* A size has a unit that ends in B, a time has not. */
+static bool
+set_source_lag(ConfigDraft *draft, const char *value, Error *err)
+{
+	LagLimit *limit = &draft->config->max_source_lag;
+	size_t len = strlen(value);
+
+	draft->config->max_source_lag_given = true;
+	*limit = (LagLimit){0};
+	if (len > 0 && value[len - 1] == 'B')
+		return value_size("--max-source-lag", value, &limit->bytes, err);
+	return value_seconds("--max-source-lag", value, 0, 86400 * INT64_C(1000), &limit->ms, err);
+}
+
 /* What the server takes: 1 MB (64 kB before 17), and 2 GB on some platforms. */
 static bool
 set_maintenance(ConfigDraft *draft, const char *value, Error *err)
@@ -456,6 +477,11 @@ const ConfigOption config_options[] = {
      "tables, parts of tables and indexes at a time, 1 to 64 (default 4)"},
 	{"split-above", "SIZE", false, true, FOR_RUN, set_split_above,
      "copy larger tables in parts (default 1GiB, 0 never; TOAST counts eightfold)"},
+	{"copy-rate", "SIZE", false, true, FOR_RUN | FOR_THROTTLE, set_copy_rate,
+     "read at most so much a second from the source while copying (default 0, no limit)"},
+	{"max-source-lag", "LAG", false, true, FOR_RUN | FOR_THROTTLE, set_source_lag,
+     "the copy rests while a standby of the source is so far behind: seconds, or a size like "
+     "64MB (default 0, no limit)"},
 	{"maintenance-work-mem", "SIZE", false, true, FOR_RUN, set_maintenance,
      "memory of the target for each job's index, 1MB to 2GB (default 0, by its settings)"},
 	{"lanes", "N", false, true, FOR_RUN, set_lanes,
@@ -547,6 +573,7 @@ config_command_bit(const char *command)
 		{"wait", FOR_WAIT},     {"cutover", FOR_CUTOVER}, {"verify", FOR_VERIFY},
 		{"finish", FOR_ENDING}, {"cancel", FOR_ENDING},   {"failback", FOR_FAILBACK},
 		{"pause", FOR_OTHER},   {"resume", FOR_OTHER},    {"sessions", FOR_SESSIONS},
+		{"throttle", FOR_THROTTLE},
 	};
 
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {

@@ -19,6 +19,7 @@
 #ifndef PGBATON_APPLY_COPY_COPY_H
 #define PGBATON_APPLY_COPY_COPY_H
 
+#include "apply/care/throttle.h"
 #include "apply/catalog/catalog.h"
 #include "apply/ledger.h"
 #include "apply/schema/build.h"
@@ -35,6 +36,7 @@ typedef struct {
 	int tries;            /* per table, range or index; 0: 3 */
 	uint64_t split_above; /* bytes, of TOAST eightfold (split.c); 0: no table is split */
 	Build *build;         /* NULL: rows only */
+	Throttle *throttle;   /* NULL: none */
 	const Stop *stop;
 } CopyOptions;
 

@@ -142,11 +142,18 @@ put_range(Buffer *sql, const Split *split, size_t range)
 /* ---- begin ---- */
 
 void
+split_let_go(Split *split)
+{
+	wire_close(split->holder);
+	split->holder = NULL;
+}
+
+void
 split_free(Split *split)
 {
 	if (split == NULL)
 		return;
-	wire_close(split->holder);
+	split_let_go(split);
 	copy_view_clear(&split->view);
 	free(split->bounds);
 	free((void *)(uintptr_t)split->key);
@@ -160,7 +167,8 @@ begin(CopySession *session, const CopyOptions *options, const SharedSnapshot *sh
 {
 	Table *table = split->table;
 
-	if (!copy_target_can_empty(session, table, splittable, err))
+	if (!throttle_take(options->throttle, 0, options->stop, err) ||
+	    !copy_target_can_empty(session, table, splittable, err))
 		return false;
 	if (!*splittable)
 		return true;
@@ -205,7 +213,8 @@ copy_range(CopySession *session, const CopyOptions *options, const Split *split,
 	bool ok = copy_target_begin_range(session, options->ledger, split->table, split->attempt,
 	                                  err) &&
 	          copy_source_join(session->source, split->view.exported, err) &&
-	          copy_rows(session, split->table, buffer_cstr(&where), false, rows, bytes, err) &&
+	          copy_rows(session, options, split->table, buffer_cstr(&where), false, rows, bytes,
+	                    err) &&
 	          copy_query(session->source, "source", "COMMIT", NULL, err) &&
 	          copy_target_commit(session->target, commit, err);
 	buffer_free(&where);

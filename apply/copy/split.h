@@ -22,7 +22,7 @@
 
 typedef struct Split {
 	Table *table;
-	Wire *holder; /* the session of the transaction that has the snapshot */
+	Wire *holder; /* the session of the transaction that has the snapshot; NULL: let go */
 	CopyView view;
 	char attempt[24];
 	const char *key; /* column, quoted; NULL: ctid */
@@ -45,6 +45,8 @@ bool split_wanted(const CopyOptions *options, const Table *table);
  * whole. On false the session is to be closed. */
 MUST_CHECK bool split_begin(CopySession *session, const CopyOptions *options, Table *table,
                             const SharedSnapshot *shared, Split **out, Error *err);
+/* The snapshot is not needed any more: all ranges are in, or none will be. */
+void split_let_go(Split *split);
 void split_free(Split *split);
 
 /* Committed on the target, or looked up that it is; *rows and *bytes of it. On false the

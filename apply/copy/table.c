@@ -74,7 +74,8 @@ start_copies(const CopySession *session, const Table *table, const char *where, 
 
 /* No work per row: runs of frames go over as they came. */
 static bool
-relay(const CopySession *session, Table *table, uint64_t *rows, uint64_t *bytes, Error *err)
+relay(const CopySession *session, const CopyOptions *options, Table *table, uint64_t *rows,
+      uint64_t *bytes, Error *err)
 {
 	uint64_t source_rows = 0;
 	uint64_t target_rows = 0;
@@ -86,6 +87,8 @@ relay(const CopySession *session, Table *table, uint64_t *rows, uint64_t *bytes,
 			return error_add_context(err, "source");
 		if (frames.len == 0)
 			continue;
+		if (!throttle_take(options->throttle, frames.len, options->stop, err))
+			return false;
 		if (!wire_copy_in_frames(session->target, frames, err))
 			return error_add_context(err, "target");
 		*rows += messages;
@@ -105,12 +108,12 @@ relay(const CopySession *session, Table *table, uint64_t *rows, uint64_t *bytes,
 }
 
 bool
-copy_rows(const CopySession *session, Table *table, const char *where, bool freeze, uint64_t *rows,
-          uint64_t *bytes, Error *err)
+copy_rows(const CopySession *session, const CopyOptions *options, Table *table, const char *where,
+          bool freeze, uint64_t *rows, uint64_t *bytes, Error *err)
 {
 	*rows = *bytes = 0;
 	return start_copies(session, table, where, freeze, err) &&
-	       relay(session, table, rows, bytes, err);
+	       relay(session, options, table, rows, bytes, err);
 }
 
 /* ---- a table ---- */
@@ -146,10 +149,12 @@ copy_table_once(CopySession *session, const CopyOptions *options, Table *table,
 	atomic_store(&table->copied_rows, 0);
 	atomic_store(&table->copied_bytes, 0);
 
-	/* The target first: waiting for its locks must not age the source's snapshot. */
-	return copy_target_begin(session, table, &fresh, err) &&
+	/* The target first: waiting for its locks must not age the source's snapshot. And while
+	 * the copy is held none is taken at all. */
+	return throttle_take(options->throttle, 0, options->stop, err) &&
+	       copy_target_begin(session, table, &fresh, err) &&
 	       copy_source_begin(session->source, table, shared, false, &attempt->view, err) &&
-	       copy_rows(session, table, NULL, fresh, &attempt->rows, &attempt->bytes, err) &&
+	       copy_rows(session, options, table, NULL, fresh, &attempt->rows, &attempt->bytes, err) &&
 	       copy_query(session->source, "source", "COMMIT", NULL, err) &&
 	       record_copied(session, options, table, attempt, err) &&
 	       copy_target_commit(session->target, &attempt->commit, err);

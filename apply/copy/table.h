@@ -24,11 +24,13 @@ MUST_CHECK bool copy_table_once(CopySession *session, const CopyOptions *options
                                 const SharedSnapshot *shared, CopyAttempt *attempt, Error *err);
 
 /*
- * The rows of a COPY TO through a COPY FROM, both in the table's format. where: NULL, or
- * the condition of a range. Adds to the table's counters as it goes; *rows and *bytes are
- * what the two servers agree on at the end, or what was added until it failed.
+ * The rows of a COPY TO through a COPY FROM, both in the table's format, no faster than the
+ * throttle lets them. where: NULL, or the condition of a range. Adds to the table's counters as
+ * it goes; *rows and *bytes are what the two servers agree on at the end, or what was added
+ * until it failed.
  */
-MUST_CHECK bool copy_rows(const CopySession *session, Table *table, const char *where, bool freeze,
-                          uint64_t *rows, uint64_t *bytes, Error *err);
+MUST_CHECK bool copy_rows(const CopySession *session, const CopyOptions *options, Table *table,
+                          const char *where, bool freeze, uint64_t *rows, uint64_t *bytes,
+                          Error *err);
 
 #endif

@@ -255,6 +255,8 @@ split_ended(Worker *worker, Work *work)
 {
 	Split *split = work->split;
 
+	/* Record, pause and next try may take as long as they like. */
+	split_let_go(split);
 	if (!split->failed && !try_often(worker, work, try_record, &split->error))
 		split->failed = true;
 	if (split->failed)

@@ -48,15 +48,19 @@ void source_publications(const Ledger *ledger, const Catalog *catalog, char *out
 typedef struct {
 	bool exists;
 	bool active;
-	bool lost;     /* wal_status lost, or invalidated */
-	char why[128]; /* invalidation reason or wal_status */
+	bool lost;           /* wal_status lost, or invalidated */
+	char why[128];       /* invalidation reason or wal_status */
+	char wal_status[16]; /* reserved, extended, unreserved, lost; "" before 13 */
 	Lsn confirmed;
 	Lsn restart;
 	uint64_t kept_bytes; /* WAL held back on the source by the slot */
-	int64_t safe_bytes;  /* until max_slot_wal_keep_size hurts; -1: no limit */
+	int64_t safe_bytes;  /* until max_slot_wal_keep_size hurts, 0: it does; -1: no limit */
 } SlotHealth;
 
 MUST_CHECK bool source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *err);
+/* S3: is the slot close to being lost: less than a quarter of max_slot_wal_keep_size is left,
+ * or the next checkpoint may take what it needs? side: "source" or "target", for the text. */
+bool source_slot_warning(const SlotHealth *slot, const char *side, char *out, size_t size);
 /* The publication is there and still covers exactly our tables; else ERROR_CONFIG naming
  * what is different. */
 MUST_CHECK bool source_check_publication(Sql *source, const Ledger *ledger, const Catalog *catalog,

@@ -248,9 +248,10 @@ source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *er
 		"SELECT active, confirmed_flush_lsn, restart_lsn,"
 		" coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)"
 		"::bigint, %s, coalesce(plugin = 'pgoutput' AND database = current_database(), false),"
-		" coalesce(plugin, 'none'), coalesce(database, 'none')"
+		" coalesce(plugin, 'none'), coalesce(database, 'none'), %s"
 		" FROM pg_catalog.pg_replication_slots WHERE slot_name = '%s'",
-		health_query(sql_server_version(source)), ledger->name);
+		health_query(sql_server_version(source)),
+		sql_server_version(source) >= 130000 ? "wal_status" : "NULL::text", ledger->name);
 
 	if (rows == NULL)
 		return error_add_context(err, "looking at replication slot %s", ledger->name);
@@ -263,9 +264,34 @@ source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *er
 		out->kept_bytes = (uint64_t)sql_get_int(rows, 0, 3);
 		snprintf(out->why, sizeof(out->why), "%s", PQgetvalue(rows, 0, 4));
 		out->lost = out->why[0] != '\0';
+		/* Negative, or not there at all, once the next checkpoint may remove what we need. */
 		if (sql_get(rows, 0, 5) != NULL)
-			out->safe_bytes = sql_get_int(rows, 0, 5);
+			out->safe_bytes = sql_get_int(rows, 0, 5) > 0 ? sql_get_int(rows, 0, 5) : 0;
+		if (sql_get(rows, 0, 9) != NULL)
+			snprintf(out->wal_status, sizeof(out->wal_status), "%s", sql_get(rows, 0, 9));
 	}
 	PQclear(rows);
 	return ok;
+}
+
+bool
+source_slot_warning(const SlotHealth *slot, const char *side, char *out, size_t size)
+{
+	uint64_t safe = slot->safe_bytes > 0 ? (uint64_t)slot->safe_bytes : 0;
+	bool unreserved = strcmp(slot->wal_status, "unreserved") == 0;
+	bool near_limit = slot->safe_bytes >= 0 && safe < (slot->kept_bytes + safe) / 4;
+
+	if (!slot->exists || slot->lost || (!unreserved && !near_limit))
+		return false;
+	if (unreserved)
+		snprintf(out, size,
+		         "the slot holds back %llu bytes of WAL, more than max_slot_wal_keep_size: the next"
+		         " checkpoint of the %s may remove what it needs; raise it there now",
+		         (unsigned long long)slot->kept_bytes, side);
+	else
+		snprintf(out, size,
+		         "the slot holds back %llu bytes of WAL and is %llu bytes from"
+		         " max_slot_wal_keep_size: raise it on the %s, or the slot will be lost",
+		         (unsigned long long)slot->kept_bytes, (unsigned long long)safe, side);
+	return true;
 }

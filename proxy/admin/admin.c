@@ -215,6 +215,40 @@ read_hold_timeout(const json_t *value, int64_t *out_ms, Error *err)
 }
 
 static bool
+read_number(const char *key, const json_t *value, double most, double *out, Error *err)
+{
+	*out = json_is_number(value) ? json_number_value(value) : -1;
+	return (*out >= 0 && *out <= most) ||
+	       error_set(err, ERROR_CONFIG, "\"%s\" is not a number between 0 and %.0f", key, most);
+}
+
+/* One key of THROTTLE's. */
+static bool
+read_limit(const char *key, const json_t *value, MigrationRequest *out, Error *err)
+{
+	double number;
+
+	if (strcmp(key, "copy_rate") == 0) {
+		if (!read_number(key, value, 1e15, &number, err))
+			return false;
+		out->set_copy_rate = true;
+		out->copy_rate = (uint64_t)number;
+		return true;
+	}
+	bool seconds = strcmp(key, "max_source_lag_seconds") == 0;
+	if (!seconds && strcmp(key, "max_source_lag_bytes") != 0)
+		return error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
+	if (out->set_lag_limit)
+		return error_set(err, ERROR_CONFIG, "the body has two limits of the lag");
+	if (!read_number(key, value, seconds ? 86400 : 1e15, &number, err))
+		return false;
+	out->set_lag_limit = true;
+	out->lag_limit = seconds ? (LagLimit){.ms = (int64_t)(number * 1e3 + 0.5)}
+	                         : (LagLimit){.bytes = (uint64_t)number};
+	return true;
+}
+
+static bool
 read_unmovable(const json_t *value, UnmovablePolicy *out, Error *err)
 {
 	const char *text = json_is_string(value) ? json_string_value(value) : "";
@@ -259,7 +293,8 @@ read_body(const Buffer *body, MigrationRequest *out, Error *err)
 		return error_set(err, ERROR_CONFIG, "the body is not a JSON object");
 	}
 	json_object_foreach (json, key, value) {
-		ok = read_key(key, value, out, err);
+		ok = out->command == COMMAND_THROTTLE ? read_limit(key, value, out, err)
+		                                      : read_key(key, value, out, err);
 		if (!ok)
 			break;
 	}
@@ -310,6 +345,7 @@ static const Resource resources[] = {
 	{"/v1/cancel", NULL, COMMAND_CANCEL},
 	{"/v1/pause", NULL, COMMAND_PAUSE},
 	{"/v1/resume", NULL, COMMAND_RESUME},
+	{"/v1/throttle", NULL, COMMAND_THROTTLE},
 };
 
 static const Resource *

@@ -118,6 +118,15 @@ put_copy(Buffer *out, const MigrationStatus *s)
 	put_gauge(out, "large_object_bytes", "Their bytes.", (double)s->large_objects.bytes);
 	put_gauge(out, "oldest_snapshot_seconds",
 	          "Age of the oldest snapshot held on the source by the copy.", s->oldest_snapshot_s);
+	put_gauge(out, "copy_rate_limit_bytes", "Bytes a second the copy may read; +Inf without limit.",
+	          s->throttle.rate > 0 ? (double)s->throttle.rate : (double)INFINITY);
+	put_gauge(out, "copy_held", "Is 1 while the copy rests for the source's standbys.",
+	          s->throttle.held[0] != '\0');
+	put_gauge(out, "standbys", "Standbys of the source.", s->standbys.count);
+	put_gauge(out, "standby_lag_seconds", "Replay lag of the source's slowest standby.",
+	          s->standbys.seconds);
+	put_gauge(out, "standby_lag_bytes", "WAL not replayed by the standby most behind.",
+	          (double)s->standbys.bytes);
 }
 
 static void
@@ -154,6 +163,8 @@ put_storage(Buffer *out, const MigrationStatus *s)
 	put_gauge(out, "log_segments", "Segments of the transaction log.", (double)s->log.segments);
 	put_gauge(out, "slot_active", "1 while the source's slot is in use.", s->slot.active);
 	put_gauge(out, "slot_lost", "1 when the source's slot was invalidated.", s->slot.lost);
+	put_gauge(out, "slot_in_danger", "Is 1 when the slot is close to max_slot_wal_keep_size.",
+	          s->slot_warning[0] != '\0');
 	put_gauge(out, "slot_kept_bytes", "WAL that the slot holds back on the source.",
 	          (double)s->slot.kept_bytes);
 	put_gauge(out, "slot_safe_bytes",

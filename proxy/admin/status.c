@@ -113,6 +113,27 @@ copy_json(const MigrationStatus *s)
 	json_object_set_new(json, "bytes_total", json_count(s->copy_bytes_total));
 	json_object_set_new(json, "eta_seconds", json_known(s->copy_eta_seconds));
 	json_object_set_new(json, "oldest_snapshot_seconds", json_known(s->oldest_snapshot_s));
+	json_object_set_new(json, "rate_limit",
+	                    s->throttle.rate > 0 ? json_count(s->throttle.rate) : json_null());
+	json_object_set_new(json, "held",
+	                    s->throttle.held[0] != '\0' ? json_text(s->throttle.held) : json_null());
+	return json;
+}
+
+static json_t *
+standbys_json(const MigrationStatus *s)
+{
+	json_t *json = json_object();
+
+	json_object_set_new(json, "count", json_integer(s->standbys.count));
+	json_object_set_new(json, "hidden", json_integer(s->standbys.hidden));
+	json_object_set_new(json, "lag_seconds", json_known(s->standbys.seconds));
+	json_object_set_new(json, "lag_bytes", json_count(s->standbys.bytes));
+	json_object_set_new(json, "max_lag_seconds",
+	                    s->lag_limit.ms > 0 ? json_real((double)s->lag_limit.ms / 1e3)
+	                                        : json_null());
+	json_object_set_new(json, "max_lag_bytes",
+	                    s->lag_limit.bytes > 0 ? json_count(s->lag_limit.bytes) : json_null());
 	return json;
 }
 
@@ -188,6 +209,8 @@ slot_json(const SlotHealth *slot)
 	json_object_set_new(json, "active", json_boolean(slot->active));
 	json_object_set_new(json, "lost", json_boolean(slot->lost));
 	json_object_set_new(json, "why", json_text(slot->why));
+	json_object_set_new(json, "wal_status",
+	                    slot->wal_status[0] != '\0' ? json_text(slot->wal_status) : json_null());
 	json_object_set_new(json, "confirmed_lsn", json_lsn(slot->confirmed));
 	json_object_set_new(json, "restart_lsn", json_lsn(slot->restart));
 	json_object_set_new(json, "kept_bytes", json_count(slot->kept_bytes));
@@ -374,7 +397,11 @@ status_json_some(const MigrationStatus *s, const StatusTables *which)
 	json_object_set_new(json, "receiver", receiver_json(&s->receiver));
 	json_object_set_new(json, "applier", applier_json(&s->applier));
 	json_object_set_new(json, "log", log_json(&s->log));
-	json_object_set_new(json, "slot", slot_json(&s->slot));
+	json_t *slot = slot_json(&s->slot);
+	json_object_set_new(slot, "warning",
+	                    s->slot_warning[0] != '\0' ? json_text(s->slot_warning) : json_null());
+	json_object_set_new(json, "slot", slot);
+	json_object_set_new(json, "standbys", standbys_json(s));
 	json_object_set_new(json, "table", list);
 	json_object_set_new(json, "listener", listener_json(&s->listener));
 	json_object_set_new(json, "cutover", cutover_json(&s->cutover));

@@ -43,6 +43,7 @@ int cmd_finish(int argc, char **argv);
 int cmd_cancel(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
+int cmd_throttle(int argc, char **argv);
 int cmd_log(int argc, char **argv);
 
 /* All commands. */

@@ -56,6 +56,9 @@ const CliCommand cli_commands[] = {
      CLIENT_TEXT "Exit codes: 0 paused, 1 refused, 2 usage.\n"},
 	{"resume", cmd_resume, "apply changes again; also tries again after an error",
      CLIENT_TEXT "Exit codes: 0 accepted, 1 refused, 2 usage.\n"},
+	{"throttle", cmd_throttle, "change how fast the copy may read the source, while it runs",
+     "Holds until the process ends: a later `run` goes by its own options again.\n" CLIENT_TEXT
+     "Exit codes: 0 accepted, 1 refused, 2 usage.\n"},
 	{"log", cmd_log, "look into the transaction log on disk", NULL},
 };
 

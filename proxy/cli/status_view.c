@@ -156,6 +156,29 @@ view_slot(FILE *out, const json_t *status)
 		print_plain(out, doc_text(status, "slot.why"));
 	}
 	fputc('\n', out);
+	if (json_is_string(doc_at(status, "slot.warning"))) {
+		fputs("WARNING    ", out);
+		print_plain(out, doc_text(status, "slot.warning"));
+		fputc('\n', out);
+	}
+}
+
+/* What the copy costs the source, and what it is kept to. */
+static void
+view_care(FILE *out, const json_t *status)
+{
+	double age = doc_number(status, "copy.oldest_snapshot_seconds");
+	double limit = doc_number(status, "copy.rate_limit");
+
+	if (age > 0)
+		fprintf(out, "snapshot   the oldest of ours on the source is %s old\n", SECONDS(age));
+	if (limit > 0)
+		fprintf(out, "throttle   at most %s a second\n", BYTES(limit));
+	if (json_is_string(doc_at(status, "copy.held"))) {
+		fputs("held       the copy rests: ", out);
+		print_plain(out, doc_text(status, "copy.held"));
+		fputc('\n', out);
+	}
 }
 
 static void
@@ -305,6 +328,7 @@ status_view(FILE *out, const json_t *status, const char *tables, const json_t *b
 	}
 	view_listener(out, status);
 	view_copy(out, status, before, seconds);
+	view_care(out, status);
 	view_large_objects(out, status);
 	view_tables(out, status, tables);
 }

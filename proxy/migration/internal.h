@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "apply/care/standbys.h"
+#include "apply/care/throttle.h"
 #include "apply/ledger.h"
 #include "apply/lobs/lobs.h"
 #include "apply/schema/build.h"
@@ -69,6 +71,7 @@ struct Migration {
 	atomic_bool pause_wanted;
 	Queue *requests;    /* MigrationRequest *, for the thread */
 	Listener *listener; /* NULL: none. Runs by itself; here it is told the route */
+	Throttle *throttle; /* of the copy */
 	pthread_t thread;
 	int exit_code;
 
@@ -85,6 +88,8 @@ struct Migration {
 	SlotHealth slot;
 	Lsn source_lsn;
 	double oldest_snapshot_s;
+	Standbys standbys; /* of the source */
+	LagLimit lag_limit;
 	int64_t copy_started_ms;
 	uint64_t copy_bytes_at_start;
 	Ledger ledger;    /* written once, before catalog */
@@ -226,7 +231,9 @@ MUST_CHECK bool cleanup_all(Migration *m, bool finish, Error *err);
 
 /* ---- monitor.c: watches `from` on a session of its own ---- */
 
-/* The slot's health and the end of the WAL are put there, under the migration's lock. */
+/* The slot's health and the end of the WAL are put there, under the migration's lock. Of the
+ * way forth also what the copy costs the source: it holds the copy while standbys are too far
+ * behind. */
 Monitor *monitor_start(const Way *way, SlotHealth *slot, Lsn *from_lsn);
 void monitor_stop(Monitor *monitor);
 /* Something that cannot come right by itself (slot lost, publication altered). */

@@ -678,6 +678,9 @@ migration_start(const Config *config, Error *err)
 	m->config = config;
 	m->stop = stop_new();
 	m->requests = queue_new(64);
+	m->throttle = throttle_new();
+	throttle_set_rate(m->throttle, config->copy_rate);
+	m->lag_limit = config->max_source_lag;
 	m->state = STATE_CHECKING;
 	m->resumes_in = STATE_FAILED;
 	m->since_us = clock_wall_us();
@@ -723,6 +726,7 @@ migration_free(Migration *migration)
 	queue_free(migration->requests);
 	catalog_free(migration->catalog);
 	catalog_free(migration->back.catalog);
+	throttle_free(migration->throttle);
 	stop_free(migration->stop);
 	pthread_mutex_destroy(&migration->lock);
 	free(migration);
@@ -800,6 +804,9 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 			return true;
 		return now < STATE_SWITCHED || now == STATE_FAILED ||
 		       refuse(err, now, "pause or resume", "nothing is applied any more");
+	case COMMAND_THROTTLE:
+		return now < STATE_SWITCHED || now == STATE_FAILED ||
+		       refuse(err, now, "throttle the copy", "nothing is copied any more");
 	}
 	return error_set(err, ERROR_BUG, "unknown command %d", (int)command);
 }
@@ -816,6 +823,27 @@ leave_failed(Migration *m)
 		return;
 	clear_error(m);
 	enter_state(m, next);
+}
+
+/* At once: the workers go by it from their next run of rows on, the monitor from its next
+ * round on. */
+static void
+set_throttle(Migration *m, const MigrationRequest *request)
+{
+	if (request->set_copy_rate) {
+		throttle_set_rate(m->throttle, request->copy_rate);
+		log_info("migration", "copy rate is now %llu bytes a second (0: no limit)",
+		         (unsigned long long)request->copy_rate);
+	}
+	if (!request->set_lag_limit)
+		return;
+	pthread_mutex_lock(&m->lock);
+	m->lag_limit = request->lag_limit;
+	pthread_mutex_unlock(&m->lock);
+	log_info("migration",
+	         "the copy rests while a standby is more than %lld ms or %llu bytes behind"
+	         " (0: no limit)",
+	         (long long)request->lag_limit.ms, (unsigned long long)request->lag_limit.bytes);
 }
 
 bool
@@ -839,6 +867,10 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 	if (!ok)
 		return false;
 
+	if (request->command == COMMAND_THROTTLE) {
+		set_throttle(migration, request);
+		return true;
+	}
 	if (request->command == COMMAND_RESUME)
 		leave_failed(migration);
 	if (request->command == COMMAND_PAUSE || request->command == COMMAND_RESUME)

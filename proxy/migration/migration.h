@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "apply/care/standbys.h"
+#include "apply/care/throttle.h"
 #include "apply/catalog/catalog.h"
 #include "apply/setup/check.h"
 #include "apply/setup/source.h"
@@ -48,15 +50,19 @@ typedef enum {
 	COMMAND_FINISH,
 	COMMAND_CANCEL,
 	COMMAND_PAUSE,
-	COMMAND_RESUME
+	COMMAND_RESUME,
+	COMMAND_THROTTLE
 } MigrationCommand;
 
-/* The last two of CUTOVER, REHEARSE and FAILBACK. */
 typedef struct {
 	MigrationCommand command;
-	int64_t hold_timeout_ms; /* 0: the configuration's */
-	bool unmovable_given;    /* false: the configuration's */
+	int64_t hold_timeout_ms; /* CUTOVER, REHEARSE, FAILBACK; 0: the configuration's */
+	bool unmovable_given;    /* the same three; false: the configuration's */
 	UnmovablePolicy unmovable;
+	bool set_copy_rate;      /* THROTTLE: what is to be changed, until the process ends */
+	uint64_t copy_rate;
+	bool set_lag_limit;
+	LagLimit lag_limit;
 } MigrationRequest;
 
 /* The thread starts at once. */
@@ -168,8 +174,12 @@ typedef struct {
 	ApplierState applier;
 	TxLogState log;
 	SlotHealth slot;
+	char slot_warning[256];   /* it is in danger; "": it is not */
 	Lsn source_lsn;           /* pg_current_wal_lsn() when last asked */
-	double oldest_snapshot_s; /* age of the oldest copy transaction */
+	double oldest_snapshot_s; /* age of our oldest snapshot on the source */
+	ThrottleState throttle;   /* of the copy */
+	Standbys standbys;        /* of the source */
+	LagLimit lag_limit;
 
 	uint64_t copy_rows;
 	uint64_t copy_bytes;

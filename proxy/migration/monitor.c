@@ -17,6 +17,7 @@ struct Monitor {
 	Lsn *from_lsn;
 	Stop *stop;
 	pthread_t thread;
+	bool told_hidden; /* the thread's own */
 	pthread_mutex_t lock;
 	Error failure; /* under lock */
 };
@@ -40,16 +41,70 @@ set_failure(Monitor *monitor, const Error *err)
 static void
 warn_of_limit(const char *side, const SlotHealth *slot, int64_t *next_warning_ms)
 {
-	bool close = slot->safe_bytes >= 0 && (uint64_t)slot->safe_bytes < slot->kept_bytes / 4;
+	char text[256];
 
-	if (!close || clock_mono_ms() < *next_warning_ms)
+	if (clock_mono_ms() < *next_warning_ms || !source_slot_warning(slot, side, text, sizeof(text)))
 		return;
 	*next_warning_ms = clock_mono_ms() + WARN_EVERY_MS;
-	log_warning("monitor",
-	            "the slot holds back %llu bytes of WAL and is %lld bytes from "
-	            "max_slot_wal_keep_size: raise it on the %s, or the slot will be lost",
-	            (unsigned long long)slot->kept_bytes, (long long)slot->safe_bytes, side);
+	log_warning("monitor", "%s", text);
 }
+
+/* ---- what our copies cost the source ---- */
+
+/* What they hold back from its vacuum. */
+static bool
+look_at_snapshots(Monitor *monitor, Sql *source, Error *err)
+{
+	Migration *m = monitor->m;
+	char age[32];
+
+	if (!sql_value(source, err, age, sizeof(age),
+	               "SELECT coalesce(extract(epoch FROM max(now() - xact_start)), 0) "
+	               "FROM pg_stat_activity WHERE application_name LIKE 'pgbaton%' "
+	               "AND datname = current_database() "
+	               "AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"))
+		return false;
+	pthread_mutex_lock(&m->lock);
+	m->oldest_snapshot_s = strtod(age, NULL);
+	pthread_mutex_unlock(&m->lock);
+	return true;
+}
+
+/* --max-source-lag: the copy rests while a standby is too far behind. */
+static bool
+look_at_standbys(Monitor *monitor, Sql *source, Error *err)
+{
+	Migration *m = monitor->m;
+	ThrottleState was;
+	Standbys standbys;
+	char reason[sizeof(was.held)];
+
+	if (!standbys_read(source, &standbys, err))
+		return false;
+	throttle_state(m->throttle, &was);
+	pthread_mutex_lock(&m->lock);
+	LagLimit limit = m->lag_limit;
+	m->standbys = standbys;
+	pthread_mutex_unlock(&m->lock);
+
+	bool held = was.held[0] != '\0';
+	bool hold = standbys_too_far(&standbys, &limit, held, reason, sizeof(reason));
+	throttle_hold(m->throttle, hold ? reason : NULL);
+	if (hold && !held)
+		log_warning("monitor", "the copy rests: %s", reason);
+	else if (held && !hold)
+		log_info("monitor", "the copy goes on: the source's standbys are close enough");
+	if (standbys.hidden > 0 && (limit.ms > 0 || limit.bytes > 0) && !monitor->told_hidden) {
+		monitor->told_hidden = true;
+		log_warning("monitor",
+		            "--max-source-lag: %d walsenders of the source cannot be looked at; GRANT"
+		            " pg_read_all_stats to the user on the source",
+		            standbys.hidden);
+	}
+	return true;
+}
+
+/* ---- the slot ---- */
 
 static bool
 look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err)
@@ -66,19 +121,9 @@ look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err
 	if (!lsn_parse(text, &lsn))
 		return error_set(err, ERROR_PROTOCOL, "pg_current_wal_lsn() gave \"%s\"", text);
 
-	/* S3: what our copies hold back from vacuum on the source. */
-	char age[32];
-	if (!sql_value(source, err, age, sizeof(age),
-	               "SELECT coalesce(extract(epoch FROM max(now() - xact_start)), 0) "
-	               "FROM pg_stat_activity WHERE application_name LIKE 'pgbaton%' "
-	               "AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"))
-		return false;
-
 	pthread_mutex_lock(&m->lock);
 	*monitor->slot = slot;
 	*monitor->from_lsn = lsn;
-	if (!way->back)
-		m->oldest_snapshot_s = strtod(age, NULL);
 	pthread_mutex_unlock(&m->lock);
 	warn_of_limit(way->from_side, &slot, next_warning_ms);
 
@@ -102,6 +147,11 @@ look(Monitor *monitor, Sql *source, unsigned round, int64_t *next_warning_ms, Er
 {
 	const Way *way = &monitor->way;
 
+	if (!way->back &&
+	    (!look_at_snapshots(monitor, source, err) || !look_at_standbys(monitor, source, err)))
+		return false;
+	if (!migration_online(monitor->m))
+		return true;
 	if (!look_at_slot(monitor, source, next_warning_ms, err))
 		return false;
 	if (round % PUBLICATION_EVERY != 0 ||
@@ -163,6 +213,9 @@ monitor_stop(Monitor *monitor)
 		return;
 	stop_request(monitor->stop);
 	pthread_join(monitor->thread, NULL);
+	/* Nobody would let it go on. */
+	if (!monitor->way.back)
+		throttle_hold(monitor->m->throttle, NULL);
 	pthread_mutex_destroy(&monitor->lock);
 	stop_free(monitor->stop);
 	free(monitor);

@@ -415,9 +415,9 @@ phase_prepare(Migration *m, Error *err)
 			return false;
 		if (m->receiver == NULL && !start_receiver(m, err))
 			return false;
-		if (m->monitor == NULL)
-			m->monitor = start_monitor(m);
 	}
+	if (m->monitor == NULL)
+		m->monitor = start_monitor(m);
 	return prepare_schema(m, err);
 }
 
@@ -442,6 +442,7 @@ phase_copy(Migration *m, Error *err)
 		.jobs = m->config->jobs,
 		.one_snapshot = !migration_online(m),
 		.split_above = m->config->split_above,
+		.throttle = m->throttle,
 		.stop = m->stop,
 	};
 	SchemaWork work = migration_schema_work(m);

@@ -157,6 +157,9 @@ migration_status(Migration *migration, MigrationStatus *out)
 	out->slot = m->slot;
 	out->source_lsn = m->source_lsn;
 	out->oldest_snapshot_s = m->oldest_snapshot_s;
+	out->standbys = m->standbys;
+	out->lag_limit = m->lag_limit;
+	throttle_state(m->throttle, &out->throttle);
 	out->cutover = m->cutover;
 	out->verify = m->verify;
 	way_back_status(m, &out->way_back);
@@ -174,6 +177,11 @@ migration_status(Migration *migration, MigrationStatus *out)
 	fill_large_objects(m, out);
 	pthread_mutex_unlock(&m->lock);
 
+	/* After the switch nobody needs what it holds back. */
+	bool over = out->state >= STATE_SWITCHED && out->state <= STATE_FINISHED;
+	if (over ||
+	    !source_slot_warning(&out->slot, "source", out->slot_warning, sizeof(out->slot_warning)))
+		out->slot_warning[0] = '\0';
 	fill_lag(out);
 	if (out->error.class == ERROR_NONE && out->receiver.error.class != ERROR_NONE &&
 	    !out->receiver.connected) {

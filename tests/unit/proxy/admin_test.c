@@ -338,6 +338,43 @@ START_TEST(body_is_read)
 }
 END_TEST
 
+START_TEST(limits_are_read)
+{
+	const MigrationRequest *last = &migration->last;
+
+	start();
+	post("/v1/throttle", "{\"copy_rate\": 5000000, \"max_source_lag_seconds\": 1.5}");
+	ck_assert_int_eq(http_status, 202);
+	ck_assert(last->set_copy_rate && last->set_lag_limit);
+	ck_assert_uint_eq(last->copy_rate, 5000000);
+	ck_assert_int_eq((int)last->lag_limit.ms, 1500);
+	ck_assert_uint_eq(last->lag_limit.bytes, 0);
+	post("/v1/throttle", "{\"max_source_lag_bytes\": 0}");
+	ck_assert_int_eq(http_status, 202);
+	ck_assert(!last->set_copy_rate && last->set_lag_limit);
+	ck_assert_int_eq((int)last->lag_limit.ms, 0);
+}
+END_TEST
+
+static const char *const wrong_limits[] = {
+	"{\"copy_rate\": -1}",
+	"{\"copy_rate\": 1e16}",
+	"{\"copy_rate\": \"10MB\"}",
+	"{\"max_source_lag\": 1}",
+	"{\"max_source_lag_seconds\": 86401}",
+	"{\"max_source_lag_seconds\": 1, \"max_source_lag_bytes\": 1}",
+	"{\"hold_timeout\": 1}",
+};
+
+START_TEST(wrong_limits_are_refused)
+{
+	start();
+	post("/v1/throttle", wrong_limits[_i]);
+	ck_assert_int_eq(http_status, 400);
+	ck_assert_int_eq(migration->commands, 0);
+}
+END_TEST
+
 static const char *const wrong_bodies[] = {
 	"{\"hold_timeout\": 0}",     "{\"hold_timeout\": -1}",
 	"{\"hold_timeout\": \"2\"}", "{\"hold_timeout\": 99999}",
@@ -672,6 +709,9 @@ admin_suite(void)
 	tcase_add_test(tests, sessions_are_listed);
 	tcase_add_test(tests, refusal_is_a_conflict);
 	tcase_add_test(tests, body_is_read);
+	tcase_add_test(tests, limits_are_read);
+	tcase_add_loop_test(tests, wrong_limits_are_refused, 0,
+	                    (int)(sizeof(wrong_limits) / sizeof(*wrong_limits)));
 	tcase_add_loop_test(tests, wrong_body_is_refused, 0,
 	                    (int)(sizeof(wrong_bodies) / sizeof(*wrong_bodies)));
 	tcase_add_test(tests, body_must_be_json);

@@ -148,7 +148,8 @@ START_TEST(all_options)
 		"--lanes=8 --include-table a.* --include-table b --exclude-table c --cutover auto "
 		"--confirm applied --log-max-bytes 64MB --log-compress --replica-identity insert-only "
 		"--sequence-margin 32 --verify=checksums --hold-timeout 0.25 --slot-timeout 5 "
-		"--unmovable close --no-owner --large-objects skip --log-format json --log-level warning");
+		"--unmovable close --no-owner --large-objects skip --log-format json --log-level warning "
+		"--copy-rate 50MB --max-source-lag 1.5");
 
 	ck_assert_msg(c != NULL, "%s", err.message);
 	ck_assert_str_eq(c->name, "move_2");
@@ -158,6 +159,9 @@ START_TEST(all_options)
 	ck_assert_int_eq(c->admin_port, 0);
 	ck_assert(c->admin_given);
 	ck_assert_int_eq(c->jobs, 64);
+	ck_assert_uint_eq(c->copy_rate, 50000000);
+	ck_assert_int_eq((int)c->max_source_lag.ms, 1500);
+	ck_assert_uint_eq(c->max_source_lag.bytes, 0);
 	ck_assert_int_eq(c->lanes, 8);
 	ck_assert_uint_eq(c->selection.lists[INCLUDE_TABLE].count, 2);
 	ck_assert_str_eq(c->selection.lists[INCLUDE_TABLE].items[0], "a.*");
@@ -222,6 +226,10 @@ static const Wrong wrong[] = {
 	{"--hold-timeout nan", "seconds"},
 	{"--hold-timeout 1e3", "seconds"},
 	{"--slot-timeout 0.01", "between"},
+	{"--copy-rate fast", "--copy-rate"},
+	{"--max-source-lag 10MX", "--max-source-lag"},
+	{"--max-source-lag 2d", "--max-source-lag"},
+	{"--max-source-lag xB", "--max-source-lag"},
 	{"--log-format xml", "--log-format"},
 	{"--log-level loud", "--log-level"},
 	{"--jobs", "needs a value"},

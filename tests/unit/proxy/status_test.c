@@ -45,10 +45,17 @@ static const NumberField numbers[] = {
 	{"copy.rows", 151},
 	{"copy.bytes", 152},
 	{"copy.bytes_total", 153},
-	{"large_objects.objects", 154},
-	{"large_objects.objects_total", 155},
-	{"large_objects.bytes", 156},
-	{"large_objects.bytes_total", 157},
+	{"large_objects.objects", 191},
+	{"large_objects.objects_total", 192},
+	{"large_objects.bytes", 193},
+	{"large_objects.bytes_total", 194},
+	{"copy.rate_limit", 154},
+	{"copy.oldest_snapshot_seconds", 3.5},
+	{"standbys.count", 2},
+	{"standbys.hidden", 1},
+	{"standbys.lag_seconds", 2.5},
+	{"standbys.lag_bytes", 155},
+	{"standbys.max_lag_seconds", 1.5},
 	{"stream.transactions", 122},
 	{"stream.inserts", 123},
 	{"stream.updates", 124},
@@ -113,6 +120,9 @@ static const TextField texts[] = {
 	{"receiver.confirmed_lsn", "0/111"},
 	{"applier.phase", "retrying"},
 	{"slot.why", "reserved"},
+	{"slot.wal_status", "extended"},
+	{"slot.warning", "the slot is in danger"},
+	{"copy.held", "a standby is behind"},
 	{"slot.confirmed_lsn", "0/140"},
 	{"slot.restart_lsn", "0/141"},
 	{"cutover.outcome", "aborted"},
@@ -150,6 +160,7 @@ START_TEST(json_has_every_field)
 	ck_assert(!doc_true(stays, "movable"));
 	/* Unknown is null, not a number that looks like one. */
 	ck_assert(json_is_null(doc_at(json, "copy.eta_seconds")));
+	ck_assert(json_is_null(doc_at(json, "standbys.max_lag_bytes")));
 	ck_assert(json_is_null(doc_at(json, "receiver.error")));
 	json_decref(json);
 }
@@ -324,6 +335,10 @@ START_TEST(metrics_have_values)
 	assert_line(text, "pgbaton_changes_applied_total{kind=\"delete\"} 125");
 	assert_line(text, "pgbaton_slot_kept_bytes 142");
 	assert_line(text, "pgbaton_copy_eta_seconds NaN");
+	assert_line(text, "pgbaton_copy_held 1");
+	assert_line(text, "pgbaton_copy_rate_limit_bytes 154");
+	assert_line(text, "pgbaton_standby_lag_bytes 155");
+	assert_line(text, "pgbaton_slot_in_danger 1");
 	assert_line(text, "pgbaton_cutover_hold_seconds 0.02025");
 	assert_line(text, "pgbaton_table_updates_total{schema=\"public\",table=\"big\"} 14");
 	assert_line(text, "pgbaton_table_copied_rows{schema=\"we\\\"ird\\\\\",table=\"new\\nline "
