@@ -88,6 +88,8 @@ typedef struct Table {
 	_Atomic int state;
 	_Atomic uint64_t copied_rows;
 	_Atomic uint64_t copied_bytes;
+	_Atomic uint64_t expected_bytes; /* of the copy, on the wire (care/pace.h); 0: unknown */
+	_Atomic uint64_t copy_rate;      /* bytes a second, of late or as a whole; 0: unknown */
 	_Atomic uint64_t inserts;
 	_Atomic uint64_t updates;
 	_Atomic uint64_t deletes;

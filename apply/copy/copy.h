@@ -19,12 +19,20 @@
 #ifndef PGBATON_APPLY_COPY_COPY_H
 #define PGBATON_APPLY_COPY_COPY_H
 
+#include <stdatomic.h>
+
 #include "apply/care/throttle.h"
 #include "apply/catalog/catalog.h"
 #include "apply/ledger.h"
 #include "apply/schema/build.h"
 #include "common/stop.h"
 #include "protocol/conninfo.h"
+
+/* How many of the jobs are at what, for who watches. */
+typedef struct {
+	_Atomic int reading; /* rows of the source */
+	_Atomic int building;
+} CopyWorkers;
 
 typedef struct {
 	const ConnInfo *source;
@@ -37,6 +45,7 @@ typedef struct {
 	uint64_t split_above; /* bytes, of TOAST eightfold (split.c); 0: no table is split */
 	Build *build;         /* NULL: rows only */
 	Throttle *throttle;   /* NULL: none */
+	CopyWorkers *workers; /* NULL: nobody watches */
 	const Stop *stop;
 } CopyOptions;
 

@@ -28,11 +28,12 @@ by_oid(const void *a, const void *b)
 }
 
 static bool
-copy_all_rows(const CopySession *session, CopyGroup *group, Error *err)
+copy_all_rows(const CopySession *session, const CopyOptions *options, CopyGroup *group, Error *err)
 {
 	for (size_t i = 0; i < group->count; i++) {
 		Table *table = group->tables[i];
-		if (!copy_rows(session, table, NULL, false, &group->rows[i], &group->bytes[i], err))
+		if (!copy_rows(session, options, table, NULL, false, &group->rows[i], &group->bytes[i],
+		               err))
 			return error_add_context(err, "table %s.%s", table->schema, table->name);
 	}
 	return true;
@@ -68,10 +69,12 @@ copy_group_once(CopySession *session, const CopyOptions *options, const SharedSn
 		atomic_store(&group->tables[i]->copied_rows, 0);
 		atomic_store(&group->tables[i]->copied_bytes, 0);
 	}
-	return copy_target_begin_group(session, group->tables, group->count, err) &&
+	/* While the copy is held no snapshot is taken. */
+	return throttle_take(options->throttle, 0, options->stop, err) &&
+	       copy_target_begin_group(session, group->tables, group->count, err) &&
 	       copy_source_begin_group(session->source, group->tables, group->count, shared,
 	                               &group->view, err) &&
-	       copy_all_rows(session, group, err) &&
+	       copy_all_rows(session, options, group, err) &&
 	       copy_query(session->source, "source", "COMMIT", NULL, err) &&
 	       record_all(session, options, group, err) &&
 	       copy_target_commit(session->target, &group->commit, err);

@@ -125,6 +125,18 @@ give_up(CopyRun *run)
 	}
 }
 
+/* Under lock. */
+static void
+tell_workers(const CopyRun *run)
+{
+	CopyWorkers *workers = run->options->workers;
+
+	if (workers == NULL)
+		return;
+	atomic_store(&workers->reading, (int)run->reading);
+	atomic_store(&workers->building, (int)(run->busy - run->reading));
+}
+
 bool
 copy_run_take(CopyRun *run, Work *work)
 {
@@ -143,6 +155,7 @@ copy_run_take(CopyRun *run, Work *work)
 	if (taken) {
 		run->busy++;
 		run->reading += work->kind != WORK_BUILD;
+		tell_workers(run);
 	}
 	pthread_mutex_unlock(&run->lock);
 	if (taken)
@@ -166,6 +179,7 @@ copy_run_ended(CopyRun *run, const Work *work)
 	pthread_mutex_lock(&run->lock);
 	run->busy--;
 	run->reading -= work->kind != WORK_BUILD;
+	tell_workers(run);
 	let_snapshot_go(run);
 	pthread_cond_broadcast(&run->changed);
 	pthread_mutex_unlock(&run->lock);
@@ -192,6 +206,7 @@ copy_run_copied(CopyRun *run, Table *table, const char *snapshot, Lsn lsn, uint6
 	table->rows_remain = false;
 	atomic_store(&table->copied_rows, rows);
 	atomic_store(&table->copied_bytes, bytes);
+	atomic_store(&table->copy_rate, bytes * 1000 / (uint64_t)(1 + clock_mono_ms() - began_ms));
 	atomic_store(&table->state, TABLE_COPIED);
 	log_info("copy", "%s: %llu rows, %llu bytes in %lld ms, %s, as of %s", table->qualified,
 	         (unsigned long long)rows, (unsigned long long)bytes,

@@ -282,7 +282,10 @@ do_range(Worker *worker, Work *work)
 static bool
 try_build(Worker *worker, Work *work, Error *err)
 {
-	return build_run(worker->run->options->build, work->task, work->helpers, worker->sql, err);
+	build_at(work->task, PQbackendPID(sql_pgconn(worker->sql)));
+	bool ok = build_run(worker->run->options->build, work->task, work->helpers, worker->sql, err);
+	build_at(work->task, 0);
+	return ok;
 }
 
 static void

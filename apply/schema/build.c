@@ -61,16 +61,30 @@ goes_first(const TableBuild *of, const Item *item)
 	return of->item_count > 1 && (item->index != NULL || item->entry->kind == ENTRY_INDEX);
 }
 
+/* By an earlier process. */
+static bool
+is_built(const Build *build, const Item *item)
+{
+	char step[SCHEMA_STEP_SIZE];
+
+	if (item->index != NULL)
+		build_index_step(item, step);
+	else
+		schema_step_name(item->entry, step);
+	return build_step_done(build, step);
+}
+
 static void
 add_tasks(Build *build, TableBuild *of)
 {
 	uint64_t rest = 1;
 
 	for (const Item *item = of->items; item != NULL; item = item->next) {
+		uint64_t bytes = is_built(build, item) ? 0 : item->bytes;
 		if (goes_first(of, item))
-			add_task(build, of, item, item->bytes + 1);
+			add_task(build, of, item, bytes + 1);
 		else
-			rest += item->bytes;
+			rest += bytes;
 	}
 	add_task(build, of, NULL, rest);
 }
@@ -270,6 +284,52 @@ build_progress(const Build *build, size_t *done, size_t *count)
 {
 	*done = atomic_load(&build->done_count);
 	*count = build->task_count;
+}
+
+void
+build_at(BuildTask *task, int pid)
+{
+	atomic_store(&task->pid, pid);
+}
+
+/* Of "1259 16501 INDEX app ei postgres" what a person wants to know. */
+static void
+put_running(const BuildTask *task, int pid, BuildRunning *out)
+{
+	*out = (BuildRunning){.table = task->of->table, .bytes = task->bytes, .pid = pid};
+	if (task->item == NULL) {
+		snprintf(out->name, sizeof(out->name), "keys and statistics");
+		return;
+	}
+	const char *what = task->item->entry->what;
+	for (int numbers = 0; numbers < 2; numbers++) {
+		what += strcspn(what, " ");
+		what += *what == ' ';
+	}
+	const char *owner = strrchr(what, ' ');
+	int len = owner != NULL ? (int)(owner - what) : (int)strlen(what);
+	snprintf(out->name, sizeof(out->name), "%.*s", len, what);
+}
+
+void
+build_work(const Build *build, BuildWork *out)
+{
+	*out = (BuildWork){0};
+	for (size_t i = 0; i < build->task_count; i++) {
+		const BuildTask *task = &build->tasks[i];
+		int state = atomic_load(&task->state);
+		int pid = atomic_load(&task->pid);
+		if (build_is_small(task->of->table))
+			continue;
+		out->total += task->bytes;
+		if (state == TASK_DONE)
+			out->done += task->bytes;
+		else if (task->bytes > out->longest)
+			out->longest = task->bytes;
+		if (state == TASK_RUNS && pid != 0 &&
+		    out->running_count < sizeof(out->running) / sizeof(out->running[0]))
+			put_running(task, pid, &out->running[out->running_count++]);
+	}
 }
 
 /* ---- running ---- */

@@ -54,8 +54,30 @@ MUST_CHECK bool build_run(const Build *build, const BuildTask *task, int helpers
 /* After build_run; on success the table's next task can be taken. */
 void build_ended(Build *build, BuildTask *task, bool ok);
 const char *build_task_name(const BuildTask *task);
-/* Tasks and how many of them are done; from any thread. */
+/* Which backend of the target does it; 0: none any more. */
+void build_at(BuildTask *task, int pid);
+
+/* Tasks and how many of them are done; from any thread, as the next one. */
 void build_progress(const Build *build, size_t *done, size_t *count);
+
+typedef struct {
+	char name[160]; /* "INDEX public i", for people */
+	const Table *table;
+	uint64_t bytes;
+	int pid;
+} BuildRunning;
+
+/* Bytes are those of the source's indexes, of tables that are not small (their indexes come
+ * with the rows) and not what an earlier process has built. */
+typedef struct {
+	uint64_t done;
+	uint64_t total;
+	uint64_t longest; /* of one that is not done */
+	BuildRunning running[64];
+	size_t running_count;
+} BuildWork;
+
+void build_work(const Build *build, BuildWork *out);
 
 /* When all tables' tasks are done. */
 MUST_CHECK bool build_finish(const Build *build, Error *err);

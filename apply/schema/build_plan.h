@@ -37,7 +37,8 @@ struct BuildTask {
 	TableBuild *of;
 	const Item *item; /* its index; NULL: what finishes the table */
 	uint64_t bytes;
-	TaskState state;
+	_Atomic int state; /* a TaskState: others may read it */
+	_Atomic int pid;   /* of the backend that does it; 0: none yet */
 };
 
 struct Build {

@@ -116,6 +116,18 @@ put_copy(Buffer *out, const MigrationStatus *s)
 	          s->copy_eta_seconds < 0 ? (double)NAN : s->copy_eta_seconds);
 	put_gauge(out, "large_objects", "Large objects copied.", (double)s->large_objects.objects);
 	put_gauge(out, "large_object_bytes", "Their bytes.", (double)s->large_objects.bytes);
+	put_gauge(out, "copy_rate_bytes", "Bytes a second copied of late; NaN when unknown.",
+	          s->copy_rate > 0 ? s->copy_rate : (double)NAN);
+	put_gauge(out, "index_steps", "Steps of the index phase; 0 when none is planned.",
+	          (double)s->index.count);
+	put_gauge(out, "index_steps_done", "Steps of it that are done.", (double)s->index.done);
+	put_gauge(out, "index_bytes", "Bytes of the source's indexes that are built on the target.",
+	          s->index.bytes_done);
+	put_gauge(out, "index_expected_bytes", "Bytes of the source's indexes to build.",
+	          s->index.bytes_total);
+	put_gauge(out, "eta_seconds",
+	          "Time until all is copied, or until it follows; NaN when unknown.",
+	          s->eta_until == NULL || s->eta_seconds < 0 ? (double)NAN : s->eta_seconds);
 	put_gauge(out, "oldest_snapshot_seconds",
 	          "Age of the oldest snapshot held on the source by the copy.", s->oldest_snapshot_s);
 	put_gauge(out, "copy_rate_limit_bytes", "Bytes a second the copy may read; +Inf without limit.",
@@ -215,6 +227,18 @@ count_rows(const Table *table)
 	return atomic_load(&table->copied_rows);
 }
 
+static uint64_t
+count_bytes(const Table *table)
+{
+	return atomic_load(&table->copied_bytes);
+}
+
+static uint64_t
+count_expected(const Table *table)
+{
+	return atomic_load(&table->expected_bytes);
+}
+
 static void
 put_tables(Buffer *out, const Catalog *catalog)
 {
@@ -225,6 +249,9 @@ put_tables(Buffer *out, const Catalog *catalog)
 		TableCount count;
 	} kinds[] = {
 		{"table_copied_rows", "gauge", "Rows copied of a table.", count_rows},
+		{"table_copied_bytes", "gauge", "Bytes copied of a table.", count_bytes},
+		{"table_expected_bytes", "gauge", "Bytes to copy of a table, as far as known.",
+	     count_expected},
 		{"table_inserts_total", "counter", "Inserts applied to a table.", count_inserts},
 		{"table_updates_total", "counter", "Updates applied to a table.", count_updates},
 		{"table_deletes_total", "counter", "Deletes applied to a table.", count_deletes},

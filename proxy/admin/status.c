@@ -112,11 +112,49 @@ copy_json(const MigrationStatus *s)
 	json_object_set_new(json, "bytes", json_count(s->copy_bytes));
 	json_object_set_new(json, "bytes_total", json_count(s->copy_bytes_total));
 	json_object_set_new(json, "eta_seconds", json_known(s->copy_eta_seconds));
+	json_object_set_new(json, "rate", s->copy_rate > 0 ? json_real(s->copy_rate) : json_null());
 	json_object_set_new(json, "oldest_snapshot_seconds", json_known(s->oldest_snapshot_s));
 	json_object_set_new(json, "rate_limit",
 	                    s->throttle.rate > 0 ? json_count(s->throttle.rate) : json_null());
 	json_object_set_new(json, "held",
 	                    s->throttle.held[0] != '\0' ? json_text(s->throttle.held) : json_null());
+	return json;
+}
+
+static json_t *
+index_json(const IndexStatus *index)
+{
+	json_t *json = json_object();
+	json_t *list = json_array();
+
+	json_object_set_new(json, "done", json_count(index->done));
+	json_object_set_new(json, "count", json_count(index->count));
+	json_object_set_new(json, "bytes", json_count((uint64_t)index->bytes_done));
+	json_object_set_new(json, "bytes_total", json_count((uint64_t)index->bytes_total));
+	for (size_t i = 0; i < index->running_count; i++) {
+		const IndexRunning *running = &index->running[i];
+		json_t *one = json_object();
+		json_object_set_new(one, "name", json_text(running->name));
+		json_object_set_new(one, "schema", json_text(running->table->schema));
+		json_object_set_new(one, "table", json_text(running->table->name));
+		json_object_set_new(one, "phase", json_text(running->phase));
+		json_object_set_new(one, "share", json_known(running->share));
+		json_array_append_new(list, one);
+	}
+	json_object_set_new(json, "running", list);
+	return json;
+}
+
+static json_t *
+eta_json(const MigrationStatus *s)
+{
+	json_t *json = json_object();
+	bool any = s->eta_until != NULL;
+
+	json_object_set_new(json, "seconds", any ? json_known(s->eta_seconds) : json_null());
+	json_object_set_new(json, "until", any ? json_string(s->eta_until) : json_null());
+	json_object_set_new(json, "unknown",
+	                    s->eta_why[0] != '\0' ? json_text(s->eta_why) : json_null());
 	return json;
 }
 
@@ -393,6 +431,8 @@ status_json_some(const MigrationStatus *s, const StatusTables *which)
 	json_object_set_new(json, "tables", tables_json(s, matching));
 	json_object_set_new(json, "copy", copy_json(s));
 	json_object_set_new(json, "large_objects", large_objects_json(s));
+	json_object_set_new(json, "index", index_json(&s->index));
+	json_object_set_new(json, "eta", eta_json(s));
 	json_object_set_new(json, "stream", stream_json(s));
 	json_object_set_new(json, "receiver", receiver_json(&s->receiver));
 	json_object_set_new(json, "applier", applier_json(&s->applier));

@@ -117,6 +117,23 @@ is_wanted(const StatusTables *which, const Table *table, int state)
 
 /* ---- the list ---- */
 
+static void
+table_pace_json(json_t *json, const Table *table)
+{
+	double bytes = (double)atomic_load(&table->copied_bytes);
+	double expected = (double)atomic_load(&table->expected_bytes);
+	double rate = (double)atomic_load(&table->copy_rate);
+	bool copying = atomic_load(&table->state) == TABLE_COPYING;
+
+	json_object_set_new(json, "bytes_expected", expected > 0 ? json_real(expected) : json_null());
+	json_object_set_new(json, "rate", rate > 0 ? json_real(rate) : json_null());
+	/* Past what was expected there is no telling. */
+	json_object_set_new(json, "eta_seconds",
+	                    copying && rate > 0 && expected > bytes
+	                        ? json_real((expected - bytes) / rate)
+	                        : json_null());
+}
+
 static json_t *
 table_json(const Catalog *catalog, const Table *table, int state)
 {
@@ -128,6 +145,7 @@ table_json(const Catalog *catalog, const Table *table, int state)
 	json_object_set_new(json, "rows", json_count(atomic_load(&table->copied_rows)));
 	json_object_set_new(json, "bytes", json_count(atomic_load(&table->copied_bytes)));
 	json_object_set_new(json, "bytes_total", json_count(table->bytes));
+	table_pace_json(json, table);
 	json_object_set_new(json, "rows_estimate",
 	                    table->rows_estimate < 0 ? json_null()
 	                                             : json_integer(table->rows_estimate));

@@ -14,8 +14,7 @@ enum { BAR = 30, SMALL_BAR = 12 };
 #define SECONDS(n) format_seconds((n), (char[FORMAT_SIZE]){0})
 #define COUNT(n) format_count((n), (char[FORMAT_SIZE]){0})
 
-/* Change of a number a second; from the copy's own estimate where there is no earlier
- * document. -1: unknown. */
+/* Change of a number a second. -1: unknown. */
 static double
 rate_of(const json_t *status, const json_t *before, double seconds, const char *path)
 {
@@ -25,14 +24,13 @@ rate_of(const json_t *status, const json_t *before, double seconds, const char *
 	return change < 0 ? -1 : change / seconds;
 }
 
+/* As the process has measured it, over more than the last second. */
 static double
 copy_rate(const json_t *status, const json_t *before, double seconds)
 {
-	double rate = rate_of(status, before, seconds, "copy.bytes");
-	double eta = doc_number(status, "copy.eta_seconds");
-	double left = doc_number(status, "copy.bytes_total") - doc_number(status, "copy.bytes");
+	double rate = doc_number(status, "copy.rate");
 
-	return rate < 0 && eta > 0 ? left / eta : rate;
+	return rate > 0 ? rate : rate_of(status, before, seconds, "copy.bytes");
 }
 
 /* Seconds from `since` to `now`, both of the process's clock; -1: unknown. */
@@ -98,7 +96,7 @@ view_copy(FILE *out, const json_t *status, const json_t *before, double seconds)
 		if (rate >= 0)
 			fprintf(out, ", %s/s", BYTES(rate));
 		if (json_is_number(doc_at(status, "copy.eta_seconds")))
-			fprintf(out, ", %s left", SECONDS(doc_number(status, "copy.eta_seconds")));
+			fprintf(out, ", about %s left", SECONDS(doc_number(status, "copy.eta_seconds")));
 	}
 	fputc('\n', out);
 }
@@ -161,6 +159,56 @@ view_slot(FILE *out, const json_t *status)
 		print_plain(out, doc_text(status, "slot.warning"));
 		fputc('\n', out);
 	}
+}
+
+static void
+view_index(FILE *out, const json_t *running)
+{
+	char bar[FORMAT_SIZE];
+
+	fprintf(out, "  indexing %s  ", format_bar(doc_number(running, "share"), 1, SMALL_BAR, bar));
+	print_plain(out, doc_text(running, "name"));
+	fputs(" of ", out);
+	print_plain(out, doc_text(running, "schema"));
+	fputc('.', out);
+	print_plain(out, doc_text(running, "table"));
+	fputs(": ", out);
+	print_plain(out, doc_text(running, "phase"));
+	fputc('\n', out);
+}
+
+static void
+view_indexes(FILE *out, const json_t *status)
+{
+	char bar[FORMAT_SIZE];
+	const json_t *list = doc_at(status, "index.running");
+	double bytes = doc_number(status, "index.bytes");
+	double total = doc_number(status, "index.bytes_total");
+
+	if (doc_number(status, "index.count") < 1)
+		return;
+	fprintf(out, "indexes    %s  %.0f of %.0f steps, %s of about %s\n",
+	        format_bar(bytes, total, BAR, bar), doc_number(status, "index.done"),
+	        doc_number(status, "index.count"), BYTES(bytes), BYTES(total));
+	for (size_t i = 0; i < json_array_size(list); i++)
+		view_index(out, json_array_get(list, i));
+}
+
+static void
+view_eta(FILE *out, const json_t *status)
+{
+	const char *until = doc_text(status, "eta.until");
+
+	if (until[0] == '\0')
+		return;
+	if (json_is_number(doc_at(status, "eta.seconds"))) {
+		fprintf(out, "eta        about %s", SECONDS(doc_number(status, "eta.seconds")));
+	} else {
+		fputs("eta        unknown: ", out);
+		print_plain(out, doc_text(status, "eta.unknown"));
+	}
+	fprintf(out, " (until %s)\n",
+	        strcmp(until, "copied") == 0 ? "rows and indexes are in" : "it follows");
 }
 
 /* What the copy costs the source, and what it is kept to. */
@@ -249,6 +297,15 @@ by_rank(const void *left, const void *right)
 	return ranks != 0 ? ranks : (a->place > b->place) - (a->place < b->place);
 }
 
+/* On the wire where that is known, else on the source's disk. */
+static double
+expected_of(const json_t *table)
+{
+	double expected = doc_number(table, "bytes_expected");
+
+	return expected > 0 ? expected : doc_number(table, "bytes_total");
+}
+
 static void
 view_table(FILE *out, const json_t *table)
 {
@@ -256,15 +313,21 @@ view_table(FILE *out, const json_t *table)
 	const char *state = doc_text(table, "state");
 
 	fprintf(out, "  %-8s ", state);
-	if (strcmp(state, "copying") == 0)
+	bool copying = strcmp(state, "copying") == 0;
+	if (copying)
 		fprintf(out, "%s  ",
-		        format_bar(doc_number(table, "bytes"), doc_number(table, "bytes_total"), SMALL_BAR,
-		                   bar));
+		        format_bar(doc_number(table, "bytes"), expected_of(table), SMALL_BAR, bar));
 	print_plain(out, doc_text(table, "schema"));
 	fputc('.', out);
 	print_plain(out, doc_text(table, "name"));
 	fprintf(out, "  %s rows, %s", COUNT(doc_number(table, "rows")),
 	        BYTES(doc_number(table, "bytes")));
+	if (copying || strcmp(state, "queued") == 0)
+		fprintf(out, " of about %s", BYTES(expected_of(table)));
+	if (copying && doc_number(table, "rate") > 0)
+		fprintf(out, ", %s/s", BYTES(doc_number(table, "rate")));
+	if (copying && json_is_number(doc_at(table, "eta_seconds")))
+		fprintf(out, ", about %s left", SECONDS(doc_number(table, "eta_seconds")));
 	double changes = doc_number(table, "inserts") + doc_number(table, "updates") +
 	                 doc_number(table, "deletes");
 	if (changes > 0)
@@ -328,6 +391,8 @@ status_view(FILE *out, const json_t *status, const char *tables, const json_t *b
 	}
 	view_listener(out, status);
 	view_copy(out, status, before, seconds);
+	view_indexes(out, status);
+	view_eta(out, status);
 	view_care(out, status);
 	view_large_objects(out, status);
 	view_tables(out, status, tables);
@@ -346,6 +411,11 @@ status_line(FILE *out, const json_t *status, const json_t *before, double second
 		        BYTES(doc_number(status, "copy.bytes_total")));
 		if (rate >= 0)
 			fprintf(out, ", %s/s", BYTES(rate));
+		if (doc_number(status, "index.count") > 0)
+			fprintf(out, ", indexes %.0f of %.0f", doc_number(status, "index.done"),
+			        doc_number(status, "index.count"));
+		if (json_is_number(doc_at(status, "eta.seconds")))
+			fprintf(out, ", about %s left", SECONDS(doc_number(status, "eta.seconds")));
 	}
 	fprintf(out, ", lag %s, %s transactions", SECONDS(doc_number(status, "lag.seconds")),
 	        COUNT(doc_number(status, "stream.transactions")));

@@ -9,6 +9,7 @@
 
 #include "apply/care/standbys.h"
 #include "apply/care/throttle.h"
+#include "apply/copy/copy.h"
 #include "apply/ledger.h"
 #include "apply/lobs/lobs.h"
 #include "apply/schema/build.h"
@@ -18,6 +19,7 @@
 #include "proxy/migration/migration.h"
 
 typedef struct Monitor Monitor;
+typedef struct ProgressWatch ProgressWatch;
 
 /*
  * One direction, as a value: the changes go from one side to the other, and what steers them
@@ -72,6 +74,7 @@ struct Migration {
 	Queue *requests;    /* MigrationRequest *, for the thread */
 	Listener *listener; /* NULL: none. Runs by itself; here it is told the route */
 	Throttle *throttle; /* of the copy */
+	CopyWorkers workers;
 	pthread_t thread;
 	int exit_code;
 
@@ -90,12 +93,13 @@ struct Migration {
 	double oldest_snapshot_s;
 	Standbys standbys; /* of the source */
 	LagLimit lag_limit;
-	int64_t copy_started_ms;
-	uint64_t copy_bytes_at_start;
-	Ledger ledger;    /* written once, before catalog */
-	Catalog *catalog; /* set once */
-	Build *build;     /* while rows are copied: set and taken out under the lock */
-	TxLog *log;       /* the same */
+	Pace pace;
+	IndexStatus index;
+	double index_longest; /* bytes of the largest one that is not built */
+	Ledger ledger;        /* written once, before catalog */
+	Catalog *catalog;     /* set once */
+	Build *build;         /* while rows are copied: set and taken out under the lock */
+	TxLog *log;           /* the same */
 	Receiver *receiver;
 	Applier *applier;
 	ReceiverState last_receiver; /* of the three when they were stopped */
@@ -109,6 +113,7 @@ struct Migration {
 	Sql *target;
 	Sql *lock_session; /* holds the migration's advisory lock */
 	Monitor *monitor;
+	ProgressWatch *progress;
 	Lsn start;   /* the slot's consistent point */
 	bool fresh;  /* no copy was begun yet: a failure leaves nothing behind */
 	bool paused; /* the applier is paused for pause_wanted */
@@ -238,5 +243,16 @@ Monitor *monitor_start(const Way *way, SlotHealth *slot, Lsn *from_lsn);
 void monitor_stop(Monitor *monitor);
 /* Something that cannot come right by itself (slot lost, publication altered). */
 bool monitor_failed(Monitor *monitor, Error *err);
+
+/* ---- progress.c: looks each second how far copy, indexes and apply have come ---- */
+
+/* Close enough to begin a cutover: what is left is applied within its hold. */
+enum { FOLLOWING_LAG_BYTES = 16 * 1024 * 1024 };
+
+ProgressWatch *progress_start(Migration *m);
+void progress_stop(ProgressWatch *progress);
+/* What is left and how long it takes. The caller holds the lock; the rest of the status is
+ * filled already. */
+void progress_status(const Migration *m, MigrationStatus *out);
 
 #endif

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "apply/care/pace.h"
 #include "apply/care/standbys.h"
 #include "apply/care/throttle.h"
 #include "apply/catalog/catalog.h"
@@ -59,7 +60,7 @@ typedef struct {
 	int64_t hold_timeout_ms; /* CUTOVER, REHEARSE, FAILBACK; 0: the configuration's */
 	bool unmovable_given;    /* the same three; false: the configuration's */
 	UnmovablePolicy unmovable;
-	bool set_copy_rate;      /* THROTTLE: what is to be changed, until the process ends */
+	bool set_copy_rate; /* THROTTLE: what is to be changed, until the process ends */
 	uint64_t copy_rate;
 	bool set_lag_limit;
 	LagLimit lag_limit;
@@ -153,6 +154,25 @@ typedef struct {
 	Error error;   /* FAILED: what differs, or why it could not be compared */
 } VerifyStatus;
 
+enum { INDEXES_SHOWN = 16 };
+
+/* An index that is being built. */
+typedef struct {
+	char name[160];
+	const Table *table;
+	char phase[64];
+	double share; /* of it that is done, 0 to 1 */
+} IndexRunning;
+
+/* The index phase; of tables whose indexes do not come with their rows (schema/build.h). */
+typedef struct {
+	size_t done, count; /* steps, small tables' among them; count 0: not planned (any more) */
+	double bytes_done;  /* by the size of the source's indexes */
+	double bytes_total;
+	IndexRunning running[INDEXES_SHOWN];
+	size_t running_count;
+} IndexStatus;
+
 typedef struct {
 	MigrationState state;
 	bool online;
@@ -184,7 +204,12 @@ typedef struct {
 	uint64_t copy_rows;
 	uint64_t copy_bytes;
 	uint64_t copy_bytes_total;
-	double copy_eta_seconds; /* -1: unknown */
+	double copy_eta_seconds; /* of the rows; -1: unknown */
+	double copy_rate;        /* bytes a second, of late; 0: unknown */
+	IndexStatus index;
+	double eta_seconds;    /* of all until eta_until; -1: unknown, and why */
+	const char *eta_until; /* copied, following; NULL: there is nothing to wait for */
+	char eta_why[200];
 	struct {
 		uint64_t objects, objects_total;
 		uint64_t bytes, bytes_total;

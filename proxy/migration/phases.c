@@ -418,7 +418,11 @@ phase_prepare(Migration *m, Error *err)
 	}
 	if (m->monitor == NULL)
 		m->monitor = start_monitor(m);
-	return prepare_schema(m, err);
+	if (!prepare_schema(m, err))
+		return false;
+	if (m->progress == NULL)
+		m->progress = progress_start(m);
+	return true;
 }
 
 /* ---- copy ---- */
@@ -443,17 +447,12 @@ phase_copy(Migration *m, Error *err)
 		.one_snapshot = !migration_online(m),
 		.split_above = m->config->split_above,
 		.throttle = m->throttle,
+		.workers = &m->workers,
 		.stop = m->stop,
 	};
 	SchemaWork work = migration_schema_work(m);
-	MigrationStatus now;
 
 	m->fresh = false;
-	migration_status(m, &now);
-	pthread_mutex_lock(&m->lock);
-	m->copy_started_ms = clock_mono_ms();
-	m->copy_bytes_at_start = now.copy_bytes;
-	pthread_mutex_unlock(&m->lock);
 
 	migration_set_detail(m, "rows and indexes");
 	options.build = build_open(&work, m->config->schema_copy, err);
@@ -532,9 +531,6 @@ rest_of_schema(Migration *m, Error *err)
 	migration_set_detail(m, "checking foreign keys");
 	return schema_rest_validate(&work, err);
 }
-
-/* Close enough to begin a cutover: what is left is applied within its hold. */
-enum { FOLLOWING_LAG_BYTES = 16 * 1024 * 1024 };
 
 static bool
 wait_for_small_lag(Migration *m, Error *err)
@@ -643,6 +639,8 @@ phase_stop_stream(Migration *m)
 
 	monitor_stop(m->monitor);
 	m->monitor = NULL;
+	progress_stop(m->progress);
+	m->progress = NULL;
 	/* The applier first: it reports to the receiver; both use the log. */
 	if (applier != NULL)
 		applier_stop(applier);

@@ -18,45 +18,33 @@ fill_copy(const Migration *m, MigrationStatus *out)
 {
 	const Catalog *catalog = m->catalog;
 
-	out->copy_eta_seconds = -1;
-	if (catalog == NULL)
-		return;
-	for (size_t i = 0; i < catalog->table_count; i++) {
+	for (size_t i = 0; catalog != NULL && i < catalog->table_count; i++) {
 		const Table *table = &catalog->tables[i];
 		uint64_t bytes = atomic_load(&table->copied_bytes);
+		uint64_t expected = atomic_load(&table->expected_bytes);
 
+		if (expected == 0)
+			expected = table->bytes;
 		out->copy_rows += atomic_load(&table->copied_rows);
 		out->copy_bytes += bytes;
 		switch ((TableState)atomic_load(&table->state)) {
 		case TABLE_QUEUED:
 			out->tables_queued++;
-			out->copy_bytes_total += table->bytes;
 			break;
 		case TABLE_COPYING:
 			out->tables_copying++;
-			out->copy_bytes_total += bytes > table->bytes ? bytes : table->bytes;
 			break;
 		case TABLE_COPIED:
 			/* What a table takes on disk is not what it takes on the wire. */
 			out->tables_copied++;
-			out->copy_bytes_total += bytes;
+			expected = bytes;
 			break;
 		case TABLE_ERRORED:
 			out->tables_errored++;
-			out->copy_bytes_total += table->bytes;
 			break;
 		}
+		out->copy_bytes_total += bytes > expected ? bytes : expected;
 	}
-
-	uint64_t left = out->copy_bytes_total - out->copy_bytes;
-	uint64_t done = out->copy_bytes > m->copy_bytes_at_start
-	                    ? out->copy_bytes - m->copy_bytes_at_start
-	                    : 0;
-	int64_t took_ms = clock_mono_ms() - m->copy_started_ms;
-	if (left == 0)
-		out->copy_eta_seconds = 0;
-	else if (m->copy_started_ms != 0 && done > 0 && took_ms > 0)
-		out->copy_eta_seconds = (double)left / ((double)done / (double)took_ms) / 1000.0;
 }
 
 static void
@@ -175,6 +163,7 @@ migration_status(Migration *migration, MigrationStatus *out)
 	}
 	fill_copy(m, out);
 	fill_large_objects(m, out);
+	progress_status(m, out);
 	pthread_mutex_unlock(&m->lock);
 
 	/* After the switch nobody needs what it holds back. */

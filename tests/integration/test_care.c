@@ -55,8 +55,12 @@ close_sides(void)
 }
 
 static Pgbaton *
-begin(const char *database, const char *const *args)
+begin(const char *database, const char *const *more)
 {
+	const char *args[8] = {"--name", database};
+
+	for (size_t i = 0; more[i] != NULL; i++)
+		args[2 + i] = more[i];
 	return pgbaton_start(&(PgbatonOptions){.source = cluster_uri(source_cluster, database),
 	                                       .target = cluster_uri(target_cluster, database),
 	                                       .args = args});
@@ -80,9 +84,9 @@ end(Pgbaton *p)
 	pgbaton_free(p);
 }
 
-/* Until the value at path is a text (or null again). */
+/* Until the value at "a.b" is of that type (or not). */
 static void
-wait_text(Pgbaton *p, const char *path, bool there)
+wait_type(Pgbaton *p, const char *path, json_type type, bool there)
 {
 	int64_t deadline = deadline_in_ms(60000);
 
@@ -90,14 +94,26 @@ wait_text(Pgbaton *p, const char *path, bool there)
 		json_t *status = pgbaton_status(p);
 		char first[32];
 		snprintf(first, sizeof(first), "%.*s", (int)strcspn(path, "."), path);
-		json_t *inner = json_object_get(status, first);
-		bool is = json_is_string(json_object_get(inner, strchr(path, '.') + 1));
+		json_t *value = json_object_get(json_object_get(status, first), strchr(path, '.') + 1);
+		bool is = value != NULL && (json_typeof(value) == type) == there;
 		json_decref(status);
-		if (inner != NULL && is == there)
+		if (is)
 			return;
 		ck_assert_msg(deadline_left_ms(deadline) > 0, "%s\n%s", path, pgbaton_log(p));
 		poll(NULL, 0, 20);
 	}
+}
+
+static void
+wait_text(Pgbaton *p, const char *path, bool there)
+{
+	wait_type(p, path, JSON_STRING, there);
+}
+
+static void
+wait_number(Pgbaton *p, const char *path)
+{
+	wait_type(p, path, JSON_REAL, true);
 }
 
 /* ---- a standby ---- */
@@ -160,12 +176,19 @@ START_TEST(the_copy_rests_for_a_standby)
 	              30);
 
 	Pgbaton *p = begin("standby", args);
+	pgbaton_wait_state(p, "copying", 60);
 	wait_text(p, "copy.held", true);
 	char *why = pgbaton_status_text(p, "copy.held");
 	ck_assert_msg(strstr(why, "\"behind\"") != NULL, "%s", why);
 	free(why);
 	ck_assert(pgbaton_status_int(p, "standbys.lag_bytes") > 1000000);
 	ck_assert_int_eq(pgbaton_status_int(p, "copy.rate_limit"), 200000);
+
+	json_t *status = pgbaton_status(p);
+	json_t *eta = json_object_get(status, "eta");
+	ck_assert(json_is_null(json_object_get(eta, "seconds")));
+	ck_assert_ptr_nonnull(strstr(json_string_value(json_object_get(eta, "unknown")), "behind"));
+	json_decref(status);
 
 	/* The stream goes on, and the whole time nothing is copied. */
 	long long rows = pgbaton_status_int(p, "copy.rows");
@@ -181,13 +204,64 @@ START_TEST(the_copy_rests_for_a_standby)
 	standby_says(standby, source_end());
 	wait_text(p, "copy.held", false);
 	command(p, "throttle", "--max-source-lag", "0");
+	wait_number(p, "copy.eta_seconds");
+	wait_number(p, "copy.rate");
 	command(p, "throttle", "--copy-rate", "0");
 	pgbaton_wait_state(p, "following", 60);
 	command(p, "verify", NULL, NULL);
-	compare_databases(source, target, NULL);
+	compare_databases(source, target, &(CompareOptions){.own_schema = "standby"});
 	ck_assert_ptr_nonnull(strstr(pgbaton_log(p), "the copy rests"));
 	end(p);
 	PQfinish(standby);
+	close_sides();
+}
+END_TEST
+
+/* ---- the index phase ---- */
+
+/* An index that waits in the middle of its scan, for a lock that only the target's have. */
+START_TEST(an_index_is_told_while_it_is_built)
+{
+	open_sides("index");
+	db_exec(source, "CREATE FUNCTION gate(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
+	                " 'BEGIN IF i = 10000 THEN PERFORM pg_catalog.pg_advisory_xact_lock_shared(42);"
+	                " END IF; RETURN i; END';"
+	                "CREATE INDEX gated ON t (gate(id)); CREATE INDEX other ON t (x); ANALYZE t");
+	db_exec(target, "SELECT pg_advisory_lock(42)");
+	Pgbaton *p = begin("index", (const char *const[]){"--jobs", "2", NULL});
+
+	int64_t deadline = deadline_in_ms(60000);
+	double share = 0;
+	while (share <= 0) {
+		json_t *status = pgbaton_status(p);
+		json_t *list = json_object_get(json_object_get(status, "index"), "running");
+		for (size_t i = 0; i < json_array_size(list); i++) {
+			json_t *one = json_array_get(list, i);
+			if (strcmp(json_string_value(json_object_get(one, "name")), "INDEX public gated") != 0)
+				continue;
+			ck_assert_str_eq(json_string_value(json_object_get(one, "table")), "t");
+			share = json_number_value(json_object_get(one, "share"));
+			if (share > 0)
+				ck_assert_str_eq(json_string_value(json_object_get(one, "phase")),
+				                 "building index: scanning table");
+		}
+		json_decref(status);
+		ck_assert_msg(deadline_left_ms(deadline) > 0, "%s", pgbaton_log(p));
+		poll(NULL, 0, 20);
+	}
+	/* Half of the table is read; of the index that is less than a half. */
+	ck_assert_msg(share > 0.1 && share < 0.4, "%g", share);
+	char *out;
+	ck_assert_int_eq(pgbaton_cli(p, &out, 60, "status", NULL), 0);
+	ck_assert_msg(strstr(out, "INDEX public gated of public.t: building index: scan") != NULL, "%s",
+	              out);
+	ck_assert_msg(strstr(out, "\neta ") != NULL, "%s", out);
+	free(out);
+
+	db_exec(target, "SELECT pg_advisory_unlock(42)");
+	pgbaton_wait_state(p, "following", 60);
+	ck_assert_int_eq(pgbaton_status_int(p, "index.count"), 0);
+	end(p);
 	close_sides();
 }
 END_TEST
@@ -228,6 +302,7 @@ make_care(void)
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_set_timeout(tc, 180);
 	tcase_add_test(tc, the_copy_rests_for_a_standby);
+	tcase_add_test(tc, an_index_is_told_while_it_is_built);
 	tcase_add_test(tc, a_slot_in_danger_is_told);
 	suite_add_tcase(suite, tc);
 	return suite;

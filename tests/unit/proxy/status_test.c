@@ -50,6 +50,12 @@ static const NumberField numbers[] = {
 	{"large_objects.bytes", 193},
 	{"large_objects.bytes_total", 194},
 	{"copy.rate_limit", 154},
+	{"copy.rate", 156.5},
+	{"index.done", 171},
+	{"index.count", 172},
+	{"index.bytes", 173},
+	{"index.bytes_total", 174},
+	{"eta.seconds", 4.5},
 	{"copy.oldest_snapshot_seconds", 3.5},
 	{"standbys.count", 2},
 	{"standbys.hidden", 1},
@@ -123,6 +129,7 @@ static const TextField texts[] = {
 	{"slot.wal_status", "extended"},
 	{"slot.warning", "the slot is in danger"},
 	{"copy.held", "a standby is behind"},
+	{"eta.until", "copied"},
 	{"slot.confirmed_lsn", "0/140"},
 	{"slot.restart_lsn", "0/141"},
 	{"cutover.outcome", "aborted"},
@@ -161,6 +168,12 @@ START_TEST(json_has_every_field)
 	/* Unknown is null, not a number that looks like one. */
 	ck_assert(json_is_null(doc_at(json, "copy.eta_seconds")));
 	ck_assert(json_is_null(doc_at(json, "standbys.max_lag_bytes")));
+	ck_assert(json_is_null(doc_at(json, "eta.unknown")));
+	const json_t *running = json_array_get(doc_at(json, "index.running"), 0);
+	ck_assert_str_eq(doc_text(running, "name"), "INDEX public i");
+	ck_assert_str_eq(doc_text(running, "table"), "big");
+	ck_assert_str_eq(doc_text(running, "phase"), "building index");
+	ck_assert(doc_number(running, "share") == 0.25);
 	ck_assert(json_is_null(doc_at(json, "receiver.error")));
 	json_decref(json);
 }
@@ -178,6 +191,9 @@ START_TEST(json_has_tables)
 	ck_assert_str_eq(doc_text(big, "state"), "copying");
 	ck_assert_int_eq((int)doc_number(big, "rows"), 11);
 	ck_assert_int_eq((int)doc_number(big, "bytes"), 12);
+	ck_assert_int_eq((int)doc_number(big, "bytes_expected"), 32);
+	ck_assert_int_eq((int)doc_number(big, "rate"), 5);
+	ck_assert(doc_number(big, "eta_seconds") == 4);
 	ck_assert_int_eq((int)doc_number(big, "inserts"), 13);
 	ck_assert_int_eq((int)doc_number(big, "updates"), 14);
 	ck_assert_int_eq((int)doc_number(big, "deletes"), 15);
@@ -187,6 +203,8 @@ START_TEST(json_has_tables)
 	ck_assert_str_eq(doc_text(odd, "name"), "new\nline \xc3\xa9");
 	ck_assert_str_eq(doc_text(odd, "state"), "errored");
 	ck_assert_str_eq(doc_text(odd, "error"), "no \"room\"");
+	ck_assert(json_is_null(doc_at(odd, "rate")));
+	ck_assert(json_is_null(doc_at(odd, "eta_seconds")));
 	json_decref(json);
 }
 END_TEST
@@ -307,6 +325,8 @@ START_TEST(json_of_nothing)
 	ck_assert_str_eq(doc_text(json, "cutover.outcome"), "none");
 	ck_assert(json_is_null(doc_at(json, "error")));
 	ck_assert(json_is_null(doc_at(json, "since")));
+	ck_assert(json_is_null(doc_at(json, "eta.seconds")));
+	ck_assert(json_is_null(doc_at(json, "eta.until")));
 	ck_assert(json_is_null(doc_at(json, "slot.safe_bytes")));
 	ck_assert_uint_eq(json_array_size(doc_at(json, "table")), 0);
 	free(text);
@@ -336,6 +356,9 @@ START_TEST(metrics_have_values)
 	assert_line(text, "pgbaton_slot_kept_bytes 142");
 	assert_line(text, "pgbaton_copy_eta_seconds NaN");
 	assert_line(text, "pgbaton_copy_held 1");
+	assert_line(text, "pgbaton_eta_seconds 4.5");
+	assert_line(text, "pgbaton_index_steps_done 171");
+	assert_line(text, "pgbaton_table_expected_bytes{schema=\"public\",table=\"big\"} 32");
 	assert_line(text, "pgbaton_copy_rate_limit_bytes 154");
 	assert_line(text, "pgbaton_standby_lag_bytes 155");
 	assert_line(text, "pgbaton_slot_in_danger 1");
