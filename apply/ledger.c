@@ -11,7 +11,7 @@
 #include "protocol/replication.h"
 
 /* How a schema is known to be ours; the number grows with the tables' form. */
-#define OUR_MARK "pgbaton migration, format 2"
+#define OUR_MARK "pgbaton migration, format 3"
 
 enum { NAME_MAX_LENGTH = 41, INSERT_ROWS = 500 };
 
@@ -136,10 +136,13 @@ put_tables_sql(const char *schema, Buffer *sql)
 		" mode text NOT NULL, lanes integer NOT NULL CHECK (lanes > 0), state text NOT NULL,"
 		" start_lsn pg_lsn, selection text, journal text NOT NULL DEFAULT 'none'"
 		" CHECK (journal IN ('none', 'switching', 'switched')),"
+		" apart text CHECK (apart IN ('add', 'recopy')), aparts integer NOT NULL DEFAULT 0,"
+		" apart_lsn pg_lsn, apart_try bigint NOT NULL DEFAULT 0,"
 		" created timestamptz NOT NULL DEFAULT now(),"
 		" changed timestamptz NOT NULL DEFAULT now());"
 		"CREATE TABLE %s.relation (schema_name text, table_name text,"
 		" state text NOT NULL CHECK (state IN ('queued', 'copying', 'copied')), attempt bigint,"
+		" apart boolean NOT NULL DEFAULT false, level_lsn pg_lsn,"
 		" snapshot text, snapshot_lsn pg_lsn, copied_rows bigint NOT NULL DEFAULT 0,"
 		" copied_bytes bigint NOT NULL DEFAULT 0, PRIMARY KEY (schema_name, table_name));",
 		schema, schema, schema, schema);
@@ -357,6 +360,19 @@ ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql)
 
 /* ---- tables ---- */
 
+/* It is copied afresh: what a copy before has left in the catalogue is of no use. */
+static void
+forget_copy(Catalog *catalog, Table *table)
+{
+	pthread_mutex_lock(&catalog->lock);
+	table->snapshot = NULL;
+	table->snapshot_lsn = LSN_INVALID;
+	table->error[0] = '\0';
+	pthread_mutex_unlock(&catalog->lock);
+	atomic_store(&table->copied_rows, 0);
+	atomic_store(&table->copied_bytes, 0);
+}
+
 /* A snapshot of a migration's first hours can list thousands of xids. */
 static bool
 load_relations(Sql *target, const Ledger *ledger, Catalog *catalog, bool *known, Error *err)
@@ -364,7 +380,7 @@ load_relations(Sql *target, const Ledger *ledger, Catalog *catalog, bool *known,
 	PGresult *result = sql_queryf(
 		target, err,
 		"SELECT schema_name, table_name, state, snapshot, snapshot_lsn, copied_rows,"
-		" copied_bytes FROM %s.relation",
+		" copied_bytes, apart, level_lsn FROM %s.relation",
 		ledger->schema);
 
 	if (result == NULL)
@@ -374,8 +390,11 @@ load_relations(Sql *target, const Ledger *ledger, Catalog *catalog, bool *known,
 		if (table == NULL)
 			continue; /* gone from the source: catalog_compare_source says so */
 		known[table - catalog->tables] = true;
+		atomic_store(&table->apart, sql_get_bool(result, i, 7));
+		table->level_lsn = sql_get_lsn(result, i, 8);
 		table->rows_remain = strcmp(PQgetvalue(result, i, 2), "copying") == 0;
 		if (strcmp(PQgetvalue(result, i, 2), "copied") != 0) {
+			forget_copy(catalog, table);
 			atomic_store(&table->state, (int)TABLE_QUEUED);
 			continue;
 		}

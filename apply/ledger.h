@@ -113,6 +113,50 @@ void ledger_attempt_copied_sql(const Ledger *ledger, const Table *table, const c
                                const char *snapshot, Lsn lsn, uint64_t rows, uint64_t bytes,
                                Buffer *sql);
 
+/* ---- tables that are copied beside the others: add-table, recopy (ledger_apart.c) ---- */
+
+/*
+ * From the transaction that begins it to the one that ends it the tables are apart: copied (C2)
+ * and followed by an applier of its own, whose progress lies in schema NAME_apart. The others'
+ * applier passes over them. At the end they join: level_lsn says up to which commit their
+ * changes are in.
+ */
+typedef enum { APART_NONE, APART_ADD, APART_RECOPY } ApartKind;
+
+enum { LEDGER_APART_NAME_MAX = 35 }; /* NAME_apart has to be a name, too */
+
+typedef struct {
+	ApartKind kind; /* NONE: nothing is apart */
+	int number;     /* of those ever begun */
+	Lsn from;       /* the others had all up to this commit when it began: read behind it */
+	int64_t turn;   /* who read this last may begin or end it */
+} Apart;
+
+/*
+ * How it stands. Takes the turn: a transaction that began or ended it under an earlier turn has
+ * either been seen here, or fails when it arrives (a lost connection, a killed process whose
+ * last words are still on their way). So this settles an outcome that is not known.
+ */
+MUST_CHECK bool ledger_apart(Sql *target, const Ledger *ledger, Apart *out, Error *err);
+/* The tables that are, in a catalogue that may know nothing else of the ledger yet. */
+MUST_CHECK bool ledger_apart_tables(Sql *target, const Ledger *ledger, Catalog *catalog,
+                                    Error *err);
+/* The patterns that add-table has added, into selection; strings in the arena. */
+MUST_CHECK bool ledger_added(Sql *target, const Ledger *ledger, Arena *arena, Selection *selection,
+                             Error *err);
+/* Statements for the transaction that begins it, in which no applier may be at work: these
+ * tables are apart, those of a recopy with rows that are to be replaced. selection: with the
+ * new patterns; NULL: as it was. */
+void ledger_apart_begin_sql(const Ledger *ledger, ApartKind kind, int64_t turn,
+                            const Selection *selection, Buffer *sql);
+void ledger_apart_table_sql(const Ledger *ledger, ApartKind kind, const Table *table, Buffer *sql);
+/* Schema NAME_apart, made where it is not there yet. */
+MUST_CHECK bool ledger_apart_open(Sql *target, const Ledger *ledger, Ledger *out, Error *err);
+/* They join, and schema NAME_apart goes. All up to its progress is in: *level. Nobody writes
+ * to it any more. */
+MUST_CHECK bool ledger_apart_end(Sql *target, const Ledger *ledger, const Ledger *apart,
+                                 int64_t turn, Lsn *level, Error *err);
+
 /* ---- objects (S2) ---- */
 
 typedef struct {

@@ -24,7 +24,8 @@ typedef struct {
 typedef struct {
 	Given items[MAX_GIVEN];
 	int count;
-	const char *file; /* --config */
+	const char *file;     /* --config */
+	const char *argument; /* that belongs to no option; NULL: none */
 	bool help;
 } CommandLine;
 
@@ -127,6 +128,8 @@ command_line_read(int argc, char **argv, int command, CommandLine *line, Error *
 		if (!take_option(line, &config_options[got - 256], optarg, err))
 			return false;
 	}
+	if (optind < argc && (command & FOR_TABLES))
+		line->argument = argv[optind++];
 	if (optind < argc)
 		return unexpected_argument(argv[optind], err);
 	return true;
@@ -280,10 +283,25 @@ check_together(ConfigDraft *draft, Error *err)
 }
 
 static bool
+take_argument(ConfigDraft *draft, const char *argument, Error *err)
+{
+	if (!(draft->command & FOR_TABLES))
+		return true;
+	if (argument == NULL || argument[0] == '\0')
+		return error_set(err, ERROR_CONFIG, "a table is missing: schema.name, or a pattern");
+	if (strlen(argument) >= CONFIG_PATTERN_SIZE || strpbrk(argument, "\r\n") != NULL)
+		return error_set(err, ERROR_CONFIG, "the pattern has a line break, or is too long");
+	draft->config->pattern = arena_strdup(draft->config->arena, argument);
+	return true;
+}
+
+static bool
 draft_fill(ConfigDraft *draft, const CommandLine *line, Error *err)
 {
 	Config *config = draft->config;
 
+	if (!take_argument(draft, line->argument, err))
+		return false;
 	if (line->file != NULL && !config_file_load(draft, line->file, err))
 		return false;
 	if (!apply_environment(draft, err) || !apply_command_line(draft, line, err))

@@ -22,6 +22,8 @@
 #include "protocol/conninfo.h"
 #include "proxy/listener/listener.h"
 
+enum { CONFIG_PATTERN_SIZE = 256 };
+
 typedef enum { MODE_ONLINE, MODE_OFFLINE } MigrationMode;
 typedef enum { VERIFY_OFF, VERIFY_ON } VerifyWhen;
 
@@ -72,6 +74,8 @@ typedef struct {
 	bool hold_timeout_given; /* cutover --hold-timeout */
 	bool unmovable_given;    /* cutover --unmovable */
 	bool rehearse;           /* cutover --rehearse */
+	const char *pattern;     /* add-table PATTERN, recopy TABLE; NULL with the others */
+	bool detach;             /* their --no-wait */
 	bool copy_rate_given;    /* throttle --copy-rate */
 	bool max_source_lag_given;
 } Config;

@@ -417,6 +417,12 @@ set_rehearse(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_no_wait(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--no-wait", value, &draft->config->detach, err);
+}
+
+static bool
 set_table(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err)
 {
 	return error_set(err, ERROR_CONFIG, "--table is not available yet");
@@ -536,6 +542,8 @@ const ConfigOption config_options[] = {
      "do all but the switch, release the writers, and say how long it held them"},
 	{"table", "PATTERN", false, false, FOR_VERIFY, set_table,
      "only these tables (not available yet)"},
+	{"no-wait", NULL, false, false, FOR_TABLES, set_no_wait,
+     "do not wait until the tables have joined the others"},
 	{"for", "STATE", false, false, FOR_WAIT, set_wait_for,
      "checking, preparing, copying, catching_up, following, cutting_over, switched, failed_back, "
      "finished"},
@@ -569,11 +577,11 @@ config_command_bit(const char *command)
 		const char *name;
 		int bit;
 	} commands[] = {
-		{"run", FOR_RUN},       {"check", FOR_CHECK},     {"status", FOR_STATUS},
-		{"wait", FOR_WAIT},     {"cutover", FOR_CUTOVER}, {"verify", FOR_VERIFY},
-		{"finish", FOR_ENDING}, {"cancel", FOR_ENDING},   {"failback", FOR_FAILBACK},
-		{"pause", FOR_OTHER},   {"resume", FOR_OTHER},    {"sessions", FOR_SESSIONS},
-		{"throttle", FOR_THROTTLE},
+		{"run", FOR_RUN},          {"check", FOR_CHECK},     {"status", FOR_STATUS},
+		{"wait", FOR_WAIT},        {"cutover", FOR_CUTOVER}, {"verify", FOR_VERIFY},
+		{"finish", FOR_ENDING},    {"cancel", FOR_ENDING},   {"failback", FOR_FAILBACK},
+		{"pause", FOR_OTHER},      {"resume", FOR_OTHER},    {"throttle", FOR_THROTTLE},
+		{"add-table", FOR_TABLES}, {"recopy", FOR_TABLES},   {"sessions", FOR_SESSIONS},
 	};
 
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {

@@ -83,6 +83,12 @@ typedef struct Table {
 	 * pg_current_snapshot, owned by the catalog's arena); valid when COPIED. */
 	const char *snapshot;
 	Lsn snapshot_lsn;
+	/* It is copied and followed beside the others (add-table, recopy), and not yet one of
+	 * them. Changed only while no applier reads. */
+	_Atomic bool apart;
+	_Atomic bool marked; /* of who begins that: it is one of those */
+	/* Then joined them: its changes of transactions up to this commit are in. */
+	Lsn level_lsn;
 
 	/* counters; state is an atomic TableState */
 	_Atomic int state;

@@ -113,8 +113,11 @@ in_list(const CatalogReader *reader, const Relations *relations, SelectionList l
 static bool
 is_chosen(const CatalogReader *reader, const Relations *relations, const Relation *relation)
 {
-	if (strcmp(relation->schema, reader->own_schema) == 0 ||
-	    in_list(reader, relations, EXCLUDE_TABLE, relation))
+	if (strcmp(relation->schema, reader->own_schema) == 0)
+		return false;
+	if (in_list(reader, relations, ADDED_TABLE, relation))
+		return true;
+	if (in_list(reader, relations, EXCLUDE_TABLE, relation))
 		return false;
 	return matches_by_table(reader->matches)
 	           ? in_list(reader, relations, INCLUDE_TABLE, relation)

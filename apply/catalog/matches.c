@@ -175,6 +175,8 @@ matches_schema_chosen(const Matches *matches, const char *schema)
 bool
 matches_chosen(const Matches *matches, uint32_t oid, const char *schema)
 {
+	if (matches_relation(matches, ADDED_TABLE, oid))
+		return true;
 	if (matches_relation(matches, EXCLUDE_TABLE, oid))
 		return false;
 	return matches->by_table ? matches_relation(matches, INCLUDE_TABLE, oid)

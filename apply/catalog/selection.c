@@ -9,6 +9,7 @@ static const char *const options[SELECTION_LISTS] = {
 	[INCLUDE_TABLE] = "include-table",     [EXCLUDE_TABLE] = "exclude-table",
 	[INCLUDE_SCHEMA] = "include-schema",   [EXCLUDE_SCHEMA] = "exclude-schema",
 	[EXCLUDE_DATA] = "exclude-table-data", [EXCLUDE_INDEX] = "exclude-index",
+	[ADDED_TABLE] = "add-table",
 };
 
 const char *

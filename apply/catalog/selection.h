@@ -24,6 +24,7 @@ typedef enum {
 	EXCLUDE_SCHEMA,
 	EXCLUDE_DATA, /* the definition moves, the rows do not */
 	EXCLUDE_INDEX,
+	ADDED_TABLE, /* by add-table, whatever the other lists say; kept in the ledger */
 	SELECTION_LISTS
 } SelectionList;
 

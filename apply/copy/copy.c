@@ -18,6 +18,8 @@ run_open(CopyRun *run)
 	run->begun = mem_zalloc(catalog->table_count + 1);
 	for (size_t i = 0; i < catalog->table_count; i++) {
 		Table *table = &catalog->tables[i];
+		if (!copy_is_ours(options, table))
+			continue;
 		if (atomic_load(&table->state) != TABLE_COPIED)
 			atomic_store(&table->state, TABLE_QUEUED);
 		else if (options->build != NULL)

@@ -40,6 +40,7 @@ typedef struct {
 	const Ledger *ledger;
 	Catalog *catalog; /* states, counters, snapshots are set as tables finish */
 	int jobs;
+	bool apart;           /* those of the tables that are apart, else the others */
 	bool one_snapshot;    /* offline mode: all tables from one exported snapshot */
 	int tries;            /* per table, range or index; 0: 3 */
 	uint64_t split_above; /* bytes, of TOAST eightfold (split.c); 0: no table is split */
@@ -49,7 +50,7 @@ typedef struct {
 	const Stop *stop;
 } CopyOptions;
 
-/* Copies every table that is not TABLE_COPIED, and runs all tasks of build. True when all
+/* Copies every table (of its kind: apart) that is not TABLE_COPIED, and runs all tasks of build. True when all
  * is done; else the first error, with how many others there are. ERROR_CANCELLED on stop. */
 MUST_CHECK bool copy_tables(const CopyOptions *options, Error *err);
 

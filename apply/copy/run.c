@@ -58,7 +58,7 @@ next_queued(CopyRun *run)
 
 	for (; run->next < catalog->table_count; run->next++) {
 		Table *table = &catalog->tables[run->next];
-		if (atomic_load(&table->state) == TABLE_QUEUED)
+		if (copy_is_ours(run->options, table) && atomic_load(&table->state) == TABLE_QUEUED)
 			return table;
 	}
 	return NULL;

@@ -51,6 +51,12 @@ typedef struct {
 	int64_t began_ms;
 } Work;
 
+static inline bool
+copy_is_ours(const CopyOptions *options, const Table *table)
+{
+	return atomic_load(&table->apart) == options->apart;
+}
+
 /* Waits until there is something to do. False: all is done, or given up. */
 bool copy_run_take(CopyRun *run, Work *work);
 /* After it; wakes the others. */

@@ -46,6 +46,9 @@ split_wanted(const CopyOptions *options, const Table *table)
 	bool any = copy_put_columns(table, &columns);
 
 	buffer_free(&columns);
+	/* A small table's indexes are made in the transaction of its rows, so there has to be one. */
+	if (options->build != NULL && build_is_small(table))
+		return false;
 	return any && options->split_above > 0 && weight_of(table) > options->split_above &&
 	       (options->catalog->source_version >= 140000 || only_integer_key(table) != NULL);
 }

@@ -15,7 +15,7 @@ typedef struct {
 
 /*
  * Begins the transaction that a whole table is copied in, and makes sure that the table is
- * empty: what an earlier split copy has left is removed (Table.rows_remain), other rows are
+ * empty: what an earlier copy has left is removed (Table.rows_remain), other rows are
  * an error. *fresh: the table was truncated in it, so COPY may FREEZE, and with wal_level
  * minimal needs no WAL. That costs new files, so small tables do not get
  * it, and others only where TRUNCATE is allowed.

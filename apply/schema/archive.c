@@ -134,13 +134,19 @@ bool
 archive_open(const SchemaWork *work, bool fresh, Archive *out, Error *err)
 {
 	*out = (Archive){.arena = arena_new(0)};
-	if ((size_t)snprintf(out->path, sizeof(out->path), "%s/schema.dump", work->state_dir) >=
-	    sizeof(out->path))
+	char number[16] = "";
+	if (work->addition > 0)
+		snprintf(number, sizeof(number), "-%d", work->addition);
+	if ((size_t)snprintf(out->path, sizeof(out->path), "%s/schema%s.dump", work->state_dir,
+	                     number) >= sizeof(out->path))
 		return error_set(err, ERROR_CONFIG, "the state directory's name is too long");
 	if (!find_tools(work, &out->tools, err))
 		return false;
 	if (!fresh && access(out->path, R_OK) == 0)
 		return true;
+	if (work->addition > 0 && work->before == NULL)
+		return error_set(err, ERROR_STORAGE,
+		                 "%s is gone: the definitions of the tables that are added", out->path);
 	return dump_write(work, out, err);
 }
 

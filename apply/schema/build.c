@@ -99,8 +99,11 @@ plan_tasks(Build *build)
 		most += build->tables[i].item_count;
 	build->tasks = arena_new_array(build->archive.arena, BuildTask, most + 1);
 	build->ready = arena_new_array(build->archive.arena, BuildTask *, most + 1);
-	for (size_t i = 0; i < catalog->table_count; i++)
-		add_tasks(build, &build->tables[i]);
+	/* Each run plans only what it copies. */
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		if (atomic_load(&catalog->tables[i].apart) == build->work->apart)
+			add_tasks(build, &build->tables[i]);
+	}
 }
 
 static bool

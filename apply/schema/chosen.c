@@ -32,6 +32,41 @@ add_patterns(const SchemaWork *work, Arguments *args, SelectionList list, const 
 		                            patterns->items[i]));
 }
 
+/* What `before` has is on the target already. */
+static bool
+is_new(const Named *item, const Named *before, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (before[i].oid == item->oid)
+			return false;
+	}
+	return true;
+}
+
+static void
+add_new_names(Arguments *args, const Named *items, size_t count, const Named *before,
+              size_t before_count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (is_new(&items[i], before, before_count))
+			args_add(args, arena_printf(args->arena, "--table=%s", items[i].qualified));
+	}
+}
+
+static void
+addition_arguments(const SchemaWork *work, Arguments *args)
+{
+	const Catalog *now = work->catalog;
+	const Catalog *was = work->before;
+
+	for (size_t i = 0; i < now->table_count; i++) {
+		if (atomic_load(&now->tables[i].apart))
+			args_add(args, arena_printf(args->arena, "--table=%s", now->tables[i].qualified));
+	}
+	add_new_names(args, now->parents, now->parent_count, was->parents, was->parent_count);
+	add_new_names(args, now->sequences, now->sequence_count, was->sequences, was->sequence_count);
+}
+
 static void
 add_names(Arguments *args, const char *option, const Named *items, size_t count)
 {
@@ -44,6 +79,10 @@ chosen_arguments(const SchemaWork *work, Arguments *args)
 {
 	const Catalog *catalog = work->catalog;
 
+	if (work->addition > 0) {
+		addition_arguments(work, args);
+		return;
+	}
 	if (work->selection == NULL)
 		return;
 	add_patterns(work, args, EXCLUDE_TABLE, "exclude-table");
@@ -82,7 +121,7 @@ chosen_schemas(const SchemaWork *work, Buffer *sql)
 {
 	const Catalog *catalog = work->catalog;
 
-	if (!matches_by_table(catalog->matches))
+	if (work->addition == 0 && !matches_by_table(catalog->matches))
 		return;
 	for (size_t i = 0; i < catalog->table_count; i++)
 		put_schema(sql, catalog->tables[i].schema);

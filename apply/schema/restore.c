@@ -98,6 +98,25 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 	return ok || error_add_context(err, "creating the schema");
 }
 
+bool
+schema_addition(const SchemaWork *work, Buffer *sql, Error *err)
+{
+	Archive archive = {0};
+	Entries entries = {NULL, 0};
+	bool ok = archive_open(work, true, &archive, err) &&
+	          archive_read(work, &archive, "pre-data", &entries, err);
+
+	if (ok)
+		chosen_schemas(work, sql);
+	for (size_t i = 0; ok && i < entries.count; i++)
+		buffer_printf(sql, "%s%s", entries.items[i].settings, entries.items[i].sql);
+	/* The entries' settings were for them; what follows is ours. */
+	if (ok)
+		buffer_put_text(sql, "SET LOCAL search_path = ''; SET LOCAL check_function_bodies = true;");
+	archive_close(&archive);
+	return ok || error_add_context(err, "creating the added tables");
+}
+
 /* Before anything is changed on the source: our REPLICA IDENTITY FULL must not get into it. */
 bool
 schema_dump(const SchemaWork *work, Error *err)

@@ -34,6 +34,11 @@ typedef struct {
 	const Ledger *ledger;
 	const Catalog *catalog;
 	const char *state_dir; /* holds schema.dump, 0600 */
+	/* Of tables that are added (apart): their number, with an archive of their own,
+	 * schema-N.dump; 0: everything. before: the catalogue without them, for the dump. */
+	int addition;
+	bool apart; /* the tables that are apart, and no others, get indexes now (build.h) */
+	const Catalog *before;
 	const Selection *selection;
 	int jobs;
 	uint64_t maintenance_bytes; /* memory of each of jobs; 0: by the target's (build.c) */
@@ -52,6 +57,13 @@ MUST_CHECK bool schema_dump(const SchemaWork *work, Error *err);
 /* Restores the pre-data section, with the rows of extensions' tables. An object in the way is an error that names
  * it, and nothing is left half made (one transaction). Done once (ledger step). */
 MUST_CHECK bool schema_pre_data(const SchemaWork *work, Error *err);
+/* One or several statements as one transaction. */
+MUST_CHECK bool schema_text_run(Sql *sql, const char *text, Error *err);
+/* Of an addition: dumps its tables and appends what creates them, for the transaction that
+ * records the addition. */
+MUST_CHECK bool schema_addition(const SchemaWork *work, Buffer *sql, Error *err);
+/* The step that is recorded when all of addition N is made. */
+void schema_addition_end(int addition, char step[400]);
 /* What is left: foreign keys (NOT VALID first, then validated), triggers, rules, policies,
  * event triggers, publications no. apply is paused by the caller around
  * schema_rest_locking (short locks); schema_rest_validate runs beside the apply, on jobs

@@ -85,17 +85,28 @@ schema_step_once(Sql *sql, const SchemaWork *work, const char *step, const char 
 	return true;
 }
 
+void
+schema_once_name(int addition, const char *part, char out[SCHEMA_STEP_SIZE])
+{
+	if (addition > 0)
+		snprintf(out, SCHEMA_STEP_SIZE, "%s, addition %d", part, addition);
+	else
+		snprintf(out, SCHEMA_STEP_SIZE, "%s", part);
+}
+
 bool
 schema_once(const SchemaWork *work, const char *step, SchemaPart part, Error *err)
 {
 	Buffer record = BUFFER_INIT;
 	bool done = false;
+	char name[SCHEMA_STEP_SIZE];
 
-	if (!ledger_step_done(work->target_sql, work->ledger, step, &done, err))
+	schema_once_name(work->addition, step, name);
+	if (!ledger_step_done(work->target_sql, work->ledger, name, &done, err))
 		return false;
 	if (done)
 		return true;
-	ledger_step_sql(work->ledger, step, &record);
+	ledger_step_sql(work->ledger, name, &record);
 	bool ok = part(work, err) && sql_exec(work->target_sql, err, buffer_cstr(&record));
 	buffer_free(&record);
 	return ok;

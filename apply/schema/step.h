@@ -17,8 +17,6 @@ MUST_CHECK bool schema_step_run(Sql *sql, const Ledger *ledger, const char *step
 MUST_CHECK bool schema_step_patiently(Sql *sql, const SchemaWork *work, const char *step,
                                       const char *text, Error *err);
 
-/* One or several statements as one transaction. */
-MUST_CHECK bool schema_text_run(Sql *sql, const char *text, Error *err);
 /* Nothing when it is recorded already; else patiently. */
 MUST_CHECK bool schema_step_once(Sql *sql, const SchemaWork *work, const char *step,
                                  const char *text, Error *err);
@@ -29,6 +27,8 @@ void schema_step_name(const Entry *entry, char out[SCHEMA_STEP_SIZE]);
 MUST_CHECK bool schema_step_entry(Sql *sql, const SchemaWork *work, const Entry *entry,
                                   const char *text, Error *err);
 
+/* The name of such a part: an addition has its own (0: the whole). */
+void schema_once_name(int addition, const char *part, char out[SCHEMA_STEP_SIZE]);
 /* Runs all of a part of the schema, unless it was done to its end before: a resume then does
  * not read the archive again. */
 typedef bool (*SchemaPart)(const SchemaWork *work, Error *err);

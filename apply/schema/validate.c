@@ -294,6 +294,12 @@ validate_rest(const SchemaWork *work, Error *err)
 	return ok;
 }
 
+void
+schema_addition_end(int addition, char step[SCHEMA_STEP_SIZE])
+{
+	schema_once_name(addition, "all validated", step);
+}
+
 bool
 schema_rest_validate(const SchemaWork *work, Error *err)
 {

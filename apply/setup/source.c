@@ -313,6 +313,68 @@ source_setup_publication(const SourceSetup *setup, Error *err)
 	       make_publication(setup, source_insert_only_name(setup->ledger, second), true, err);
 }
 
+/* ---- more tables ---- */
+
+static bool
+is_published(const PGresult *published, const Table *table)
+{
+	for (int i = 0; i < PQntuples(published); i++) {
+		if (!PQgetisnull(published, i, 1) &&
+		    strcmp(PQgetvalue(published, i, 0), table->schema) == 0 &&
+		    strcmp(PQgetvalue(published, i, 1), table->name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* One statement: all or none. Its lock on a table keeps neither readers nor writers out. */
+static bool
+extend_one(const SourceSetup *setup, const char *name, bool insert_only, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	PGresult *published = query_published(setup->source, name, err);
+	bool any = false;
+
+	if (published == NULL)
+		return false;
+	buffer_put_text(&sql, "ALTER PUBLICATION ");
+	sql_put_identifier(&sql, name);
+	buffer_put_text(&sql, " ADD TABLE");
+	for (size_t i = 0; i < setup->catalog->table_count; i++) {
+		const Table *table = &setup->catalog->tables[i];
+		if (!atomic_load(&table->apart) || !is_streamed(table, insert_only) ||
+		    is_published(published, table))
+			continue;
+		buffer_printf(&sql, "%s ONLY %s", any ? "," : "", table->qualified);
+		any = true;
+	}
+	bool there = PQntuples(published) > 0;
+	PQclear(published);
+	Locked locked = {.sql = setup->source,
+	                 .what = "publication",
+	                 .lock_timeout_ms = setup->lock_timeout_ms,
+	                 .patience_ms = setup->lock_patience_ms,
+	                 .stop = setup->stop};
+	bool ok = !any || there ||
+	          error_set(err, ERROR_CONFIG,
+	                    "an added table has no usable replica identity, and publication %s for"
+	                    " such tables is not there: give the table a key",
+	                    name);
+	ok = ok && (!any || locked_exec(&locked, buffer_cstr(&sql), err));
+	buffer_free(&sql);
+	return ok;
+}
+
+bool
+source_extend_publication(const SourceSetup *setup, Error *err)
+{
+	char second[80];
+
+	return extend_one(setup, setup->ledger->name, false, err) &&
+	       (!source_has_insert_only(setup->catalog) ||
+	        extend_one(setup, source_insert_only_name(setup->ledger, second), true, err));
+}
+
 /* ---- is it still what it was? ---- */
 
 typedef struct {

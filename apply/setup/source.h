@@ -37,6 +37,14 @@ MUST_CHECK bool source_setup_identities(const SourceSetup *setup, Error *err);
  * tables with KEY_NOTHING go to a second publication NAME_insert_only with
  * publish = 'insert, truncate' (both are given to START_REPLICATION). */
 MUST_CHECK bool source_setup_publication(const SourceSetup *setup, Error *err);
+/* Tables that are apart and not yet published are added to the publication. A second
+ * publication (insert-only) that is not there yet cannot be: the slot is older than it. */
+MUST_CHECK bool source_extend_publication(const SourceSetup *setup, Error *err);
+/* C2, of a table that is published later: returns when every transaction that is running now
+ * has ended. on_wait: told from time to time who is waited for. */
+MUST_CHECK bool source_wait_running(Sql *source, const Stop *stop,
+                                    void (*on_wait)(void *arg, const char *blockers), void *arg,
+                                    Error *err);
 /* C1. Transactions that the slot waits for are logged and named in the timeout's error.
  * An existing slot of ours is kept; *created tells. *start: consistent point or the
  * slot's confirmed position. */

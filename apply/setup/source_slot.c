@@ -56,6 +56,36 @@ slot_blockers(Sql *sql, char *out, size_t size, Error *err)
 	return true;
 }
 
+/* txid_...: the names that all majors have. Also prepared transactions hold xmin back. */
+bool
+source_wait_running(Sql *source, const Stop *stop, void (*on_wait)(void *arg, const char *blockers),
+                    void *arg, Error *err)
+{
+	enum { LOOK_EVERY_MS = 50 };
+	char until[32];
+	char blockers[700];
+	char query[160];
+	char over[8];
+
+	if (!sql_value(source, err, until, sizeof(until),
+	               "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())"))
+		return false;
+	snprintf(query, sizeof(query),
+	         "SELECT pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot()) >= %s",
+	         until);
+	for (;;) {
+		if (!sql_value(source, err, over, sizeof(over), query))
+			return false;
+		if (over[0] == 't')
+			return true;
+		if (!slot_blockers(source, blockers, sizeof(blockers), err))
+			return false;
+		on_wait(arg, blockers);
+		if (!stop_sleep_ms(stop, LOOK_EVERY_MS, err))
+			return false;
+	}
+}
+
 /* The command runs in a thread of its own, so that this one can look around. */
 typedef struct {
 	Wire *wire;

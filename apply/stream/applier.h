@@ -34,8 +34,15 @@ typedef struct {
 	int proto_version;    /* of the logged messages */
 	uint64_t batch_bytes; /* 0: 32 MiB */
 	uint32_t batch_rows;  /* 0: 100,000 */
+	/* NULL: the ledger's name. What the stream's markers are called after. */
+	const char *stream_name;
+	/* Applies the tables that are apart (catalog.h) and nothing else; or all others. */
+	bool apart;
 	/* From the applier's thread, when the target has flushed all up to this end LSN. */
 	void (*on_durable)(void *arg, Lsn end);
+	/* Instead, where another one reads the same log: this commit, which ends there, need not
+	 * be read again by us; txlog_release is then the callee's business. arg as above. */
+	void (*on_passed)(void *arg, Lsn commit, Lsn end);
 	void *arg;
 } ApplierOptions;
 

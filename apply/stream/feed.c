@@ -100,8 +100,8 @@ plan_of(Feed *feed, uint32_t oid, Error *err)
 		return NULL;
 	}
 	if (relation->user == NULL)
-		relation->user = plan_new(feed->options.catalog, feed->options.name, &relation->def,
-		                          feed->plans, err);
+		relation->user = plan_new(feed->options.catalog, feed->options.name, feed->options.apart,
+		                          &relation->def, feed->plans, err);
 	return relation->user;
 }
 

@@ -21,6 +21,7 @@ typedef struct {
 	int proto_version;
 	uint64_t batch_bytes;
 	uint32_t batch_rows;
+	bool apart; /* applies the tables that are apart, and no others */
 	bool whole; /* one lane: transactions are kept together where they fit */
 } FeedOptions;
 

@@ -40,7 +40,9 @@ feed_options(const Applier *applier)
 	return (FeedOptions){
 		.log = applier->options.log,
 		.catalog = applier->options.catalog,
-		.name = applier->ledger.name,
+		.name = applier->options.stream_name != NULL ? applier->options.stream_name
+	                                                 : applier->ledger.name,
+		.apart = applier->options.apart,
 		.proto_version = applier->options.proto_version,
 		.batch_bytes = applier->options.batch_bytes,
 		.batch_rows = applier->options.batch_rows,
@@ -125,7 +127,11 @@ tell_durable(Applier *applier)
 	pthread_cond_broadcast(&applier->changed);
 	pthread_mutex_unlock(&applier->lock);
 	FAULT_POINT("apply_durable");
-	txlog_release(applier->options.log, applier->durable.commit);
+	if (applier->options.on_passed != NULL)
+		applier->options.on_passed(applier->options.arg, applier->durable.commit,
+		                           applier->durable.end);
+	else
+		txlog_release(applier->options.log, applier->durable.commit);
 	FAULT_POINT("apply_released");
 	if (applier->options.on_durable != NULL)
 		applier->options.on_durable(applier->options.arg, applier->durable.end);

@@ -92,6 +92,7 @@ take_snapshot(Plan *plan, Catalog *catalog, Arena *arena, Error *err)
 	bool ok = true;
 
 	pthread_mutex_lock(&catalog->lock);
+	plan->level_lsn = plan->table->level_lsn;
 	if (plan->table->snapshot != NULL) {
 		ok = snapshot_parse(plan->table->snapshot, arena, &plan->snapshot, err);
 		plan->snapshot_lsn = plan->table->snapshot_lsn;
@@ -117,8 +118,8 @@ plan_marker(Plan *plan, const PgoRelation *relation, Error *err)
 }
 
 Plan *
-plan_new(Catalog *catalog, const char *own_schema, const PgoRelation *relation, Arena *arena,
-         Error *err)
+plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation *relation,
+         Arena *arena, Error *err)
 {
 	static _Atomic uint64_t last_id; /* a number, not a state: plans differ in all appliers */
 	Plan *plan = arena_zalloc(arena, sizeof(Plan));
@@ -134,6 +135,9 @@ plan_new(Catalog *catalog, const char *own_schema, const PgoRelation *relation, 
 		error_set_hint(err, "take it out of the publication on the source");
 		return NULL;
 	}
+	plan->elsewhere = atomic_load(&plan->table->apart) != apart;
+	if (plan->elsewhere)
+		return plan;
 	plan->key = plan->table->key;
 	plan->route = hash_bytes(slice_cstr(plan->table->qualified), 0);
 	if (!map_columns(plan, relation, catalog->stream_binary, arena, err) ||
@@ -145,6 +149,8 @@ plan_new(Catalog *catalog, const char *own_schema, const PgoRelation *relation, 
 bool
 plan_skips(const Plan *plan, Lsn commit_lsn, uint32_t xid)
 {
+	if (plan->elsewhere || lsn_cmp(commit_lsn, plan->level_lsn) <= 0)
+		return true;
 	return plan->has_snapshot && lsn_cmp(commit_lsn, plan->snapshot_lsn) < 0 &&
 	       snapshot_sees(&plan->snapshot, xid);
 }

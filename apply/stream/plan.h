@@ -32,17 +32,21 @@ typedef struct {
 	PlanColumn *columns;
 	uint16_t key_count;    /* KEY_INDEX only */
 	uint16_t *key_columns; /* positions in the stream, in the catalogue's order */
+	bool elsewhere;        /* another applier's table: nothing below is set */
+	Lsn level_lsn;         /* Table.level_lsn */
 	bool has_snapshot;     /* C2 */
 	Snapshot snapshot;
 	Lsn snapshot_lsn;
 	uint64_t route; /* seed of P4's hash: of the table's name alone */
 } Plan;
 
-/* own_schema: the migration's schema, whose table "marker" is known. NULL on error. */
-Plan *plan_new(Catalog *catalog, const char *own_schema, const PgoRelation *relation, Arena *arena,
-               Error *err);
+/* own_schema: the migration's schema, whose table "marker" is known. apart: which tables are
+ * ours. NULL on error. */
+Plan *plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation *relation,
+               Arena *arena, Error *err);
 
-/* C2: this transaction's changes of the table came with its copy. */
+/* C2: this transaction's changes of the table came with its copy; or they are another
+ * applier's. */
 bool plan_skips(const Plan *plan, Lsn commit_lsn, uint32_t xid);
 
 /* P4: the lane of a row; key is the identity's bytes (batch.h), or empty for a table

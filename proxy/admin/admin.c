@@ -249,6 +249,26 @@ read_limit(const char *key, const json_t *value, MigrationRequest *out, Error *e
 }
 
 static bool
+takes_pattern(MigrationCommand command)
+{
+	return command == COMMAND_ADD_TABLE || command == COMMAND_RECOPY;
+}
+
+static bool
+read_pattern(const char *key, const json_t *value, MigrationRequest *out, Error *err)
+{
+	const char *text = json_string_value(value);
+
+	if (strcmp(key, "pattern") != 0)
+		return error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
+	if (text == NULL || text[0] == '\0' || json_string_length(value) != strlen(text) ||
+	    strlen(text) >= sizeof(out->pattern) || strpbrk(text, "\r\n") != NULL)
+		return error_set(err, ERROR_CONFIG, "\"pattern\" is not the pattern of a table");
+	snprintf(out->pattern, sizeof(out->pattern), "%s", text);
+	return true;
+}
+
+static bool
 read_unmovable(const json_t *value, UnmovablePolicy *out, Error *err)
 {
 	const char *text = json_is_string(value) ? json_string_value(value) : "";
@@ -293,8 +313,12 @@ read_body(const Buffer *body, MigrationRequest *out, Error *err)
 		return error_set(err, ERROR_CONFIG, "the body is not a JSON object");
 	}
 	json_object_foreach (json, key, value) {
-		ok = out->command == COMMAND_THROTTLE ? read_limit(key, value, out, err)
-		                                      : read_key(key, value, out, err);
+		if (takes_pattern(out->command))
+			ok = read_pattern(key, value, out, err);
+		else if (out->command == COMMAND_THROTTLE)
+			ok = read_limit(key, value, out, err);
+		else
+			ok = read_key(key, value, out, err);
 		if (!ok)
 			break;
 	}
@@ -310,7 +334,10 @@ post_command(Admin *admin, struct MHD_Connection *connection, MigrationCommand c
 	Error err = ERROR_INIT;
 	uint64_t id = 0;
 
-	if (!read_body(body, &request, &err))
+	bool ok = read_body(body, &request, &err);
+	if (ok && takes_pattern(command) && request.pattern[0] == '\0')
+		ok = error_set(&err, ERROR_CONFIG, "the body has no \"pattern\"");
+	if (!ok)
 		return answer_failure(connection, MHD_HTTP_BAD_REQUEST, &err);
 	if (!migration_command(admin->migration, &request, &id, &err))
 		return answer_failure(
@@ -346,6 +373,8 @@ static const Resource resources[] = {
 	{"/v1/pause", NULL, COMMAND_PAUSE},
 	{"/v1/resume", NULL, COMMAND_RESUME},
 	{"/v1/throttle", NULL, COMMAND_THROTTLE},
+	{"/v1/add-table", NULL, COMMAND_ADD_TABLE},
+	{"/v1/recopy", NULL, COMMAND_RECOPY},
 };
 
 static const Resource *

@@ -14,6 +14,7 @@
  *        202 {"accepted":true,"id":N}; 409 {"error":{...}}
  *   POST /v1/throttle {"copy_rate": BYTES a second, "max_source_lag_seconds": N or
  *        "max_source_lag_bytes": N}; what is not named stays, 0 is no limit
+ *   POST /v1/{add-table,recopy} {"pattern": TEXT}
  *
  * Loopback needs no token; anywhere else --admin-token-file does, sent as
  * "Authorization: Bearer TOKEN". Host must be the address listened on or localhost, and an

@@ -410,6 +410,26 @@ verify_json(const VerifyStatus *v)
 	return json;
 }
 
+static json_t *
+addition_json(const AdditionStatus *a)
+{
+	static const char *const outcomes[] = {
+		[ADDITION_NONE] = "none",
+		[ADDITION_RUNNING] = "running",
+		[ADDITION_DONE] = "done",
+		[ADDITION_FAILED] = "failed",
+	};
+	json_t *json = json_object();
+
+	json_object_set_new(json, "id", json_count(a->id));
+	json_object_set_new(json, "recopy", json_boolean(a->recopy));
+	json_object_set_new(json, "outcome", json_string(outcomes[a->outcome]));
+	json_object_set_new(json, "step", json_text(a->step));
+	json_object_set_new(json, "tables", json_count(a->tables));
+	json_object_set_new(json, "error", error_json(&a->error));
+	return json;
+}
+
 json_t *
 status_json_some(const MigrationStatus *s, const StatusTables *which)
 {
@@ -446,6 +466,7 @@ status_json_some(const MigrationStatus *s, const StatusTables *which)
 	json_object_set_new(json, "listener", listener_json(&s->listener));
 	json_object_set_new(json, "cutover", cutover_json(&s->cutover));
 	json_object_set_new(json, "verify", verify_json(&s->verify));
+	json_object_set_new(json, "addition", addition_json(&s->addition));
 	json_object_set_new(json, "removed",
 	                    s->removed[0] != '\0' ? json_text(s->removed) : json_null());
 	json_object_set_new(json, "way_back", way_back_json(&s->way_back));

@@ -44,6 +44,8 @@ int cmd_cancel(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 int cmd_throttle(int argc, char **argv);
+int cmd_add_table(int argc, char **argv);
+int cmd_recopy(int argc, char **argv);
 int cmd_log(int argc, char **argv);
 
 /* All commands. */

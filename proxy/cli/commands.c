@@ -59,6 +59,15 @@ const CliCommand cli_commands[] = {
 	{"throttle", cmd_throttle, "change how fast the copy may read the source, while it runs",
      "Holds until the process ends: a later `run` goes by its own options again.\n" CLIENT_TEXT
      "Exit codes: 0 accepted, 1 refused, 2 usage.\n"},
+	{"add-table", cmd_add_table, "move more tables, while all else goes on",
+     "Usage: pgbaton add-table PATTERN. While it follows: what the pattern names and is not\n"
+     "moved yet is created on the target, copied, and joins the others. Holds for the rest of\n"
+     "the migration; `run` goes on with the arguments it was begun with.\n" CLIENT_TEXT
+     "Exit codes: 0 joined, 1 refused or failed, 2 usage.\n"},
+	{"recopy", cmd_recopy, "copy a table afresh, while all else goes on",
+     "Usage: pgbaton recopy TABLE. While it follows, or has failed at a table: its rows on the\n"
+     "target are replaced by the source's, and it joins the others again.\n" CLIENT_TEXT
+     "Exit codes: 0 joined, 1 refused or failed, 2 usage.\n"},
 	{"log", cmd_log, "look into the transaction log on disk", NULL},
 };
 

@@ -230,6 +230,23 @@ view_care(FILE *out, const json_t *status)
 }
 
 static void
+view_addition(FILE *out, const json_t *status)
+{
+	const json_t *addition = doc_at(status, "addition");
+
+	if (doc_number(addition, "id") < 1)
+		return;
+	fprintf(out, "%-10s %s, %.0f tables", doc_true(addition, "recopy") ? "recopy" : "addition",
+	        doc_text(addition, "outcome"), doc_number(addition, "tables"));
+	if (doc_text(addition, "step")[0] != '\0') {
+		fputs(": ", out);
+		print_plain(out, doc_text(addition, "step"));
+	}
+	fputc('\n', out);
+	view_error(out, addition, "error", "");
+}
+
+static void
 view_way_back(FILE *out, const json_t *status)
 {
 	const json_t *back = doc_at(status, "way_back");
@@ -386,6 +403,7 @@ status_view(FILE *out, const json_t *status, const char *tables, const json_t *b
 	if (strcmp(doc_text(status, "mode"), "online") == 0) {
 		view_stream(out, status, before, seconds);
 		view_slot(out, status);
+		view_addition(out, status);
 		view_cutover(out, status);
 		view_way_back(out, status);
 	}

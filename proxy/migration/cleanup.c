@@ -40,7 +40,7 @@ remove_log(const Config *config, const char *name)
 }
 
 static void
-remove_state(const Config *config)
+remove_state(const Config *config, int additions)
 {
 	char *dump = mem_printf("%s/schema.dump", config->state_dir);
 
@@ -48,6 +48,11 @@ remove_state(const Config *config)
 	remove_log(config, "log_back");
 	unlink(dump);
 	free(dump);
+	for (int i = 1; i <= additions; i++) {
+		dump = mem_printf("%s/schema-%d.dump", config->state_dir, i);
+		unlink(dump);
+		free(dump);
+	}
 }
 
 /* Kept from the first try: a second one finds only what was left. */
@@ -111,7 +116,7 @@ cleanup_all(Migration *m, bool finish, Error *err)
 	    !ledger_undo(m->target, m->target, &m->ledger, "target", NULL, err) ||
 	    !ledger_drop(m->target, m->config->name, err))
 		return false;
-	remove_state(m->config);
+	remove_state(m->config, m->apart.number);
 	log_info("cleanup", finish ? "finished: nothing of the migration is left on either side"
 	                           : "cancelled: nothing of the migration is left on the source; "
 	                             "copied tables stay on the target");

@@ -20,6 +20,7 @@
 
 typedef struct Monitor Monitor;
 typedef struct ProgressWatch ProgressWatch;
+typedef struct Adder Adder;
 
 /*
  * One direction, as a value: the changes go from one side to the other, and what steers them
@@ -64,6 +65,12 @@ typedef struct {
 	int64_t next_warning_ms;
 } WayBack;
 
+/* Up to where an applier does not need the log any more. */
+typedef struct {
+	Lsn commit;
+	Lsn end;
+} Passed;
+
 /* `lock` guards what the status shows; the rest belongs to the migration's thread. */
 struct Migration {
 	const Config *config;
@@ -106,7 +113,11 @@ struct Migration {
 	ApplierState last_applier;
 	TxLogState last_log;
 	WayBack back;
-	LobProgress lobs; /* needs no lock */
+	LobProgress lobs;   /* needs no lock */
+	bool addition_rest; /* joined, but for foreign keys and triggers */
+	Apart apart;        /* tables that are copied beside the others (addition.c) */
+	Passed passed[2];   /* by the others' applier, by that of the tables apart */
+	AdditionStatus addition;
 
 	/* the thread's own */
 	Sql *source;
@@ -114,6 +125,12 @@ struct Migration {
 	Sql *lock_session; /* holds the migration's advisory lock */
 	Monitor *monitor;
 	ProgressWatch *progress;
+	Adder *adder;
+	int64_t addition_next_ms; /* when it is tried again */
+	Selection selection;      /* the configuration's, and what was added */
+	Arena *arena;             /* of its strings */
+	Catalog **old_catalogs;   /* somebody may still look at their tables */
+	size_t old_count;
 	Lsn start;   /* the slot's consistent point */
 	bool fresh;  /* no copy was begun yet: a failure leaves nothing behind */
 	bool paused; /* the applier is paused for pause_wanted */
@@ -152,6 +169,8 @@ Book way_book_from(const Way *way);
 Book way_book_to(const Way *way);
 Receiver *way_start_receiver(const Way *way, TxLog *log, Lsn start, Error *err);
 Applier *way_start_applier(const Way *way, TxLog *log, Lsn start, Error *err);
+/* The one of the tables that are apart, whose ledger that is. */
+Applier *way_start_apart(Migration *m, const Ledger *ledger, Error *err);
 /* What stopped the stream for good, if anything: receiver, applier, slot, publication. */
 bool way_failed(const Way *way, Error *err);
 enum { WAY_MARKER_SIZE = 40 };
@@ -181,6 +200,15 @@ MUST_CHECK bool phase_copy(Migration *m, Error *err);
 MUST_CHECK bool phase_offline_end(Migration *m, Error *err);
 MUST_CHECK bool phase_catch_up(Migration *m, Error *err);
 void phase_stop_stream(Migration *m);
+MUST_CHECK bool phase_start_applier(Migration *m, Error *err);
+/* Takes over the catalogue; the old one lives on for who looks at it. */
+void phase_keep_catalog(Migration *m, Catalog *catalog);
+/* Ahead of time, since its locks may have to wait for long transactions; a cutover makes
+ * what could not be made now. */
+void phase_prepare_fence(Migration *m);
+/* The check with this selection; findings that block: ERROR_CONFIG naming the first. */
+MUST_CHECK bool phase_check_selection(Migration *m, const Selection *selection, Catalog **catalog,
+                                      Error *err);
 
 /* ---- cutover/ ---- */
 
@@ -243,6 +271,27 @@ Monitor *monitor_start(const Way *way, SlotHealth *slot, Lsn *from_lsn);
 void monitor_stop(Monitor *monitor);
 /* Something that cannot come right by itself (slot lost, publication altered). */
 bool monitor_failed(Monitor *monitor, Error *err);
+
+/* ---- addition.c: add-table and recopy, beside all else (C2) ---- */
+
+/* In FOLLOWING, or FAILED with the apply stopped: writes it down and, where the stream runs,
+ * starts it anew with these tables apart. On failure before it was written down nothing has
+ * changed, and *err is the request's; else *begun. */
+MUST_CHECK bool addition_begin(Migration *m, const MigrationRequest *request, bool *begun,
+                               Error *err);
+/* At a start: what an earlier process has begun. */
+MUST_CHECK bool addition_load(Migration *m, const Ledger *ledger, Error *err);
+/* Some tables are not yet like the others: no cutover, no comparison, no further addition. */
+bool addition_is_on(const Migration *m);
+/* Goes on with what is written down: starts the thread that copies, tries again, lets the
+ * tables join. False: the migration has failed. */
+MUST_CHECK bool addition_tend(Migration *m, Error *err);
+/* The operator wants another try. */
+void addition_retry(Migration *m);
+/* Ends the thread and its applier; NULL-safe. What was done is recorded. */
+void addition_stop(Migration *m);
+/* For prepare_source, before the publication is looked at. */
+MUST_CHECK bool addition_publish(Migration *m, Error *err);
 
 /* ---- progress.c: looks each second how far copy, indexes and apply have come ---- */
 

@@ -205,7 +205,7 @@ migration_schema_work(Migration *m)
 		.ledger = &m->ledger,
 		.catalog = m->catalog,
 		.state_dir = m->config->state_dir,
-		.selection = &m->config->selection,
+		.selection = &m->selection,
 		.jobs = m->config->jobs,
 		.maintenance_bytes = m->config->maintenance_bytes,
 		.no_owner = m->config->no_owner,
@@ -243,6 +243,37 @@ abort_waiting(Migration *m, const Error *err)
 	pthread_mutex_unlock(&m->lock);
 }
 
+/* At once, so that `resume` and then `wait` does not see the failure that is being resumed. */
+static void
+leave_failed(Migration *m)
+{
+	pthread_mutex_lock(&m->lock);
+	MigrationState next = m->state == STATE_FAILED ? m->resumes_in : STATE_FAILED;
+	m->resumes_in = STATE_FAILED;
+	pthread_mutex_unlock(&m->lock);
+	if (next == STATE_FAILED)
+		return;
+	clear_error(m);
+	enter_state(m, next);
+}
+
+/* True: it has begun; a stream that was stopped for it is to be begun anew. *err: the stream
+ * could not be. */
+static bool
+follow_addition(Migration *m, const MigrationRequest *request, Error *err)
+{
+	bool begun = false;
+
+	if (migration_connect(m, err) && addition_begin(m, request, &begun, err))
+		return true;
+	pthread_mutex_lock(&m->lock);
+	m->addition.outcome = ADDITION_FAILED;
+	m->addition.error = *err;
+	pthread_mutex_unlock(&m->lock);
+	log_failure(LOG_ERROR, "addition", err);
+	return begun;
+}
+
 /* Waits in FAILED for resume (true), or for cancel and stop (false). */
 static bool
 wait_for_resume(Migration *m, const Error *err)
@@ -261,9 +292,14 @@ wait_for_resume(Migration *m, const Error *err)
 		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(100)) != QUEUE_OK)
 			continue;
 		bool resume = request->command == COMMAND_RESUME;
+		Error ignored = ERROR_INIT;
+		if (request->command == COMMAND_ADD_TABLE || request->command == COMMAND_RECOPY)
+			resume = follow_addition(m, request, &ignored);
 		free(request);
-		if (resume)
+		if (resume) {
+			leave_failed(m);
 			return true;
+		}
 	}
 	return false;
 }
@@ -436,7 +472,8 @@ follow(Migration *m, Error *err)
 			return FOLLOW_FAILED;
 		error_clear(err);
 		migration_follow_pause(m);
-		if (m->config->cutover_auto && !m->paused && clock_mono_ms() >= next_auto_ms) {
+		if (m->config->cutover_auto && !m->paused && !addition_is_on(m) &&
+		    clock_mono_ms() >= next_auto_ms) {
 			MigrationRequest own = {.command = COMMAND_CUTOVER};
 			uint64_t ticket;
 			next_auto_ms = clock_mono_ms() + AUTO_CUTOVER_AGAIN_MS;
@@ -444,8 +481,9 @@ follow(Migration *m, Error *err)
 				log_failure(LOG_WARNING, "cutover", err);
 		}
 		Way way = way_forth(m);
-		if (way_failed(&way, err))
+		if (way_failed(&way, err) || !addition_tend(m, err))
 			return FOLLOW_FAILED;
+		way = way_forth(m);
 		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(50)) != QUEUE_OK)
 			continue;
 		MigrationRequest todo = *request;
@@ -455,6 +493,11 @@ follow(Migration *m, Error *err)
 			return FOLLOW_SWITCHED;
 		if (todo.command == COMMAND_VERIFY)
 			follow_verify(m);
+		if ((todo.command == COMMAND_ADD_TABLE || todo.command == COMMAND_RECOPY) &&
+		    follow_addition(m, &todo, err) && err->class != ERROR_NONE)
+			return FOLLOW_FAILED;
+		if (todo.command == COMMAND_RESUME)
+			addition_retry(m);
 	}
 	return FOLLOW_STOPPED;
 }
@@ -679,6 +722,8 @@ migration_start(const Config *config, Error *err)
 	m->stop = stop_new();
 	m->requests = queue_new(64);
 	m->throttle = throttle_new();
+	m->arena = arena_new(0);
+	m->selection = config->selection;
 	throttle_set_rate(m->throttle, config->copy_rate);
 	m->lag_limit = config->max_source_lag;
 	m->state = STATE_CHECKING;
@@ -725,6 +770,10 @@ migration_free(Migration *migration)
 		free(request);
 	queue_free(migration->requests);
 	catalog_free(migration->catalog);
+	for (size_t i = 0; i < migration->old_count; i++)
+		catalog_free(migration->old_catalogs[i]);
+	free(migration->old_catalogs);
+	arena_free(migration->arena);
 	catalog_free(migration->back.catalog);
 	throttle_free(migration->throttle);
 	stop_free(migration->stop);
@@ -761,6 +810,38 @@ failback_allowed(Migration *m, Error *err)
 	}
 }
 
+static bool
+being_added(Error *err)
+{
+	error_set(err, ERROR_CONFIG, "tables are being added or copied afresh");
+	return error_set_hint(err, "see addition in `pgbaton status --json`; `pgbaton resume` tries"
+	                           " again after a failure");
+}
+
+static bool
+addition_allowed(Migration *m, MigrationCommand command, Error *err)
+{
+	static const char needs[] = "`pgbaton wait --for following` waits until it can";
+	bool add = command == COMMAND_ADD_TABLE;
+
+	if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
+		return being_added(err);
+	if (m->cutover.outcome == CUTOVER_RUNNING || m->verify.outcome == VERIFY_RUNNING)
+		return error_set(err, ERROR_CONFIG, "a cutover or a comparison is running");
+	if (add && m->config->failback) {
+		error_set(err, ERROR_CONFIG, "a migration with a way back takes no more tables");
+		return error_set_hint(err, "leave out --failback, or begin again with the table");
+	}
+	if (strlen(m->config->name) > LEDGER_APART_NAME_MAX)
+		return error_set(err, ERROR_CONFIG, "the migration's --name has more than %d characters",
+		                 LEDGER_APART_NAME_MAX);
+	/* A table that stopped the apply is a reason to copy it afresh. */
+	if (m->state == STATE_FAILED && !add && m->resumes_in == STATE_CATCHING_UP)
+		return true;
+	return m->state == STATE_FOLLOWING ||
+	       refuse(err, m->state, add ? "add tables" : "copy tables afresh", needs);
+}
+
 /* Which states a command may come in; the caller holds the lock. */
 static bool
 command_allowed(Migration *m, MigrationCommand command, Error *err)
@@ -768,8 +849,13 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 	MigrationState now = m->state;
 
 	switch (command) {
+	case COMMAND_ADD_TABLE:
+	case COMMAND_RECOPY:
+		return addition_allowed(m, command, err);
 	case COMMAND_CUTOVER:
 	case COMMAND_REHEARSE:
+		if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
+			return being_added(err);
 		if (m->cutover.outcome == CUTOVER_RUNNING)
 			return error_set(err, ERROR_CONFIG, "a cutover is running already");
 		if (now != STATE_FOLLOWING)
@@ -779,6 +865,8 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 			return refuse(err, now, "cut over a paused migration", "run `pgbaton resume` first");
 		return true;
 	case COMMAND_VERIFY:
+		if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
+			return being_added(err);
 		if (m->verify.outcome == VERIFY_RUNNING)
 			return error_set(err, ERROR_CONFIG, "a comparison is running already");
 		return now == STATE_FOLLOWING ||
@@ -809,20 +897,6 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 		       refuse(err, now, "throttle the copy", "nothing is copied any more");
 	}
 	return error_set(err, ERROR_BUG, "unknown command %d", (int)command);
-}
-
-/* At once, so that `resume` and then `wait` does not see the failure that is being resumed. */
-static void
-leave_failed(Migration *m)
-{
-	pthread_mutex_lock(&m->lock);
-	MigrationState next = m->state == STATE_FAILED ? m->resumes_in : STATE_FAILED;
-	m->resumes_in = STATE_FAILED;
-	pthread_mutex_unlock(&m->lock);
-	if (next == STATE_FAILED)
-		return;
-	clear_error(m);
-	enter_state(m, next);
 }
 
 /* At once: the workers go by it from their next run of rows on, the monitor from its next
@@ -862,7 +936,15 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 		uint64_t id = migration->verify.id + 1;
 		migration->verify = (VerifyStatus){.id = id, .outcome = VERIFY_RUNNING};
 	}
-	*ticket = request->command == COMMAND_VERIFY ? migration->verify.id : migration->cutover.id;
+	bool addition = request->command == COMMAND_ADD_TABLE || request->command == COMMAND_RECOPY;
+	if (ok && addition) {
+		uint64_t id = migration->addition.id + 1;
+		migration->addition = (AdditionStatus){
+			.id = id, .outcome = ADDITION_RUNNING, .recopy = request->command == COMMAND_RECOPY};
+	}
+	*ticket = request->command == COMMAND_VERIFY ? migration->verify.id
+	          : addition                         ? migration->addition.id
+	                                             : migration->cutover.id;
 	pthread_mutex_unlock(&migration->lock);
 	if (!ok)
 		return false;

@@ -52,7 +52,9 @@ typedef enum {
 	COMMAND_CANCEL,
 	COMMAND_PAUSE,
 	COMMAND_RESUME,
-	COMMAND_THROTTLE
+	COMMAND_THROTTLE,
+	COMMAND_ADD_TABLE,
+	COMMAND_RECOPY
 } MigrationCommand;
 
 typedef struct {
@@ -60,7 +62,8 @@ typedef struct {
 	int64_t hold_timeout_ms; /* CUTOVER, REHEARSE, FAILBACK; 0: the configuration's */
 	bool unmovable_given;    /* the same three; false: the configuration's */
 	UnmovablePolicy unmovable;
-	bool set_copy_rate; /* THROTTLE: what is to be changed, until the process ends */
+	char pattern[CONFIG_PATTERN_SIZE]; /* ADD_TABLE, RECOPY */
+	bool set_copy_rate;                /* THROTTLE: what is to be changed, until the process ends */
 	uint64_t copy_rate;
 	bool set_lag_limit;
 	LagLimit lag_limit;
@@ -79,7 +82,8 @@ void migration_free(Migration *migration);
 /*
  * Hands a command over. False with ERROR_CONFIG when the state does not allow it (the
  * text says what does). True: accepted; *ticket then names the run in the status
- * (cutover.id for CUTOVER, REHEARSE, FAILBACK; verify.id for VERIFY); its end is seen there.
+ * (cutover.id for CUTOVER, REHEARSE, FAILBACK; verify.id for VERIFY; addition.id for ADD_TABLE,
+ * RECOPY); its end is seen there.
  */
 MUST_CHECK bool migration_command(Migration *migration, const MigrationRequest *request,
                                   uint64_t *ticket, Error *err);
@@ -154,6 +158,18 @@ typedef struct {
 	Error error;   /* FAILED: what differs, or why it could not be compared */
 } VerifyStatus;
 
+typedef enum { ADDITION_NONE, ADDITION_RUNNING, ADDITION_DONE, ADDITION_FAILED } AdditionOutcome;
+
+/* Of the last add-table or recopy. */
+typedef struct {
+	uint64_t id; /* 0: never */
+	bool recopy;
+	AdditionOutcome outcome;
+	char step[160];
+	size_t tables;
+	Error error; /* FAILED: tried again by resume where it had begun; or what is tried again */
+} AdditionStatus;
+
 enum { INDEXES_SHOWN = 16 };
 
 /* An index that is being built. */
@@ -219,6 +235,7 @@ typedef struct {
 	ListenerState listener;
 	CutoverStatus cutover;
 	VerifyStatus verify;
+	AdditionStatus addition;
 	WayBackStatus way_back;
 	char removed[1024];     /* what finish or cancel has removed, for people; "" before */
 	const Catalog *catalog; /* NULL before it is read; lives as long as the migration */

@@ -83,7 +83,8 @@ check_ledger(Migration *m, const Ledger *ledger, Error *err)
 		          ledger->mode);
 		return error_set_hint(err, "go on with --mode %s, or run `pgbaton cancel`", ledger->mode);
 	}
-	return ledger_keep_selection(m->target, ledger, &m->config->selection, err);
+	return ledger_added(m->target, ledger, m->arena, &m->selection, err) &&
+	       ledger_keep_selection(m->target, ledger, &m->selection, err);
 }
 
 /* *switched: from then on the source need not be there for the target to be served. */
@@ -98,6 +99,8 @@ load_ledger(Migration *m, bool *switched, Error *err)
 	if (!ledger_load(m->target, m->config->name, &ledger, err) ||
 	    !ledger_get_state(m->target, &ledger, state, err) ||
 	    !ledger_journal(m->target, &ledger, &journal, err))
+		return false;
+	if (!addition_load(m, &ledger, err))
 		return false;
 	*switched = journal == JOURNAL_SWITCHED;
 	m->fresh = !migration_state_parse(state, &at) || at < STATE_COPYING;
@@ -164,19 +167,25 @@ report_blockers(Migration *m, const Findings *findings)
 	pthread_mutex_unlock(&m->lock);
 }
 
-static void
-keep_catalog(Migration *m, Catalog *catalog)
+void
+phase_keep_catalog(Migration *m, Catalog *catalog)
 {
 	pthread_mutex_lock(&m->lock);
+	Catalog *old = m->catalog;
 	m->catalog = catalog;
 	pthread_mutex_unlock(&m->lock);
+	if (old == NULL)
+		return;
+	m->old_catalogs = mem_realloc(m->old_catalogs, sizeof(Catalog *) * (m->old_count + 1));
+	m->old_catalogs[m->old_count++] = old;
 }
 
-bool
-phase_check(Migration *m, bool *blocked, Error *err)
+static CheckOptions
+check_options(const Migration *m, const Selection *selection)
 {
 	const Config *config = m->config;
-	CheckOptions options = {
+
+	return (CheckOptions){
 		.online = migration_online(m),
 		.schema_copy = config->schema_copy,
 		.replica_identity = config->replica_identity,
@@ -186,8 +195,40 @@ phase_check(Migration *m, bool *blocked, Error *err)
 		.name = config->name,
 		.log_directory = config->state_dir,
 		.resuming = m->ledger.id[0] != '\0',
-		.selection = config->selection,
+		.selection = *selection,
 	};
+}
+
+bool
+phase_check_selection(Migration *m, const Selection *selection, Catalog **catalog, Error *err)
+{
+	CheckOptions options = check_options(m, selection);
+	Findings *findings = findings_new();
+	bool ok = check_run(m->source, m->target, m->config->source, &options, findings, catalog, err);
+
+	for (size_t i = 0; ok && i < findings->count; i++) {
+		const Finding *finding = &findings->items[i];
+		if (finding->severity != FINDING_BLOCKER)
+			continue;
+		log_finding(finding);
+		ok = error_set(err, ERROR_CONFIG, "%s: %s", finding->object, finding->message);
+		if (finding->fix != NULL)
+			error_set_hint(err, "%s", finding->fix);
+	}
+	if (ok && *catalog == NULL)
+		ok = error_set(err, ERROR_BUG, "the check did not read the catalogue");
+	findings_free(findings);
+	if (!ok) {
+		catalog_free(*catalog);
+		*catalog = NULL;
+	}
+	return ok;
+}
+
+bool
+phase_check(Migration *m, bool *blocked, Error *err)
+{
+	CheckOptions options = check_options(m, &m->selection);
 	Findings *findings = findings_new();
 	Catalog *catalog = NULL;
 	uint32_t *pids = NULL;
@@ -196,7 +237,7 @@ phase_check(Migration *m, bool *blocked, Error *err)
 		options.our_pid_count = listener_server_pids(m->listener, ROUTE_SOURCE, &pids);
 	options.our_pids = pids;
 	migration_set_detail(m, "checking both servers");
-	bool ok = check_run(m->source, m->target, config->source, &options, findings, &catalog, err);
+	bool ok = check_run(m->source, m->target, m->config->source, &options, findings, &catalog, err);
 	if (ok) {
 		*blocked = findings_count(findings, FINDING_BLOCKER) > 0;
 		report_blockers(m, findings);
@@ -206,7 +247,7 @@ phase_check(Migration *m, bool *blocked, Error *err)
 	findings_free(findings);
 	free(pids);
 	if (ok && !*blocked)
-		keep_catalog(m, catalog);
+		phase_keep_catalog(m, catalog);
 	else
 		catalog_free(catalog);
 	return ok;
@@ -326,6 +367,7 @@ prepare_source(Migration *m, bool *slot_created, Error *err)
 	if (!m->fresh) {
 		migration_set_detail(m, "checking slot and publication");
 		bool ok = slot_must_exist(m, err) && source_setup_identities(&setup, err) &&
+		          addition_publish(m, err) &&
 		          source_check_publication(m->source, &m->ledger, m->catalog, err) &&
 		          ledger_get_start(m->target, &m->ledger, &start, err);
 		set_start(m, start);
@@ -356,7 +398,7 @@ create_ledger(Migration *m, Error *err)
 	if (m->ledger.id[0] != '\0')
 		return true;
 	if (!new_ledger(m, &ledger, err) || !ledger_create(m->target, &ledger, err) ||
-	    !ledger_keep_selection(m->target, &ledger, &m->config->selection, err))
+	    !ledger_keep_selection(m->target, &ledger, &m->selection, err))
 		return false;
 	pthread_mutex_lock(&m->lock);
 	m->ledger = ledger;
@@ -495,8 +537,8 @@ phase_offline_end(Migration *m, Error *err)
 
 /* ---- catch up ---- */
 
-static bool
-start_applier(Migration *m, Error *err)
+bool
+phase_start_applier(Migration *m, Error *err)
 {
 	Way way = way_forth(m);
 
@@ -571,10 +613,8 @@ fill_matviews(Migration *m, Error *err)
 	return ok;
 }
 
-/* Ahead of time, since its locks may have to wait for long transactions; a cutover makes
- * what could not be made now. */
-static void
-prepare_fence(Migration *m)
+void
+phase_prepare_fence(Migration *m)
 {
 	SourceSetup setup = migration_source_setup(m);
 	Error err = ERROR_INIT;
@@ -604,7 +644,7 @@ phase_catch_up(Migration *m, Error *err)
 	migration_set_detail(m, "applying changes since the copy");
 	if (!revive_stream(m, err))
 		return false;
-	if (m->applier == NULL && !start_applier(m, err))
+	if (m->applier == NULL && !phase_start_applier(m, err))
 		return false;
 
 	/* Past this marker every table's snapshot lies behind, so that the tables agree with
@@ -614,7 +654,7 @@ phase_catch_up(Migration *m, Error *err)
 		return false;
 	if (!fill_matviews(m, err))
 		return false;
-	prepare_fence(m);
+	phase_prepare_fence(m);
 	if (way_back_wanted(m) && !way_back_prepare(m, err))
 		return false;
 	migration_set_detail(m, "applying changes since the copy");
@@ -624,6 +664,7 @@ phase_catch_up(Migration *m, Error *err)
 void
 phase_stop_stream(Migration *m)
 {
+	addition_stop(m);
 	pthread_mutex_lock(&m->lock);
 	Receiver *receiver = m->receiver;
 	Applier *applier = m->applier;

@@ -227,7 +227,8 @@ progress_status(const Migration *m, MigrationStatus *out)
 	left.index_longest = m->index_longest;
 	left.held = out->throttle.held[0] != '\0' ? out->throttle.held : NULL;
 	out->copy_eta_seconds = pace_copy_eta(&m->pace, &left, &why);
-	if (m->state == STATE_COPYING) {
+	if (m->state == STATE_COPYING ||
+	    (m->addition.outcome == ADDITION_RUNNING && m->build != NULL)) {
 		out->copy_rate = pace_rate(&m->pace);
 		double seconds = pace_eta(&m->pace, &left, &why);
 		put_eta(out, seconds, "copied", why);

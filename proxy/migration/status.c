@@ -150,6 +150,7 @@ migration_status(Migration *migration, MigrationStatus *out)
 	throttle_state(m->throttle, &out->throttle);
 	out->cutover = m->cutover;
 	out->verify = m->verify;
+	out->addition = m->addition;
 	way_back_status(m, &out->way_back);
 	if (m->state == STATE_FINISHED || m->state == STATE_CANCELLED)
 		snprintf(out->removed, sizeof(out->removed), "%s", m->removed);

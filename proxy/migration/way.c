@@ -137,6 +137,58 @@ on_durable(void *arg, Lsn end)
 	receiver_set_applied(arg, end);
 }
 
+/* Forth two may read the log; what both have passed is released and confirmed. */
+static void
+passed(Migration *m, bool apart, Lsn commit, Lsn end)
+{
+	pthread_mutex_lock(&m->lock);
+	m->passed[apart] = (Passed){commit, end};
+	Passed least = m->passed[0];
+	if (m->apart.kind != APART_NONE && lsn_cmp(m->passed[1].commit, least.commit) < 0)
+		least = m->passed[1];
+	TxLog *log = m->log;
+	Receiver *receiver = m->receiver;
+	pthread_mutex_unlock(&m->lock);
+	/* Both outlive the applier that calls. */
+	if (log == NULL || receiver == NULL || least.commit.v == 0)
+		return;
+	txlog_release(log, least.commit);
+	receiver_set_applied(receiver, least.end);
+}
+
+static void
+on_passed(void *arg, Lsn commit, Lsn end)
+{
+	passed(arg, false, commit, end);
+}
+
+static void
+on_apart_passed(void *arg, Lsn commit, Lsn end)
+{
+	passed(arg, true, commit, end);
+}
+
+Applier *
+way_start_apart(Migration *m, const Ledger *ledger, Error *err)
+{
+	ApplierOptions options = {
+		.target = m->config->target,
+		.ledger = ledger,
+		.catalog = m->catalog,
+		.log = m->log,
+		/* All up to that commit is in: read behind it. */
+		.start = lsn_make(m->apart.from.v + 1),
+		.lanes = 1,
+		.proto_version = 1,
+		.stream_name = m->ledger.name,
+		.apart = true,
+		.on_passed = on_apart_passed,
+		.arg = m,
+	};
+
+	return applier_start(&options, err);
+}
+
 Applier *
 way_start_applier(const Way *way, TxLog *log, Lsn start, Error *err)
 {
@@ -148,8 +200,9 @@ way_start_applier(const Way *way, TxLog *log, Lsn start, Error *err)
 		.start = start,
 		.lanes = way->m->config->lanes > 0 ? way->m->config->lanes : way->ledger->lanes,
 		.proto_version = 1,
-		.on_durable = on_durable,
-		.arg = way->receiver,
+		.on_durable = way->back ? on_durable : NULL,
+		.on_passed = way->back ? NULL : on_passed,
+		.arg = way->back ? (void *)way->receiver : (void *)way->m,
 	};
 
 	return applier_start(&options, err);

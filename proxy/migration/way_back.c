@@ -223,8 +223,7 @@ static bool
 read_catalogs(Migration *m, Error *err)
 {
 	if (m->catalog == NULL) {
-		Catalog *catalog = catalog_read_source(m->source, &m->config->selection, m->ledger.name,
-		                                       err);
+		Catalog *catalog = catalog_read_source(m->source, &m->selection, m->ledger.name, err);
 		if (catalog == NULL)
 			return false;
 		pthread_mutex_lock(&m->lock);

@@ -48,8 +48,8 @@ cutover_refuse_ddl(Cutover *c, Error *err)
 
 	if (!relations_print(c, c->tables, sizeof(c->tables), err) ||
 	    !source_check_publication(way_from(way), way->ledger, way->catalog, err) ||
-	    !catalog_compare_source(way->catalog, way_from(way), &c->m->config->selection,
-	                            way->ledger->name, &same, what, sizeof(what), err))
+	    !catalog_compare_source(way->catalog, way_from(way), &c->m->selection, way->ledger->name,
+	                            &same, what, sizeof(what), err))
 		return false;
 	if (same)
 		return true;

@@ -207,6 +207,91 @@ START_TEST(progress_and_lanes)
 }
 END_TEST
 
+/* From the beginning to the end, and what a late transaction of somebody else comes to. */
+START_TEST(tables_are_apart_and_join)
+{
+	Error err;
+	Buffer late = BUFFER_INIT;
+	Buffer sql = BUFFER_INIT;
+	Progress rows[2];
+	Apart apart;
+	Apart before;
+	Lsn level;
+
+	servers_clean(cluster);
+	Sql *source = servers_open(cluster, "source");
+	Sql *target = servers_open(cluster, "target");
+	ASSERT_OK(
+		sql_exec(source, &err, "CREATE TABLE public.a (a int); CREATE TABLE public.b (a int)"));
+	Ledger ledger = servers_ledger(target, "pgbaton");
+	const char *added[] = {"b", "\"we ird\".*"};
+	Selection selection = {.lists = {[ADDED_TABLE] = {added, 2}}};
+	Selection all = {0};
+	Catalog *catalog = catalog_read_source(source, &all, "pgbaton", &err);
+	ASSERT_OK(ledger_sync_tables(target, &ledger, catalog, &err));
+	/* One lane is inside of a transaction: that is read again. */
+	ASSERT_OK(ledger_load_progress(target, &ledger, lsn_make(100), rows, &err));
+	ASSERT_OK(
+		sql_exec(target, &err, "UPDATE pgbaton.progress SET commit_lsn = '0/C8', position = 3"));
+	ASSERT_OK(ledger_keep_selection(target, &ledger, &all, &err));
+
+	ASSERT_OK(ledger_apart(target, &ledger, &before, &err));
+	ck_assert_int_eq((int)before.kind, APART_NONE);
+	ledger_apart_begin_sql(&ledger, APART_RECOPY, before.turn, NULL, &late);
+	/* Somebody looks: what was begun under the earlier turn cannot come any more. */
+	ASSERT_OK(ledger_apart(target, &ledger, &apart, &err));
+	ck_assert(!sql_exec(target, &err, buffer_cstr(&late)));
+	ck_assert_str_eq(err.sqlstate, "22012");
+
+	ledger_apart_begin_sql(&ledger, APART_ADD, apart.turn, &selection, &sql);
+	ledger_apart_table_sql(&ledger, APART_ADD, catalog_find(catalog, "public", "b"), &sql);
+	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
+	ASSERT_OK(ledger_apart(target, &ledger, &apart, &err));
+	ck_assert_int_eq((int)apart.kind, APART_ADD);
+	ck_assert_int_eq(apart.number, 1);
+	ck_assert_uint_eq(apart.from.v, 199);
+
+	Selection read = {0};
+	ASSERT_OK(ledger_added(target, &ledger, catalog->arena, &read, &err));
+	ck_assert_uint_eq(read.lists[ADDED_TABLE].count, 2);
+	ck_assert_str_eq(read.lists[ADDED_TABLE].items[0], "\"we ird\".*");
+	ck_assert_str_eq(read.lists[ADDED_TABLE].items[1], "b");
+	ASSERT_OK(ledger_keep_selection(target, &ledger, &read, &err));
+
+	ASSERT_OK(ledger_apart_tables(target, &ledger, catalog, &err));
+	const Table *b = catalog_find(catalog, "public", "b");
+	ck_assert(atomic_load(&b->apart));
+	ck_assert(!atomic_load(&catalog_find(catalog, "public", "a")->apart));
+
+	Ledger own;
+	ASSERT_OK(ledger_apart_open(target, &ledger, &own, &err));
+	ASSERT_OK(ledger_load_progress(target, &own, lsn_make(500), rows, &err));
+	ASSERT_OK(ledger_apart_open(target, &ledger, &own, &err)); /* again: it stays */
+	ck_assert_int_eq(own.lanes, 1);
+	int64_t turn = apart.turn;
+	ASSERT_OK(ledger_apart(target, &ledger, &apart, &err));
+	err = (Error)ERROR_INIT;
+	ck_assert(!ledger_apart_end(target, &ledger, &own, turn, &level, &err));
+	ck_assert_str_eq(err.sqlstate, "22012");
+	ASSERT_OK(ledger_apart_end(target, &ledger, &own, apart.turn, &level, &err));
+	ck_assert_uint_eq(level.v, 500);
+	ASSERT_OK(ledger_apart(target, &ledger, &apart, &err));
+	ck_assert_int_eq((int)apart.kind, APART_NONE);
+	ASSERT_OK(ledger_sync_tables(target, &ledger, catalog, &err));
+	ck_assert(!atomic_load(&b->apart));
+	ck_assert_uint_eq(b->level_lsn.v, 500);
+	PGconn *conn = db_connect(cluster, "target");
+	ck_assert(db_true(conn, "SELECT to_regnamespace('pgbaton_apart') IS NULL"));
+	ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM pgbaton.object"), 0);
+	PQfinish(conn);
+	catalog_free(catalog);
+	buffer_free(&late);
+	buffer_free(&sql);
+	sql_close(source);
+	sql_close(target);
+}
+END_TEST
+
 START_TEST(tables_keep_their_state)
 {
 	Error err;
@@ -310,6 +395,7 @@ make_ledger(void)
 	tcase_add_test(server, foreign_schema_is_not_touched);
 	tcase_add_test(server, progress_and_lanes);
 	tcase_add_test(server, tables_keep_their_state);
+	tcase_add_test(server, tables_are_apart_and_join);
 	tcase_add_test(server, undone_newest_first_and_leftovers_named);
 	suite_add_tcase(suite, server);
 	return suite;

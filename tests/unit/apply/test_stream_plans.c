@@ -226,7 +226,7 @@ session_open(Session *s, Rig *rig)
 	                        .count = 3 + SETS_BITS,
 	                        .columns = columns};
 	s->arena = arena_new(0);
-	s->plan = plan_new(rig->catalog, "pgbaton", &relation, s->arena, &err);
+	s->plan = plan_new(rig->catalog, "pgbaton", false, &relation, s->arena, &err);
 	ck_assert_msg(s->plan != NULL, "%s", servers_error(&err));
 	s->sql = servers_open(rig->cluster, "target");
 	s->cache = stmt_cache_new();
@@ -305,6 +305,39 @@ run_batch(Session *s, int rows, bool guarded, unsigned *seed)
 	batch_free(batch);
 }
 
+/* A table that is apart is one applier's; when it has joined, what that one has applied is
+ * passed over, and nothing else. */
+START_TEST(each_applier_has_its_tables)
+{
+	enum { LEVEL = 1000 };
+	Error err = ERROR_INIT;
+	Rig rig;
+	PgoColumn columns[] = {{.name = "id", .type_oid = 23, .typmod = -1, .key = true}};
+	PgoRelation relation = {
+		.schema = "public", .name = "w", .replica_identity = 'd', .count = 1, .columns = columns};
+	Arena *arena = arena_new(0);
+
+	rig_open(&rig, cluster, "CREATE TABLE w (id int PRIMARY KEY)", variants[0]);
+	Table *w = catalog_find(rig.catalog, "public", "w");
+	for (int round = 0; round < 2; round++) {
+		atomic_store(&w->apart, round == 1);
+		for (int apart = 0; apart < 2; apart++) {
+			const Plan *plan = plan_new(rig.catalog, "pgbaton", apart == 1, &relation, arena, &err);
+			ck_assert_msg(plan != NULL, "%s", servers_error(&err));
+			ck_assert(plan_skips(plan, lsn_make(LEVEL), 7) == (apart != round));
+		}
+	}
+	atomic_store(&w->apart, false);
+	w->level_lsn = lsn_make(LEVEL);
+	const Plan *plan = plan_new(rig.catalog, "pgbaton", false, &relation, arena, &err);
+	ck_assert(plan_skips(plan, lsn_make(LEVEL - 1), 7));
+	ck_assert(plan_skips(plan, lsn_make(LEVEL), 7));
+	ck_assert(!plan_skips(plan, lsn_make(LEVEL + 1), 7));
+	rig_close(&rig);
+	arena_free(arena);
+}
+END_TEST
+
 /* Known, NULL and unchanged values in any combination make a few statements: masked and
  * not, arrays and single rows, these guarded and not. */
 START_TEST(few_statements)
@@ -377,6 +410,7 @@ make(void)
 	tcase_set_timeout(tcase, 120);
 	tcase_add_loop_test(tcase, no_scans, 0, VARIANTS);
 	tcase_add_loop_test(tcase, unchanged_sets, 0, VARIANTS);
+	tcase_add_test(tcase, each_applier_has_its_tables);
 	tcase_add_test(tcase, few_statements);
 	tcase_add_test(tcase, bounded_statements);
 	suite_add_tcase(suite, tcase);

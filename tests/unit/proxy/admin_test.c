@@ -375,6 +375,55 @@ START_TEST(wrong_limits_are_refused)
 }
 END_TEST
 
+START_TEST(patterns_are_read)
+{
+	start();
+	post("/v1/add-table", "{\"pattern\": \"shop.*\"}");
+	ck_assert_int_eq(http_status, 202);
+	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_ADD_TABLE);
+	ck_assert_str_eq(migration->last.pattern, "shop.*");
+	post("/v1/recopy", "{\"pattern\": \"\\\"We ird\\\"\"}");
+	ck_assert_int_eq(http_status, 202);
+	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_RECOPY);
+	ck_assert_str_eq(migration->last.pattern, "\"We ird\"");
+}
+END_TEST
+
+static const char *const wrong_patterns[] = {
+	"",
+	"{}",
+	"{\"pattern\": \"\"}",
+	"{\"pattern\": 1}",
+	"{\"pattern\": \"a\\nb\"}",
+	"{\"pattern\": \"a\\u0000b\"}",
+	"{\"table\": \"a\"}",
+	"{\"pattern\": \"a\", \"hold_timeout\": 1}",
+};
+
+START_TEST(wrong_patterns_are_refused)
+{
+	start();
+	post("/v1/add-table", wrong_patterns[_i]);
+	ck_assert_int_eq(http_status, 400);
+	ck_assert_int_eq(migration->commands, 0);
+}
+END_TEST
+
+/* A pattern of 255 bytes is the longest. */
+START_TEST(long_patterns_are_refused)
+{
+	char text[300];
+
+	start();
+	snprintf(text, sizeof(text), "{\"pattern\": \"%0255d\"}", 7);
+	post("/v1/recopy", text);
+	ck_assert_int_eq(http_status, 202);
+	snprintf(text, sizeof(text), "{\"pattern\": \"%0256d\"}", 7);
+	post("/v1/recopy", text);
+	ck_assert_int_eq(http_status, 400);
+}
+END_TEST
+
 static const char *const wrong_bodies[] = {
 	"{\"hold_timeout\": 0}",     "{\"hold_timeout\": -1}",
 	"{\"hold_timeout\": \"2\"}", "{\"hold_timeout\": 99999}",
@@ -710,6 +759,10 @@ admin_suite(void)
 	tcase_add_test(tests, refusal_is_a_conflict);
 	tcase_add_test(tests, body_is_read);
 	tcase_add_test(tests, limits_are_read);
+	tcase_add_test(tests, patterns_are_read);
+	tcase_add_loop_test(tests, wrong_patterns_are_refused, 0,
+	                    (int)(sizeof(wrong_patterns) / sizeof(*wrong_patterns)));
+	tcase_add_test(tests, long_patterns_are_refused);
 	tcase_add_loop_test(tests, wrong_limits_are_refused, 0,
 	                    (int)(sizeof(wrong_limits) / sizeof(*wrong_limits)));
 	tcase_add_loop_test(tests, wrong_body_is_refused, 0,

@@ -338,6 +338,14 @@ START_TEST(environment)
 	ck_assert_int_eq(c->admin_port, 81);
 	ck_assert(c->admin_given);
 	config_free(c);
+	c = parse("add-table shop.* --no-wait");
+	ck_assert_msg(c != NULL, "%s", err.message);
+	ck_assert_str_eq(c->pattern, "shop.*");
+	ck_assert(c->detach);
+	config_free(c);
+	assert_refused(parse("add-table"), "a table is missing");
+	assert_refused(parse("recopy a b"), "unexpected argument \"b\"");
+	assert_refused(parse("pause a"), "unexpected argument \"a\"");
 	/* A command that needs no databases does not stumble over them. */
 	setenv("PGBATON_SOURCE", "not=a=connection", 1);
 	c = parse("status");

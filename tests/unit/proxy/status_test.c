@@ -56,6 +56,8 @@ static const NumberField numbers[] = {
 	{"index.bytes", 173},
 	{"index.bytes_total", 174},
 	{"eta.seconds", 4.5},
+	{"addition.id", 5},
+	{"addition.tables", 195},
 	{"copy.oldest_snapshot_seconds", 3.5},
 	{"standbys.count", 2},
 	{"standbys.hidden", 1},
@@ -130,6 +132,8 @@ static const TextField texts[] = {
 	{"slot.warning", "the slot is in danger"},
 	{"copy.held", "a standby is behind"},
 	{"eta.until", "copied"},
+	{"addition.outcome", "failed"},
+	{"addition.step", "rows and indexes"},
 	{"slot.confirmed_lsn", "0/140"},
 	{"slot.restart_lsn", "0/141"},
 	{"cutover.outcome", "aborted"},
@@ -169,6 +173,7 @@ START_TEST(json_has_every_field)
 	ck_assert(json_is_null(doc_at(json, "copy.eta_seconds")));
 	ck_assert(json_is_null(doc_at(json, "standbys.max_lag_bytes")));
 	ck_assert(json_is_null(doc_at(json, "eta.unknown")));
+	ck_assert(doc_true(json, "addition.recopy"));
 	const json_t *running = json_array_get(doc_at(json, "index.running"), 0);
 	ck_assert_str_eq(doc_text(running, "name"), "INDEX public i");
 	ck_assert_str_eq(doc_text(running, "table"), "big");
