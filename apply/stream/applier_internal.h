@@ -6,6 +6,7 @@
 #define PGBATON_APPLY_STREAM_APPLIER_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "apply/stream/applier.h"
 #include "apply/stream/durable.h"
@@ -51,7 +52,9 @@ struct Applier {
 	Batch *flying; /* with the lanes; NULL while a flush is in flight too */
 	Batch *spare;  /* the one that flew last, to be filled again */
 	bool in_flight;
-	bool here;            /* it is done in the applier's own thread */
+	/* It is done in the applier's own thread. Lanes that have just finished read it, when the
+	 * applier may have moved on already. */
+	atomic_bool here;
 	int64_t flush_ms;     /* when what was committed is flushed if nothing comes; 0: not set */
 	TaskKind kind;        /* of what is in flight */
 	bool commits;         /* what is in flight ends its target transaction */
