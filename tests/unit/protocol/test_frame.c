@@ -202,6 +202,12 @@ START_TEST(lengths_are_capped)
 		{'A', 4, 4 + 65536},
 		{'c', 4, 4},
 		{'I', 4, 4},
+		{'t', 6, 6 + 4 * 65535},
+		{'1', 4, 4},
+		{'2', 4, 4},
+		{'3', 4, 4},
+		{'n', 4, 4},
+		{'s', 4, 4},
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
@@ -218,7 +224,7 @@ START_TEST(lengths_are_capped)
 	ck_assert_int_eq(judge(FRAME_LIMITS_STARTUP, 'E', 4 + 30001), FRAME_BAD);
 	ck_assert_int_eq(judge(FRAME_LIMITS_STARTUP, 'd', 5), FRAME_BAD);
 	for (int type = 0; type < 256; type++)
-		if (type == 0 || strchr("RKZENDdTSGHWvCAcI", type) == NULL)
+		if (type == 0 || strchr("RKZENDdTSGHWvCAcIt123ns", type) == NULL)
 			ck_assert_int_eq(judge(FRAME_LIMITS_SESSION, (char)type, 8), FRAME_BAD);
 }
 END_TEST
