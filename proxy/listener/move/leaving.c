@@ -3,7 +3,9 @@
  *
  * Hundreds of server processes that end at once keep a machine busy for some hundred
  * milliseconds, just when the sessions go on: 450 ms for 500 of them on two cores, 6 without
- * them. Nothing is sent on these connections any more but the Terminate.
+ * them. Nothing is sent on these connections any more but the Terminate. And not at once: an end
+ * is 2.3 ms of CPU with 512 MB of shared buffers, and what the clients have sent during the hold
+ * comes first.
  */
 #include <stdlib.h>
 
@@ -11,8 +13,8 @@
 #include "protocol/message/message.h"
 #include "proxy/listener/move/move.h"
 
-enum { AT_ONCE = 4 };
-static const double EVERY_S = 0.02;
+enum { AT_ONCE = 1 };
+static const double FIRST_AFTER_S = 0.5, EVERY_S = 0.02;
 
 struct Leaving {
 	Leaving *next;
@@ -64,7 +66,7 @@ leaving_add(Session *session)
 	session->endpoint = NULL;
 	if (ev_is_active(&loop->leave))
 		return;
-	ev_timer_init(&loop->leave, on_leave, EVERY_S, EVERY_S);
+	ev_timer_init(&loop->leave, on_leave, FIRST_AFTER_S, EVERY_S);
 	loop->leave.data = loop;
 	ev_timer_start(loop->ev, &loop->leave);
 }
