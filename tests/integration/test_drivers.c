@@ -362,7 +362,7 @@ start_with_listener(const char *db, int port)
 	snprintf(source_uri, sizeof(source_uri), "%s", cluster_uri(source_cluster, db));
 	snprintf(target_uri, sizeof(target_uri), "%s", cluster_uri(target_cluster, db));
 	snprintf(where, sizeof(where), "127.0.0.1:%d", port);
-	const char *args[] = {"--name", db, "--listen", where, NULL};
+	const char *args[] = {"--name", db, "--listen", where, "--failback", NULL};
 	return pgbaton_start(
 		&(PgbatonOptions){.source = source_uri, .target = target_uri, .args = args});
 }
@@ -401,8 +401,14 @@ START_TEST(moved_while_they_work)
 	crowd_wait_work(&crowd, crowd.source, source_cluster, 0);
 	switch_over(p, "cutover", crowd.rows);
 	crowd_wait_work(&crowd, crowd.target, target_cluster, 0);
+	int64_t before = db_int(crowd.target,
+	                        "SELECT max(n) FROM (SELECT count(*) AS n FROM entries WHERE port = %d"
+	                        " GROUP BY id) done",
+	                        cluster_port(source_cluster));
+	switch_over(p, "failback", crowd.rows);
+	crowd_wait_work(&crowd, crowd.source, source_cluster, (int)before);
 	crowd_stop(&crowd);
-	crowd_check(&crowd, crowd.target, 1);
+	crowd_check(&crowd, crowd.source, 2);
 	crowd_free(&crowd);
 	pgbaton_free(p);
 }
