@@ -61,19 +61,23 @@ export PGPASSWORD=secret
 
 # --- the load ---
 
-# Tables 1 to SEQUENCES have a sequence and get rows; each script inserts into one of them and
-# updates two others.
-mkdir "$BENCH_DIR/scripts"
+# Tables 1 to SEQUENCES have a sequence and get rows; each transaction inserts into one of them and
+# updates another: at random, or with many clients always the same for one client. For pgbench
+# prepares a statement when a client first comes to it, and waits for that with all clients of its
+# thread: were that one held, the others could not end their transactions, and the hold not begin.
+choice="random(1, $SEQUENCES)"
+[ "$CLIENTS" -le 50 ] || choice="1 + :client_id % $SEQUENCES"
 for ((i = 1; i <= SEQUENCES; i++)); do
-	cat >"$BENCH_DIR/scripts/$i.sql" <<-SQL
-		\\set id random(1, $ROWS)
+	cat <<-SQL
+		$([ "$i" = 1 ] && printf '%sset id random(1, %d)\n%sset k %s\n%sif' \\ "$ROWS" \\ "$choice" \\ || printf '%selif' \\) :k = $i
 		BEGIN;
 		UPDATE t$((SEQUENCES + i <= TABLES ? SEQUENCES + i : i)) SET v = v + 1 WHERE id = :id;
 		INSERT INTO t$i (v) VALUES (:id);
 		SELECT v FROM t$((TABLES - i + 1)) WHERE id = :id;
 		COMMIT;
 	SQL
-done
+done >"$BENCH_DIR/load.sql"
+printf '%s\n' '\endif' >>"$BENCH_DIR/load.sql"
 {
 	for ((i = 1; i <= TABLES; i++)); do
 		if [ "$i" -le "$SEQUENCES" ]; then id=bigserial; else id=bigint; fi
@@ -98,10 +102,8 @@ inserted() { # server database
 }
 
 load_begin() { # port database mode
-	local files=() i
 	rm -f "$BENCH_DIR"/log.*
-	for ((i = 1; i <= SEQUENCES; i++)); do files+=(-f "$BENCH_DIR/scripts/$i.sql"); done
-	(cd "$BENCH_DIR" && exec pgbench -n -M "$3" -c "$CLIENTS" -j 2 -R "$RATE" -T 600 "${files[@]}" \
+	(cd "$BENCH_DIR" && exec pgbench -n -M "$3" -c "$CLIENTS" -j 2 -R "$RATE" -T 600 -f load.sql \
 		--log --log-prefix=log -h 127.0.0.1 -p "$1" -U app "$2" >pgbench.out 2>&1) &
 	LOAD_PID=$!
 	BENCH_PIDS+=("$LOAD_PID")
