@@ -95,6 +95,7 @@ struct Loop {
 	Leaving *leaving; /* connections of the old server (move/leaving.c) */
 	ev_timer leave;
 	int preparing; /* sessions that are looked at ahead of a hold (move/queue.c) */
+	int queued;    /* and those that wait for that */
 	int64_t preparing_since_ms;
 	bool queue_busy;
 	uint8_t *spare[8]; /* buffers that no session has */

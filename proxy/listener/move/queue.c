@@ -13,6 +13,7 @@
 #include "proxy/listener/move/move.h"
 
 #include "common/clock.h"
+#include "common/error.h"
 
 enum { GROW_MS = 50 };
 
@@ -23,6 +24,7 @@ first_queued(const Loop *loop)
 
 	while (session != NULL && !(session->move != NULL && session->move->queued))
 		session = session->next;
+	CHECK(session != NULL);
 	return session;
 }
 
@@ -36,13 +38,13 @@ may_begin(const Loop *loop)
 void
 queue_go_on(Loop *loop)
 {
-	Session *session;
-
 	if (loop->queue_busy)
 		return;
 	loop->queue_busy = true;
-	while (may_begin(loop) && (session = first_queued(loop)) != NULL) {
+	while (loop->queued > 0 && may_begin(loop)) {
+		Session *session = first_queued(loop);
 		session->move->queued = false;
+		loop->queued--;
 		loop->preparing++;
 		move_step(session);
 	}

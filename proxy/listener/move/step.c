@@ -148,7 +148,9 @@ move_forget_wish(Session *session, bool late)
 
 	if (move == NULL || move->wish == WISH_NONE)
 		return;
-	if (move->wish != WISH_OPEN && !move->queued)
+	if (move->queued)
+		session->loop->queued--;
+	else if (move->wish != WISH_OPEN)
 		session->loop->preparing--;
 	/* Who was only not asked in time is none that is in the way of a move. */
 	move->late = late && move->wish != WISH_KNOW;
@@ -174,9 +176,12 @@ move_wish(Session *session, Wish wish)
 	if (wish != WISH_KNOW)
 		move->target.reason[0] = '\0'; /* another try */
 	count_wish(session, 1);
-	move->queued = wish != WISH_OPEN;
-	if (!move->queued)
+	if (wish == WISH_OPEN) {
 		move_step(session);
+		return;
+	}
+	move->queued = true;
+	session->loop->queued++;
 }
 
 /* The answer is of now. Who listens is asked in the hold in any case: before the answer the
