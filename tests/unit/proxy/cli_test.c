@@ -366,9 +366,9 @@ START_TEST(cutover_passes_the_policy_on)
 	set_cutover(3, CUTOVER_REHEARSED);
 	start_admin();
 	ck_assert_int_eq(client("cutover", "--rehearse", "--unmovable", "close"), 0);
-	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_REHEARSE);
-	ck_assert(migration->last.unmovable_given);
-	ck_assert_int_eq((int)migration->last.unmovable, (int)UNMOVABLE_CLOSE);
+	ck_assert_int_eq((int)fake_migration_last(migration).command, (int)COMMAND_REHEARSE);
+	ck_assert(fake_migration_last(migration).unmovable_given);
+	ck_assert_int_eq((int)fake_migration_last(migration).unmovable, (int)UNMOVABLE_CLOSE);
 	assert_out("81 sessions would be moved");
 	assert_out("app@shop from 10.0.0.5: temporary tables");
 	ck_assert_int_eq(client("failback", "--unmovable", "kill", NULL), 2);
@@ -381,9 +381,11 @@ START_TEST(sessions_are_shown)
 	start_admin();
 	ck_assert_int_eq(client("sessions", NULL, NULL, NULL), 1);
 	assert_err("no listener");
+	pthread_mutex_lock(&migration->lock);
 	migration->sessions[0] = (ListenerSession){
 		.pid = 77, .who = "a\x1b@shop", .state = "idle", .reason = "it holds advisory locks"};
 	migration->session_count = 1;
+	pthread_mutex_unlock(&migration->lock);
 	ck_assert_int_eq(client("sessions", NULL, NULL, NULL), 0);
 	assert_out("1 session, 1 of them cannot be moved now");
 	assert_out("a?@shop: it holds advisory locks");
@@ -399,7 +401,7 @@ START_TEST(cutover_switches)
 	set_cutover(3, CUTOVER_SWITCHED);
 	start_admin();
 	ck_assert_int_eq(client("cutover", "--json", "--hold-timeout", "0.75"), 0);
-	ck_assert(!migration->last.unmovable_given);
+	ck_assert(!fake_migration_last(migration).unmovable_given);
 	json_t *json = json_loads(process_stdout(last), 0, NULL);
 	ck_assert_str_eq(doc_text(json, "outcome"), "switched");
 	ck_assert(doc_number(json, "hold_ms") > 20);

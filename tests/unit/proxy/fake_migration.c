@@ -56,12 +56,15 @@ migration_status(Migration *m, MigrationStatus *out)
 bool
 migration_sessions(Migration *m, ListenerSession **out, size_t *count, Error *err)
 {
-	if (m->session_count == 0)
-		return error_set(err, ERROR_CONFIG, "there is no listener");
-	*out = mem_alloc(m->session_count * sizeof(**out));
-	memcpy(*out, m->sessions, m->session_count * sizeof(**out));
+	pthread_mutex_lock(&m->lock);
 	*count = m->session_count;
-	return true;
+	*out = mem_alloc((*count + 1) * sizeof(**out));
+	memcpy(*out, m->sessions, *count * sizeof(**out));
+	pthread_mutex_unlock(&m->lock);
+	if (*count > 0)
+		return true;
+	free(*out);
+	return error_set(err, ERROR_CONFIG, "there is no listener");
 }
 
 bool
