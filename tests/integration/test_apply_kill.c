@@ -284,9 +284,10 @@ START_TEST(killed_in_apply_of_lanes)
 END_TEST
 
 /*
- * Between two lanes' commits: one lane's COMMIT is kept waiting by a trigger on its progress
- * row (without the lock_timeout that the lane has), its neighbours commit, and pgbaton is killed. The waiting one is then rolled back
- * (levelling must do its share, and only that), or goes through after all.
+ * Between two lanes' commits: one lane's COMMIT is kept waiting by a trigger on its progress row
+ * (without the lock_timeout that the lane has), its neighbours commit, but not before it waits,
+ * and pgbaton is killed. The waiting one is then rolled back (levelling must do its share, and
+ * only that), or goes through after all.
  */
 static void
 hold_commit_of(Case *c, int lane)
@@ -295,7 +296,10 @@ hold_commit_of(Case *c, int lane)
 	        "CREATE FUNCTION public.wait_here() RETURNS trigger LANGUAGE plpgsql"
 	        " SET lock_timeout = 0 AS"
 	        " $$BEGIN IF current_setting('application_name') LIKE '%% apply %d' THEN"
-	        " PERFORM pg_advisory_xact_lock(4711); END IF; RETURN NULL; END$$;"
+	        " PERFORM pg_advisory_xact_lock(4711); ELSE"
+	        " WHILE (SELECT bool_and(granted) FROM pg_locks"
+	        " WHERE locktype = 'advisory' AND objid = 4711) LOOP"
+	        " PERFORM pg_sleep(0.005); END LOOP; END IF; RETURN NULL; END$$;"
 	        "CREATE CONSTRAINT TRIGGER wait_here AFTER UPDATE ON %s.progress"
 	        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.wait_here();"
 	        "ALTER TABLE %s.progress ENABLE ALWAYS TRIGGER wait_here;"
