@@ -343,31 +343,88 @@ put_images(Writer *w)
 	buffer_put_text(w->sql, ")");
 }
 
-/* A number that equal images have in common. Every type has a text form; concat costs a third
- * of what the text of the record does, and takes 100 arguments. */
+/* The hash of a type that has one in every version (11 and newer); NULL: by its text. */
+static const char *
+hash_function(const Column *column)
+{
+	static const struct {
+		Oid type;
+		const char *name;
+	} functions[] = {
+		{20, "hashint8extended"},          {21, "hashint2extended"},
+		{23, "hashint4extended"},          {25, "hashtextextended"},
+		{26, "hashoidextended"},           {700, "hashfloat4extended"},
+		{701, "hashfloat8extended"},       {1043, "hashtextextended"}, /* varchar */
+		{1114, "timestamp_hash_extended"}, {1700, "hash_numeric_extended"},
+		{2950, "uuid_hash_extended"},      {3802, "jsonb_hash_extended"},
+	};
+
+	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
+		if (functions[i].type == column->target_type_oid)
+			return functions[i].name;
+	return NULL;
+}
+
 static void
-put_hash(Writer *w, bool table_side)
+put_side(Writer *w, bool table_side, unsigned i)
+{
+	if (table_side) {
+		buffer_put_text(w->sql, "t.");
+		put_name(w->sql, w->shape->plan->columns[i].column->name);
+	} else {
+		put_value_of(w, false, i, 0);
+	}
+}
+
+/* Every type has a text form, and concat, which takes 100 arguments, costs a third of what
+ * the text of the record does. */
+static void
+put_text_hash(Writer *w, bool table_side)
 {
 	enum { TOGETHER = 50 };
 	const Plan *plan = w->shape->plan;
 	unsigned done = 0;
 
-	buffer_put_text(w->sql, "pg_catalog.hashtext(pg_catalog.concat('', pg_catalog.concat(''");
 	for (unsigned i = 0; i < plan->count; i++) {
-		if (w->shape->forms[i] == FORM_ABSENT)
+		if (w->shape->forms[i] == FORM_ABSENT || hash_function(plan->columns[i].column) != NULL)
 			continue;
-		if (done++ % TOGETHER == TOGETHER - 1)
+		if (done == 0)
+			buffer_put_text(w->sql, " OPERATOR(pg_catalog.#) pg_catalog.hashtextextended("
+			                        "pg_catalog.concat('', pg_catalog.concat(''");
+		else if (done % TOGETHER == 0)
 			buffer_put_text(w->sql, "), pg_catalog.concat(''");
+		done++;
 		buffer_put_text(w->sql, ", ");
-		if (table_side) {
-			buffer_put_text(w->sql, "t.");
-			put_name(w->sql, plan->columns[i].column->name);
-		} else {
-			put_value_of(w, false, i, 0);
-		}
+		put_side(w, table_side, i);
 	}
 	/* Columns of several collations leave none for the whole. */
-	buffer_put_text(w->sql, ")) COLLATE pg_catalog.\"C\")");
+	if (done > 0)
+		buffer_put_text(w->sql, ")) COLLATE pg_catalog.\"C\", 0)");
+}
+
+/* A number that equal images have in common. Each column has a seed of its own, or two equal
+ * ones would leave nothing. */
+static void
+put_hash(Writer *w, bool table_side)
+{
+	const Plan *plan = w->shape->plan;
+
+	buffer_put_text(w->sql, "(0::pg_catalog.int8");
+	for (unsigned i = 0; i < plan->count; i++) {
+		const Column *column = plan->columns[i].column;
+		if (w->shape->forms[i] == FORM_ABSENT)
+			continue;
+		const char *function = hash_function(column);
+		if (function == NULL)
+			continue;
+		buffer_printf(w->sql, " OPERATOR(pg_catalog.#) COALESCE(pg_catalog.%s(", function);
+		put_side(w, table_side, i);
+		if (strcmp(function, "hashtextextended") == 0)
+			buffer_put_text(w->sql, " COLLATE pg_catalog.\"C\"");
+		buffer_printf(w->sql, ", %u), 0)", i + 1);
+	}
+	put_text_hash(w, table_side);
+	buffer_put_text(w->sql, ")");
 }
 
 /*

@@ -261,6 +261,52 @@ START_TEST(divergence_without_key)
 }
 END_TEST
 
+/* Every type that is hashed by itself, some that are not, equal neighbours, NULLs in every place,
+ * and copies: all are matched in one pass, and nothing has to be replayed row by row. */
+START_TEST(images_of_many_types)
+{
+	Rig rig;
+	ApplierState state;
+
+	rig_open(&rig, cluster,
+	         "CREATE DOMAIN tagged AS text;"
+	         "CREATE TABLE m (a int2, b int4, c int4, d int8, o oid, t text, u text, v varchar(40),"
+	         " f float4, g float8, ts timestamp, n numeric, id uuid, j jsonb,"
+	         " tz timestamptz, p point, x char(5), dom tagged, arr int[]);"
+	         "ALTER TABLE m REPLICA IDENTITY FULL",
+	         variants[_i]);
+	rig_start(&rig);
+	db_exec(
+		rig.source,
+		"INSERT INTO m SELECT i, i, i, -i, i, 't' || i, 't' || i, '',"
+		" CASE WHEN i %% 2 = 0 THEN 'NaN' ELSE '-0' END::float4, i / 3.0,"
+		" CASE WHEN i %% 2 = 0 THEN 'infinity' ELSE '2020-01-01'::timestamp + i * '1 s'::interval END,"
+		" CASE WHEN i %% 3 = 0 THEN 'NaN' ELSE round(i * 1.10, i %% 4) END, md5(i::text)::uuid,"
+		" jsonb_build_object('i', i, 'x', ARRAY[i]),"
+		" '2020-01-01Z'::timestamptz + i * '1 s'::interval, point(i, 1), 'x ', 'dom' || i,"
+		" ARRAY[i, NULL] FROM generate_series(1, 120) i");
+	db_exec(rig.source, "INSERT INTO m SELECT * FROM m; INSERT INTO m SELECT * FROM m WHERE b < 40;"
+	                    "INSERT INTO m (b, arr) SELECT NULL, NULL FROM generate_series(1, 5);"
+	                    "INSERT INTO m (b) SELECT 7 FROM generate_series(1, 3);"
+	                    "INSERT INTO m (c) SELECT 7 FROM generate_series(1, 3)");
+	static const char *const nulled[] = {"a", "b",  "d", "o",  "t", "v", "f",   "g",  "ts",
+	                                     "n", "id", "j", "tz", "p", "x", "dom", "arr"};
+	for (unsigned i = 0; i < sizeof(nulled) / sizeof(nulled[0]); i++)
+		db_exec(rig.source, "UPDATE m SET %s = NULL WHERE c %% 17 = %u", nulled[i], i);
+	rig_compare(&rig);
+	/* In batches of their own, so that what was written is found again. */
+	db_exec(rig.source, "UPDATE m SET u = u || '+' WHERE c %% 3 > 0 OR c IS NULL");
+	db_exec(rig.source, "DELETE FROM m WHERE ctid IN (SELECT min(ctid) FROM m GROUP BY c, b)");
+	rig_compare(&rig);
+	db_exec(rig.source, "DELETE FROM m");
+	rig_sync(&rig);
+	ck_assert_int_eq(db_int(rig.target, "SELECT count(*) FROM m"), 0);
+	applier_state(rig.applier, &state);
+	ck_assert_uint_eq(state.replays, 0);
+	rig_close(&rig);
+}
+END_TEST
+
 /* ---- losing sessions, stopping and starting while the source writes ---- */
 
 /* A bounded number of statements, so that the applier of a small batch size is not simply
@@ -441,6 +487,7 @@ make(void)
 	tcase_add_loop_test(tcase, truncates, 0, VARIANTS);
 	tcase_add_loop_test(tcase, divergence_is_named, 0, VARIANTS);
 	tcase_add_loop_test(tcase, divergence_without_key, 0, VARIANTS);
+	tcase_add_loop_test(tcase, images_of_many_types, 0, VARIANTS);
 	tcase_add_loop_test(tcase, durable_when_idle, 0, VARIANTS);
 	suite_add_tcase(suite, tcase);
 
