@@ -11,19 +11,18 @@
 #include "apply/schema/archive.h"
 #include "apply/schema/build.h"
 #include "apply/schema/step.h"
+#include "apply/schema/turns.h"
 #include "common/clock.h"
 #include "common/map.h"
 #include "common/memory.h"
 
 enum { VALIDATE_TRIES = 4, VALIDATE_BACKOFF_MS = 500 };
 
-typedef enum { CHECK_WAITS, CHECK_RUNS, CHECK_DONE } CheckState;
-
 typedef struct {
+	Turn turn; /* first: of the referencing and the referenced table; NULL: small, or not known */
 	const Entry *entry;
 	ForeignKey fk;
-	const Table *tables[2]; /* referencing and referenced; NULL: small, or not known */
-	CheckState state;
+	uint64_t bytes; /* of the referencing table; 0: small */
 } Check;
 
 /* The workers' own; all but `work` under lock. */
@@ -31,6 +30,7 @@ typedef struct {
 	const SchemaWork *work;
 	Check *checks; /* those of the largest referencing tables first */
 	size_t count;
+	Turns turns;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool failed;
@@ -65,45 +65,17 @@ validate(const SchemaWork *work, Sql *sql, const Check *check, Error *err)
 
 /* ---- several at a time ---- */
 
-static bool
-shares_table(const Check *a, const Check *b)
-{
-	for (int i = 0; i < 2; i++)
-		for (int j = 0; j < 2; j++)
-			if (a->tables[i] != NULL && a->tables[i] == b->tables[j])
-				return true;
-	return false;
-}
-
-static bool
-can_run(const Validation *all, const Check *check)
-{
-	for (size_t i = 0; i < all->count; i++)
-		if (all->checks[i].state == CHECK_RUNS && shares_table(&all->checks[i], check))
-			return false;
-	return true;
-}
-
 /* NULL: none is left that nobody runs, or one has failed. */
 static Check *
 take(Validation *all)
 {
-	for (;;) {
-		bool waits = false;
-		for (size_t i = 0; i < all->count && !all->failed; i++) {
-			Check *check = &all->checks[i];
-			if (check->state != CHECK_WAITS)
-				continue;
-			waits = true;
-			if (!can_run(all, check))
-				continue;
-			check->state = CHECK_RUNS;
-			return check;
-		}
-		if (!waits)
-			return NULL;
+	while (!all->failed && turns_any_waits(&all->turns)) {
+		Turn *turn = turns_take(&all->turns);
+		if (turn != NULL)
+			return (Check *)turn;
 		pthread_cond_wait(&all->changed, &all->lock);
 	}
+	return NULL;
 }
 
 static void
@@ -111,7 +83,7 @@ ended(Validation *all, Check *check, const Error *err)
 {
 	pthread_mutex_lock(&all->lock);
 	if (check != NULL)
-		check->state = CHECK_DONE;
+		turns_end(&all->turns, &check->turn);
 	if (err->class != ERROR_NONE) {
 		if (!all->failed)
 			all->first = *err;
@@ -207,8 +179,12 @@ find_tables(const Validation *all, const PGresult *rows)
 	for (int row = 0; row < PQntuples(rows); row++) {
 		uint32_t oid = (uint32_t)sql_get_int(rows, row, 0);
 		Check *check = map_get(checks, slice_of(&oid, sizeof(oid)));
-		for (int i = 0; check != NULL && i < 2; i++)
-			check->tables[i] = large_table(tables, (uint32_t)sql_get_int(rows, row, 1 + i));
+		if (check == NULL)
+			continue;
+		const Table *referencing = large_table(tables, (uint32_t)sql_get_int(rows, row, 1));
+		check->bytes = referencing != NULL ? referencing->bytes : 0;
+		check->turn.tables[0] = referencing;
+		check->turn.tables[1] = large_table(tables, (uint32_t)sql_get_int(rows, row, 2));
 	}
 	map_free(tables);
 	map_free(checks);
@@ -219,10 +195,8 @@ larger_first(const void *a, const void *b)
 {
 	const Check *left = a;
 	const Check *right = b;
-	uint64_t x = left->tables[0] != NULL ? left->tables[0]->bytes : 0;
-	uint64_t y = right->tables[0] != NULL ? right->tables[0]->bytes : 0;
 
-	return x > y ? -1 : x < y;
+	return left->bytes > right->bytes ? -1 : left->bytes < right->bytes;
 }
 
 static bool
@@ -238,6 +212,8 @@ read_tables(Validation *all, Error *err)
 	if (rows != NULL)
 		find_tables(all, rows);
 	qsort(all->checks, all->count, sizeof(Check), larger_first);
+	for (size_t i = 0; i < all->count; i++)
+		turns_add(&all->turns, &all->checks[i].turn);
 	bool ok = rows != NULL;
 	PQclear(rows);
 	sql_close(source);
@@ -256,7 +232,7 @@ collect(Validation *all, const Entries *entries, Error *err)
 
 	for (size_t i = 0; done != NULL && i < entries->count; i++) {
 		const Entry *entry = &entries->items[i];
-		Check check = {.entry = entry, .state = CHECK_WAITS};
+		Check check = {.entry = entry};
 		schema_step_name(entry, step);
 		if (entry->kind == ENTRY_FOREIGN_KEY && foreign_key_read(entry->sql, &check.fk) &&
 		    !check.fk.partitioned && !check.fk.not_valid && !check.fk.not_enforced &&
