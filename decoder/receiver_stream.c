@@ -24,6 +24,7 @@ typedef struct {
 	bool in_transaction; /* also in a block of a streamed one */
 	bool dropping;       /* the open transaction is in the log already (P7) */
 	bool held;           /* the log is full: not reading */
+	bool waiting;        /* the log's disk is behind: not reading either */
 	bool reply_wanted;
 	Lsn received;
 	Lsn keepalive_end; /* of the last one outside a transaction */
@@ -115,12 +116,12 @@ take_frame(Stream *s, Slice payload, Error *err)
 
 typedef enum { TOOK_ALL, TOOK_SOME, TOOK_ERROR } Took;
 
-/* A bounded number of frames, so that statuses go out on time however fast the
- * server sends. */
+/* A bounded number of frames, so that statuses go out on time however fast the server
+ * sends, and that the log takes them without waiting for its disk. */
 static Took
 take_frames(Stream *s, Error *err)
 {
-	enum { FRAMES = 512, BYTES = 4 * 1024 * 1024 };
+	enum { FRAMES = 512, BYTES = 1024 * 1024 };
 	uint64_t until = s->bytes + BYTES;
 
 	for (int i = 0; i < FRAMES && s->bytes < until; i++) {
@@ -200,7 +201,8 @@ send_status(Stream *s, Lsn confirmed, Error *err)
 	FAULT_POINT("confirm_noted");
 	buffer_reset(&s->out);
 	replication_status_update(lsn_max(s->received, confirmed), confirmed, applied, clock_pg_us(),
-	                          !s->held && now - s->heard_ms > SILENCE_MS / 2, &s->out);
+	                          !s->held && !s->waiting && now - s->heard_ms > SILENCE_MS / 2,
+	                          &s->out);
 	if (!wire_copy_both_put(s->wire, buffer_slice(&s->out), err))
 		return false;
 	FAULT_POINT("confirm_sent");
@@ -264,6 +266,18 @@ set_held(Stream *s, bool full)
 	s->held = full;
 }
 
+/* Back pressure is never loss: what is not read is not lost. And it is never silence: the
+ * source gets its answers however long that lasts. */
+static bool
+log_takes_more(Stream *s)
+{
+	set_held(s, txlog_full(s->receiver->log));
+	s->waiting = txlog_behind(s->receiver->log);
+	if (s->waiting)
+		s->heard_ms = clock_mono_ms();
+	return !s->held && !s->waiting;
+}
+
 static bool
 stream_work(Stream *s, int64_t *next_ms, Error *err)
 {
@@ -272,9 +286,7 @@ stream_work(Stream *s, int64_t *next_ms, Error *err)
 	bool received = false;
 
 	while (took == TOOK_SOME && !stop_requested(s->receiver->stop)) {
-		/* A full log is back pressure, never loss: not read is not lost. */
-		set_held(s, txlog_full(log));
-		took = s->held ? TOOK_ALL : take_frames(s, err);
+		took = log_takes_more(s) ? take_frames(s, err) : TOOK_ALL;
 		if (took == TOOK_ERROR || !txlog_publish(log, err) || !send_due(s, next_ms, err))
 			return false;
 		received = received || s->bytes > 0;
@@ -295,7 +307,7 @@ watch(Stream *s)
 {
 	short wants = s->ended ? 0 : wire_wants(s->wire);
 
-	if (s->held)
+	if (s->held || s->waiting)
 		wants &= (short)~POLLIN;
 	if (wants == s->watched)
 		return;

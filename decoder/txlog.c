@@ -13,13 +13,13 @@
 
 /*
  * The log as an object: opening, positions, the flusher. Writing is in
- * txlog_write.c, streamed transactions in txlog_stream.c and txlog_side.c, segments
+ * txlog_write.c and txlog_output.c, streamed transactions in txlog_stream.c and txlog_side.c, segments
  * and recovery in txlog_segment.c, readers in txlog_reader.c.
  *
  * Who keeps which invariant
  *  T1 whole transactions or one part of one: txlog_write.c, flush_whole and
  *     flush_part; checked again in txlog_block.c, check_order
- *  T2 readers see up to log->visible: txlog_write.c, publish_locked
+ *  T2 readers see up to log->visible: txlog_output.c, wrote
  *  T3 strictly growing commits: txlog_write.c, append_begin; txlog_has
  *  T4 segments begin with the preamble: txlog_segment.c; rolled only with no
  *     transaction open: txlog_write.c, roll
@@ -29,9 +29,10 @@
  *  T8 references: txlog_stream.c, commit_by_reference; remove_sides below; checked in
  *     txlog_side_reader.c
  *
- * Threads: the writer owns log->writer without a lock; what it has written it
- * publishes under log->lock. The flusher touches writer.fd only between setting
- * and clearing log->flushing, and the writer exchanges fd only while it is clear.
+ * Threads: the writer owns log->writer without a lock; what was written is published
+ * under log->lock. Who writes to output.fd says txlog_output.c. The flusher touches it
+ * only between setting and clearing log->flushing, and it is exchanged only while that is
+ * clear.
  */
 
 static void
@@ -56,6 +57,7 @@ static void
 log_free(TxLog *log)
 {
 	txlog_writer_free(log);
+	txlog_output_free(log);
 	if (log->dir_fd >= 0)
 		close(log->dir_fd);
 	if (log->confirmed_fd >= 0)
@@ -100,7 +102,7 @@ log_new(const TxLogOptions *options, TxLogFaults faults)
 	log->dir_fd = -1;
 	log->lock_fd = -1;
 	log->confirmed_fd = -1;
-	log->writer.fd = -1;
+	log->output.fd = -1;
 	log->writer.known = known_new();
 	txlog_streams_init(&log->writer.streams);
 	log->writer.parse = arena_new(0);
@@ -108,6 +110,8 @@ log_new(const TxLogOptions *options, TxLogFaults faults)
 	pthread_mutex_init(&log->lock, NULL);
 	cond_init_monotonic(&log->flusher);
 	cond_init_monotonic(&log->synced);
+	cond_init_monotonic(&log->output.work);
+	cond_init_monotonic(&log->output.room);
 	return log;
 }
 
@@ -121,7 +125,8 @@ txlog_open_with_faults(const TxLogOptions *options, TxLogFaults faults, Error *e
 	TxLog *log = log_new(options, faults);
 	bool ok = txlog_dir_open(log->directory, &log->dir_fd, &log->lock_fd, err) &&
 	          txlog_recover(log, err) &&
-	          txlog_confirmed_open(log->dir_fd, &log->confirmed_fd, &log->noted, err);
+	          txlog_confirmed_open(log->dir_fd, &log->confirmed_fd, &log->noted, err) &&
+	          txlog_output_start(log, err);
 	if (ok) {
 		int failed = pthread_create(&log->flusher_thread, NULL, txlog_flusher_main, log);
 		ok = failed == 0 || error_set_errno(err, ERROR_BUG, failed, "start a thread");
@@ -129,6 +134,7 @@ txlog_open_with_faults(const TxLogOptions *options, TxLogFaults faults, Error *e
 	if (ok)
 		return log;
 	error_add_context(err, "transaction log in %s", log->directory);
+	txlog_output_stop(log);
 	log_free(log);
 	return NULL;
 }
@@ -150,6 +156,7 @@ txlog_close(TxLog *log)
 	/* A failed log has said why already. */
 	if (!atomic_load(&log->failed) && (!txlog_discard_open(log, &err) || !txlog_publish(log, &err)))
 		log_failure(LOG_ERROR, "txlog", &err);
+	txlog_output_stop(log);
 
 	pthread_mutex_lock(&log->lock);
 	log->closing = true;
@@ -170,6 +177,7 @@ txlog_fail(TxLog *log, Error *err)
 	txlog_wake_readers(log, true);
 	pthread_cond_broadcast(&log->synced);
 	pthread_cond_signal(&log->flusher);
+	pthread_cond_signal(&log->output.room);
 	pthread_mutex_unlock(&log->lock);
 	return false;
 }
@@ -286,7 +294,7 @@ txlog_on_progress(TxLog *log, void (*callback)(void *), void *arg)
 {
 	pthread_mutex_lock(&log->lock);
 	/* Nobody is called any more once this returns: the receiver may be gone. */
-	while (log->calling_back)
+	while (log->calling_back > 0)
 		pthread_cond_wait(&log->synced, &log->lock);
 	log->on_progress = callback;
 	log->on_progress_arg = arg;
@@ -313,9 +321,9 @@ sync_is_due(const TxLog *log)
 static void
 sync_once(TxLog *log)
 {
-	uint64_t target = log->publications;
-	Lsn end = log->published.end;
-	int fd = log->writer.fd;
+	uint64_t target = log->written_publications;
+	Lsn end = log->written_end;
+	int fd = log->output.fd;
 	Error err = ERROR_INIT;
 
 	log->flushing = true;
@@ -386,19 +394,19 @@ remove_sides(TxLog *log)
 	pthread_mutex_lock(&log->lock);
 }
 
-static void
-call_back(TxLog *log)
+void
+txlog_call_back(TxLog *log)
 {
 	void (*callback)(void *) = log->on_progress;
 	void *arg = log->on_progress_arg;
 
 	if (callback == NULL)
 		return;
-	log->calling_back = true;
+	log->calling_back++;
 	pthread_mutex_unlock(&log->lock);
 	callback(arg);
 	pthread_mutex_lock(&log->lock);
-	log->calling_back = false;
+	log->calling_back--;
 	pthread_cond_broadcast(&log->synced);
 }
 
@@ -409,7 +417,8 @@ txlog_flusher_main(void *arg)
 
 	pthread_mutex_lock(&log->lock);
 	for (;;) {
-		bool news = log->publications > log->synced_publications && !atomic_load(&log->failed);
+		bool news = log->written_publications > log->synced_publications &&
+		            !atomic_load(&log->failed);
 		bool sync = news && sync_is_due(log);
 		bool release = log->release_news;
 
@@ -430,7 +439,7 @@ txlog_flusher_main(void *arg)
 			remove_released(log);
 			remove_sides(log);
 		}
-		call_back(log);
+		txlog_call_back(log);
 	}
 	pthread_mutex_unlock(&log->lock);
 	return NULL;

@@ -5,8 +5,8 @@
  * commit order, pgoutput's own message bytes inside checksummed blocks. What the
  * source streams before its commit waits in a side file of its own, without what it
  * rolls back, and enters the log by reference when it commits. One
- * writer (the receiver's thread), any number of readers (threads of their own),
- * one flusher thread that fsyncs in groups. Files are 0600 in a directory 0700;
+ * writer (the receiver's thread), a thread that writes for it where there is much, any
+ * number of readers (threads of their own), one flusher thread that fsyncs in groups. Files are 0600 in a directory 0700;
  * a lock file keeps other processes out.
  *
  * Invariants
@@ -73,13 +73,18 @@ bool txlog_has(TxLog *log, Lsn commit_lsn);
  * Between transactions also what protocol 2 to 4 stream: Stream Start, messages with
  * their xid, Stop, Abort and Commit. Readers get such a transaction where its commit
  * stands, as protocol 1 has it. A Stream Commit that the log has (P7) drops what came.
- * Memory: one block, and a few bytes a sub-transaction, however many are in progress.
+ * Memory: what waits to be written (some 4 MiB), and a few bytes a sub-transaction, however
+ * many are in progress.
  * A commit waits for the disk as far as that is behind (at most some 16 MiB).
  */
 MUST_CHECK bool txlog_append(TxLog *log, Slice message, Error *err);
 /* Writes what is buffered and whole, makes it visible to the readers and wakes
- * them and the flusher. Called when the socket has nothing more for now. */
+ * them and the flusher. Called when the socket has nothing more for now. Where that is much,
+ * or more is being written, a thread of the log's own does it a moment later. */
 MUST_CHECK bool txlog_publish(TxLog *log, Error *err);
+/* The disk is behind by so much that txlog_append may soon have to wait for it: the receiver
+ * stops reading and asks again when the callback ran. */
+bool txlog_behind(TxLog *log);
 /* The connection was lost: cuts off what came of an open transaction, and drops the
  * streamed ones in progress, which the source starts again. */
 MUST_CHECK bool txlog_discard_open(TxLog *log, Error *err);
@@ -95,7 +100,7 @@ MUST_CHECK bool txlog_note_confirmed(TxLog *log, Lsn upto, Error *err);
 /* ---- positions, any thread ---- */
 
 typedef struct {
-	Lsn last_commit;       /* of the last whole transaction; 0 when there never was one */
+	Lsn last_commit;       /* of the last transaction published; 0 when there never was one */
 	Lsn last_end;          /* its end LSN */
 	Lsn synced_end;        /* end LSN up to which all is fsynced */
 	bool all_synced;       /* everything published is, also messages outside transactions */
@@ -113,7 +118,7 @@ bool txlog_failed(TxLog *log, Error *err);
 MUST_CHECK bool txlog_sync(TxLog *log, int64_t deadline_ms, Error *err);
 /* All transactions with commit LSN <= upto are durably applied: T5. */
 void txlog_release(TxLog *log, Lsn upto);
-/* Called from the flusher's thread after synced_end moved or room was made. One
+/* Called from the log's threads after synced_end moved, room was made, or the log failed. One
  * callback; it must not call back into the log except txlog_state. */
 void txlog_on_progress(TxLog *log, void (*callback)(void *), void *arg);
 

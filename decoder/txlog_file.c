@@ -53,10 +53,10 @@ write_failed(int errnum, const char *name, uint64_t offset, Error *err)
 static ssize_t
 write_some(int fd, uint64_t offset, const Slice *pieces, int count, size_t at, size_t most)
 {
-	struct iovec vec[4];
+	struct iovec vec[16];
 	int n = 0;
 
-	for (int i = 0; i < count && n < 4 && most > 0; i++) {
+	for (int i = 0; i < count && n < 16 && most > 0; i++) {
 		if (at >= pieces[i].len) {
 			at -= pieces[i].len;
 			continue;

@@ -275,12 +275,45 @@ typedef struct {
 	Progress appended; /* as of block[0, whole) */
 	Known *known;
 	Arena *parse;
-	int fd;
-	uint64_t number;
-	uint64_t size;
+	uint64_t number;     /* of the segment in which the next block will stand, */
+	uint64_t size;       /* and its place there */
 	uint64_t referenced; /* bytes of the side files that this segment refers to */
 	Streams streams;
 } Writer;
+
+/* A block as it will stand in the file, or (segment) the order to go on in a new one. */
+typedef struct {
+	bool segment;
+	SegmentHeader header; /* the new segment's */
+	uint8_t head[BLOCK_HEADER_SIZE];
+	Buffer bytes;
+	uint64_t offset;
+	bool whole; /* no transaction is unfinished behind it */
+	Progress progress;
+} OutputItem;
+
+/* A ring. The writer fills the item behind the last one, the output's thread writes the
+ * first ones; count and bytes are theirs in common, under the log's lock. */
+enum { OUTPUT_ITEMS = 64, OUTPUT_SPARES = 16 };
+/* Before so many bytes wait nobody waits for room: a block may still hold a large message. */
+#define OUTPUT_BYTES ((size_t)4 * 1024 * 1024)
+typedef struct {
+	OutputItem items[OUTPUT_ITEMS];
+	size_t first;
+	size_t count;
+	size_t bytes;
+	Buffer spare[OUTPUT_SPARES]; /* memory that was used before */
+	size_t spares;
+	bool closing;
+	bool was_behind;     /* the writer was told so: it is told when there is room again */
+	pthread_cond_t work; /* something to write */
+	pthread_cond_t room; /* something was written, or never will be */
+	pthread_t thread;
+	bool running;
+
+	int fd; /* the segment being written, */
+	uint64_t number;
+} Output;
 
 struct TxLog {
 	char *directory;
@@ -295,6 +328,7 @@ struct TxLog {
 	int confirmed_fd;
 
 	Writer writer;
+	Output output;
 
 	pthread_mutex_t lock;   /* all that follows */
 	pthread_cond_t flusher; /* something to do for the flusher */
@@ -308,8 +342,10 @@ struct TxLog {
 	uint64_t visible; /* end of the last whole transaction in it (T2) */
 	Progress published;
 	uint64_t bytes_on_disk;
-	uint64_t publications;        /* counts publishes, */
-	uint64_t synced_publications; /* and the last one that is synced (T7) */
+	uint64_t publications;         /* counts publishes, */
+	uint64_t written_publications; /* the last one that is in the file, */
+	uint64_t synced_publications;  /* and the last one that is synced (T7) */
+	Lsn written_end;
 	Lsn synced_end;
 	Lsn noted;
 	Lsn released;
@@ -317,8 +353,8 @@ struct TxLog {
 	int64_t next_sync_ms; /* not before, unless somebody waits for it */
 	int sync_waiters;
 	bool flusher_idle; /* has nothing to sync: a publication is to wake it */
-	bool flushing;     /* the flusher uses writer.fd outside the lock */
-	bool calling_back; /* the flusher is in on_progress */
+	bool flushing;     /* the flusher uses output.fd outside the lock */
+	int calling_back;  /* threads in on_progress */
 	bool closing;
 	atomic_bool failed;
 	Error failure;
@@ -337,12 +373,15 @@ bool txlog_fail(TxLog *log, Error *err);
 /* False with the error that stays, once there is one. */
 MUST_CHECK bool txlog_usable(TxLog *log, Error *err);
 void *txlog_flusher_main(void *arg);
+/* Lock held, but not during the call. */
+void txlog_call_back(TxLog *log);
 
 /* ---- txlog_segment.c: makes segments, reads them back at open ---- */
 
-/* The writer goes on in a new segment that starts with the Relation and Type
- * messages in force (T4). Everything before must be in the file and synced. */
-MUST_CHECK bool txlog_segment_create(TxLog *log, uint64_t number, Error *err);
+/* Of a new segment behind all that was appended. */
+void txlog_segment_header(const TxLog *log, uint64_t number, SegmentHeader *out);
+/* Makes the file, and output.fd becomes it. All of the one before is written and synced. */
+MUST_CHECK bool txlog_segment_begin(TxLog *log, const SegmentHeader *header, Error *err);
 MUST_CHECK bool txlog_recover(TxLog *log, Error *err);
 
 /* Lock held: one more committed side file. */
@@ -361,10 +400,10 @@ typedef struct {
  * header's lengths and LZ4 flag. */
 MUST_CHECK bool txlog_put_block(TxLog *log, BlockPlace place, BlockHeader *header,
                                 const Slice *pieces, int count, Error *err);
-/* The same at the end of the writer's segment; publishes unless it leaves a
- * transaction unfinished (T2). Fails the log. */
-MUST_CHECK bool txlog_write_block(TxLog *log, unsigned flags, const Slice *pieces, int count,
-                                  Error *err);
+/* The pieces of that block: *head, then what of them is stored. Returns how many. */
+#define BLOCK_PIECES_MAX 4
+int txlog_make_block(TxLog *log, uint64_t seed, BlockHeader *header, const Slice *pieces, int count,
+                     uint8_t head[BLOCK_HEADER_SIZE], Slice all[BLOCK_PIECES_MAX]);
 /* Frames as they are: of the open transaction, or between two. */
 MUST_CHECK bool txlog_append_frames(TxLog *log, Slice frames, Error *err);
 /* A whole transaction by reference. Its side file is durable (T8). */
@@ -372,6 +411,24 @@ MUST_CHECK bool txlog_append_reference(TxLog *log, const StreamedRef *ref, Error
 /* More or less bytes on disk than before, in side files. */
 void txlog_count_bytes(TxLog *log, int64_t more);
 void txlog_writer_free(TxLog *log);
+
+/* ---- txlog_output.c: blocks into the segment, by a thread where there are many ---- */
+
+/* Until then all is written by the caller. */
+MUST_CHECK bool txlog_output_start(TxLog *log, Error *err);
+/* Writes what was handed over, unless the log has failed. */
+void txlog_output_stop(TxLog *log);
+void txlog_output_free(TxLog *log);
+/* Everything handed over is in the file, and nobody but the caller touches it. */
+bool txlog_output_idle(TxLog *log);
+/* Waits for that. False: the log has failed. */
+MUST_CHECK bool txlog_output_settle(TxLog *log, Error *err);
+/* The item to be filled next, with memory that was used before. Waits for it; NULL: the log
+ * has failed. */
+OutputItem *txlog_output_item(TxLog *log, Error *err);
+void txlog_output_put(TxLog *log);
+/* The output is idle: a block was written by the caller. */
+void txlog_output_wrote(TxLog *log, uint64_t offset, uint64_t len, bool whole);
 
 /* ---- txlog_reader.c ---- */
 

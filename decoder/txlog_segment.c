@@ -53,22 +53,20 @@ make_file(TxLog *log, const SegmentHeader *header, const Buffer *bytes, int *fd,
 	return false;
 }
 
-/* The writer's old file goes once the flusher has let go of it. All before
- * was synced by roll, so synced_end may move along (T7). */
+/* The old file goes once the flusher has let go of it. All in it was synced, so
+ * synced_end may move along (T7). What was released of it is the flusher's to remove. */
 static void
 switch_to(TxLog *log, int fd, const SegmentHeader *header)
 {
-	Writer *w = &log->writer;
+	Output *out = &log->output;
 
 	pthread_mutex_lock(&log->lock);
 	while (log->flushing)
 		pthread_cond_wait(&log->synced, &log->lock);
-	if (w->fd >= 0)
-		close(w->fd);
-	w->fd = fd;
-	w->number = header->number;
-	w->size = header->size;
-	w->referenced = 0;
+	if (out->fd >= 0)
+		close(out->fd);
+	out->fd = fd;
+	out->number = header->number;
 	push_segment(log, (Segment){
 						  .number = header->number,
 						  .size = header->size,
@@ -76,37 +74,42 @@ switch_to(TxLog *log, int fd, const SegmentHeader *header)
 						  .last_commit = header->previous_commit,
 					  });
 	log->visible = header->size;
-	log->synced_publications = log->publications;
-	log->synced_end = log->published.end;
+	log->synced_publications = log->written_publications;
+	log->synced_end = log->written_end;
+	log->release_news = true;
+	pthread_cond_signal(&log->flusher);
 	pthread_cond_broadcast(&log->synced);
 	txlog_wake_readers(log, false);
 	pthread_mutex_unlock(&log->lock);
 }
 
-bool
-txlog_segment_create(TxLog *log, uint64_t number, Error *err)
+void
+txlog_segment_header(const TxLog *log, uint64_t number, SegmentHeader *out)
 {
-	Writer *w = &log->writer;
+	Buffer bytes = BUFFER_INIT;
+
+	*out = (SegmentHeader){
+		.number = number,
+		.previous_commit = log->writer.appended.commit,
+		.previous_end = log->writer.appended.end,
+	};
+	snprintf(out->identity, sizeof(out->identity), "%s", log->identity);
+	segment_header_put(out, &bytes);
+	out->size = bytes.len;
+	buffer_free(&bytes);
+}
+
+bool
+txlog_segment_begin(TxLog *log, const SegmentHeader *header, Error *err)
+{
 	Buffer bytes = BUFFER_INIT;
 	int fd;
-	SegmentHeader header = {
-		.number = number,
-		.previous_commit = w->appended.commit,
-		.previous_end = w->appended.end,
-	};
 
-	snprintf(header.identity, sizeof(header.identity), "%s", log->identity);
-	segment_header_put(&header, &bytes);
-	header.size = bytes.len;
-	bool ok = make_file(log, &header, &bytes, &fd, err);
-	buffer_reset(&bytes);
-	if (ok) {
-		switch_to(log, fd, &header);
-		known_put_all(w->known, &bytes);
-		Slice preamble = buffer_slice(&bytes);
-		ok = preamble.len == 0 || txlog_write_block(log, BLOCK_PREAMBLE, &preamble, 1, err);
-	}
+	segment_header_put(header, &bytes);
+	bool ok = make_file(log, header, &bytes, &fd, err);
 	buffer_free(&bytes);
+	if (ok)
+		switch_to(log, fd, header);
 	return ok;
 }
 
@@ -135,13 +138,11 @@ recover_frame(void *arg, uint64_t offset UNUSED, const Frame *frame)
 static bool
 cut_tail(TxLog *log, const char *name, uint64_t size, const SegmentScan *scan, Error *err)
 {
-	Writer *w = &log->writer;
-
 	if (size == scan->whole_end)
 		return true;
 	log_warning("txlog", "%s/%s: cut %" PRIu64 " bytes of an unfinished write behind commit %s",
 	            log->directory, name, size - scan->whole_end, LSN_STR(scan->last_commit));
-	return txlog_file_truncate(&log->faults, w->fd, name, scan->whole_end, err);
+	return txlog_file_truncate(&log->faults, log->output.fd, name, scan->whole_end, err);
 }
 
 /* The last segment, which the writer goes on with (T6). */
@@ -153,8 +154,8 @@ recover_last(TxLog *log, int fd, const SegmentHeader *header, uint64_t size, Err
 	SegmentScan scan;
 	Recovery to = {log, err, true};
 
-	w->fd = fd;
-	w->number = header->number;
+	log->output.fd = fd;
+	log->output.number = w->number = header->number;
 	txlog_segment_name(header->number, name);
 	if (!segment_scan(fd, header, size, true, recover_frame, &to, &scan, err))
 		return false;
@@ -168,7 +169,7 @@ recover_last(TxLog *log, int fd, const SegmentHeader *header, uint64_t size, Err
 		log, (Segment){header->number, scan.whole_end, header->previous_commit, scan.last_commit});
 	log->visible = scan.whole_end;
 	log->published = w->appended;
-	log->synced_end = scan.last_end;
+	log->written_end = log->synced_end = scan.last_end;
 	return true;
 }
 
@@ -205,7 +206,7 @@ recover_segment(TxLog *log, uint64_t number, bool last, Error *err)
 	if (ok && log->segment_count > 0)
 		log->segments[log->segment_count - 1].last_commit = header.previous_commit;
 	if (ok && last)
-		return recover_last(log, fd, &header, size, err); /* the writer has fd now */
+		return recover_last(log, fd, &header, size, err); /* the output has fd now */
 	if (ok)
 		push_segment(log, (Segment){number, size, header.previous_commit, LSN_INVALID});
 	close(fd);
@@ -279,6 +280,17 @@ recover_sides(TxLog *log, Error *err)
 	return ok;
 }
 
+static bool
+first_segment(TxLog *log, Error *err)
+{
+	SegmentHeader header;
+
+	txlog_segment_header(log, 1, &header);
+	log->writer.number = header.number;
+	log->writer.size = header.size;
+	return txlog_segment_begin(log, &header, err);
+}
+
 bool
 txlog_recover(TxLog *log, Error *err)
 {
@@ -294,6 +306,6 @@ txlog_recover(TxLog *log, Error *err)
 		ok = recover_segment(log, numbers[i], i + 1 == count, err);
 	free(numbers);
 	if (ok && count == 0)
-		ok = txlog_segment_create(log, 1, err);
+		ok = first_segment(log, err);
 	return ok && recover_sides(log, err);
 }

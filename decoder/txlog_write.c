@@ -15,7 +15,8 @@
  *   open --txlog_discard_open--> none; what came of it is gone
  *
  * T1 holds because block[0, whole) is written by flush_whole alone, and the
- * open rest by flush_part alone, when nothing whole stands before it.
+ * open rest by flush_part alone, when nothing whole stands before it. "In the file": or
+ * handed over to the output's thread, which comes to the same.
  */
 
 static bool
@@ -58,8 +59,6 @@ txlog_writer_free(TxLog *log)
 	arena_free(w->parse);
 	buffer_free(&w->block);
 	buffer_free(&w->packed);
-	if (w->fd >= 0)
-		close(w->fd);
 }
 
 /* LZ4 where it is asked for, pays, and needs no second giant buffer. */
@@ -81,17 +80,25 @@ pack(TxLog *log, const Slice *pieces, int count)
 	return true;
 }
 
-/* T2: all that the readers see moves at once, under the lock. */
-static void
-publish_locked(TxLog *log)
+int
+txlog_make_block(TxLog *log, uint64_t seed, BlockHeader *header, const Slice *pieces, int count,
+                 uint8_t head[BLOCK_HEADER_SIZE], Slice all[BLOCK_PIECES_MAX])
 {
-	log->segments[log->segment_count - 1].last_commit = log->writer.appended.commit;
-	log->visible = log->writer.size;
-	log->published = log->writer.appended;
-	log->publications++;
-	txlog_wake_readers(log, false);
-	if (log->flusher_idle)
-		pthread_cond_signal(&log->flusher);
+	size_t raw = 0;
+
+	CHECK(count >= 1 && count < BLOCK_PIECES_MAX);
+	for (int i = 0; i < count; i++)
+		raw += pieces[i].len;
+	header->raw_len = header->stored_len = (uint32_t)raw;
+	memcpy(all + 1, pieces, (size_t)count * sizeof(Slice));
+	if (pack(log, pieces, count)) {
+		all[1] = buffer_slice(&log->writer.packed);
+		header->flags |= BLOCK_LZ4;
+		header->stored_len = (uint32_t)all[1].len;
+	}
+	block_header_put(header, seed, all + 1, count, head);
+	all[0] = slice_of(head, BLOCK_HEADER_SIZE);
+	return count + 1;
 }
 
 bool
@@ -99,34 +106,16 @@ txlog_put_block(TxLog *log, BlockPlace place, BlockHeader *header, const Slice *
                 Error *err)
 {
 	uint8_t head[BLOCK_HEADER_SIZE];
-	Slice all[4];
-	size_t raw = 0;
+	Slice all[BLOCK_PIECES_MAX];
+	int n = txlog_make_block(log, place.seed, header, pieces, count, head, all);
 
-	CHECK(count >= 1 && count < 4);
-	for (int i = 0; i < count; i++)
-		raw += pieces[i].len;
-	header->raw_len = header->stored_len = (uint32_t)raw;
-	Slice packed = SLICE_EMPTY;
-	if (pack(log, pieces, count)) {
-		packed = buffer_slice(&log->writer.packed);
-		pieces = &packed;
-		header->flags |= BLOCK_LZ4;
-		header->stored_len = (uint32_t)packed.len;
-	}
-	block_header_put(header, place.seed, pieces, count, head);
-	all[0] = slice_of(head, sizeof(head));
-	for (int i = 0; i < count; i++)
-		all[i + 1] = pieces[i];
-	return txlog_file_write(&log->faults, place.fd, place.name, header->offset, all, count + 1,
-	                        err);
+	return txlog_file_write(&log->faults, place.fd, place.name, header->offset, all, n, err);
 }
 
-bool
-txlog_write_block(TxLog *log, unsigned flags, const Slice *pieces, int count, Error *err)
+static BlockHeader
+header_of(const Writer *w, unsigned flags)
 {
-	Writer *w = &log->writer;
-	char name[TXLOG_NAME_SIZE];
-	BlockHeader header = {
+	return (BlockHeader){
 		.flags = flags,
 		.offset = w->size,
 		.first_commit = (flags & BLOCK_PART) != 0 ? w->open_lsn : w->block_first,
@@ -134,19 +123,86 @@ txlog_write_block(TxLog *log, unsigned flags, const Slice *pieces, int count, Er
 		.last_end = w->appended.end,
 		.last_time_us = w->appended.time_us,
 	};
+}
 
+/* No transaction is unfinished behind that block: what stands up to its end may be seen (T2). */
+static bool
+ends_whole(unsigned flags)
+{
+	return (flags & BLOCK_PART) == 0 || (flags & BLOCK_LAST) != 0;
+}
+
+/* By this thread, from where the bytes are. */
+static bool
+write_block(TxLog *log, unsigned flags, const Slice *pieces, int count, Error *err)
+{
+	Writer *w = &log->writer;
+	char name[TXLOG_NAME_SIZE];
+	BlockHeader header = header_of(w, flags);
+
+	if (!txlog_output_settle(log, err))
+		return false;
 	txlog_segment_name(w->number, name);
-	if (!txlog_put_block(log, (BlockPlace){w->fd, name, w->number}, &header, pieces, count, err))
+	if (!txlog_put_block(log, (BlockPlace){log->output.fd, name, w->number}, &header, pieces, count,
+	                     err))
 		return txlog_fail(log, err);
+	uint64_t len = BLOCK_HEADER_SIZE + header.stored_len;
+	w->size += len;
+	txlog_output_wrote(log, header.offset, len, ends_whole(flags));
+	return true;
+}
 
-	uint64_t written = BLOCK_HEADER_SIZE + header.stored_len;
-	pthread_mutex_lock(&log->lock);
-	w->size += written;
-	log->segments[log->segment_count - 1].size = w->size;
-	log->bytes_on_disk += written;
-	if ((flags & BLOCK_PART) == 0 || (flags & BLOCK_LAST) != 0)
-		publish_locked(log);
-	pthread_mutex_unlock(&log->lock);
+/* By the output's thread: the first len bytes of *from change hands, with their memory. */
+static bool
+hand_over(TxLog *log, unsigned flags, Buffer *from, size_t len, Error *err)
+{
+	Writer *w = &log->writer;
+	BlockHeader header = header_of(w, flags);
+	Slice bytes = slice_of(from->data, len);
+	Slice all[BLOCK_PIECES_MAX];
+	OutputItem *item = txlog_output_item(log, err);
+
+	if (item == NULL)
+		return false;
+	item->segment = false;
+	item->offset = w->size;
+	item->whole = ends_whole(flags);
+	item->progress = w->appended;
+	txlog_make_block(log, w->number, &header, &bytes, 1, item->head, all);
+	bool packed = all[1].data == w->packed.data;
+	Buffer *source = packed ? &w->packed : from;
+	Buffer taken = *source;
+	*source = item->bytes;
+	item->bytes = taken;
+	if (packed) {
+		buffer_consume(from, len);
+	} else {
+		buffer_reset(from);
+		buffer_put(from, taken.data + len, taken.len - len);
+		item->bytes.len = len;
+	}
+	w->size += BLOCK_HEADER_SIZE + header.stored_len;
+	txlog_output_put(log);
+	return true;
+}
+
+/*
+ * What is little, and nothing is being written: by this thread. A hand-over would cost the
+ * transaction a wake-up, as much as the writing. What is more means that there is a backlog.
+ */
+enum { SMALL_BYTES = 16 * 1024 };
+
+static bool
+put_block(TxLog *log, unsigned flags, size_t len, Error *err)
+{
+	Writer *w = &log->writer;
+
+	if (log->output.running && (len > SMALL_BYTES || !txlog_output_idle(log)))
+		return hand_over(log, flags, &w->block, len, err);
+	Slice bytes = slice_of(w->block.data, len);
+	if (!write_block(log, flags, &bytes, 1, err))
+		return false;
+	buffer_consume(&w->block, len);
 	return true;
 }
 
@@ -162,28 +218,23 @@ static bool
 flush_whole(TxLog *log, Error *err)
 {
 	Writer *w = &log->writer;
-	Slice bytes = slice_of(w->block.data, w->whole);
 
 	if (w->whole == 0)
 		return true;
-	if (!txlog_write_block(log, 0, &bytes, 1, err))
+	if (!put_block(log, 0, w->whole, err))
 		return false;
-	buffer_consume(&w->block, w->whole);
 	w->whole = 0;
 	w->block_first = LSN_INVALID;
 	return true;
 }
 
-static bool
-write_part(TxLog *log, unsigned flags, const Slice *pieces, int count, Error *err)
+static void
+part_begins(Writer *w)
 {
-	Writer *w = &log->writer;
-
-	if (!w->open_in_file) {
-		w->open_in_file = true;
-		w->open_at = w->size;
-	}
-	return txlog_write_block(log, BLOCK_PART | flags, pieces, count, err);
+	if (w->open_in_file)
+		return;
+	w->open_in_file = true;
+	w->open_at = w->size;
 }
 
 /* The open transaction's bytes, once nothing whole stands before them. */
@@ -191,16 +242,15 @@ static bool
 flush_part(TxLog *log, unsigned flags, Error *err)
 {
 	Writer *w = &log->writer;
-	Slice bytes = buffer_slice(&w->block);
 
 	CHECK(w->whole == 0);
-	if (bytes.len == 0)
+	if (w->block.len == 0)
 		return true;
-	if (!write_part(log, flags, &bytes, 1, err))
+	part_begins(w);
+	if (!put_block(log, BLOCK_PART | flags, w->block.len, err))
 		return false;
 	if (w->block.cap > 4 * TXLOG_COMPRESS_MAX)
 		buffer_free(&w->block);
-	buffer_reset(&w->block);
 	return true;
 }
 
@@ -215,9 +265,10 @@ append_large(TxLog *log, Slice message, Error *err)
 	if (!flush_whole(log, err) || !flush_part(log, 0, err))
 		return false;
 	frame_header_put(message.len, FRAME_MESSAGE, head);
-	if (w->open)
-		return write_part(log, 0, pieces, 2, err);
-	return txlog_write_block(log, 0, pieces, 2, err);
+	if (!w->open)
+		return write_block(log, 0, pieces, 2, err);
+	part_begins(w);
+	return write_block(log, BLOCK_PART, pieces, 2, err);
 }
 
 /* Something was put into the block. */
@@ -251,22 +302,31 @@ txlog_append_frames(TxLog *log, Slice frames, Error *err)
 	return flush_if_large(log, err);
 }
 
-/* T4: a new segment, with no transaction open. The old one is synced first:
- * only the last segment may have a torn tail (T6). */
+/* T4: a new segment, with no transaction open, that starts with the Relation and Type
+ * messages in force. Making its file waits for the disk: by the output's thread. */
 static bool
 roll(TxLog *log, Error *err)
 {
 	Writer *w = &log->writer;
-	char name[TXLOG_NAME_SIZE];
+	Buffer preamble = BUFFER_INIT;
 
 	CHECK(!w->open);
-	txlog_segment_name(w->number, name);
 	if (!flush_whole(log, err))
 		return false;
-	if (!txlog_file_sync(&log->faults, w->fd, name, err) ||
-	    !txlog_segment_create(log, w->number + 1, err))
-		return txlog_fail(log, err);
-	return true;
+	OutputItem *item = txlog_output_item(log, err);
+	if (item == NULL)
+		return false;
+	item->segment = true;
+	txlog_segment_header(log, w->number + 1, &item->header);
+	w->number = item->header.number;
+	w->size = item->header.size;
+	w->referenced = 0;
+	txlog_output_put(log);
+
+	known_put_all(w->known, &preamble);
+	bool ok = preamble.len == 0 || hand_over(log, BLOCK_PREAMBLE, &preamble, preamble.len, err);
+	buffer_free(&preamble);
+	return ok;
 }
 
 /* What the segment refers to counts: it is removed together with it. */
@@ -407,29 +467,22 @@ worth_rolling(TxLog *log)
 {
 	const Writer *w = &log->writer;
 
+	if (w->open || w->size + w->referenced <= log->segment_bytes / 4)
+		return false;
 	pthread_mutex_lock(&log->lock);
 	const Segment *segment = &log->segments[log->segment_count - 1];
-	bool all_released = lsn_cmp(segment->last_commit, segment->previous_commit) > 0 &&
+	bool all_released = log->output.count == 0 &&
+	                    lsn_cmp(segment->last_commit, segment->previous_commit) > 0 &&
 	                    lsn_cmp(segment->last_commit, log->released) <= 0;
 	pthread_mutex_unlock(&log->lock);
-	return all_released && !w->open && w->size + w->referenced > log->segment_bytes / 4;
+	return all_released;
 }
 
 bool
 txlog_publish(TxLog *log, Error *err)
 {
-	if (!txlog_usable(log, err) || !flush_whole(log, err))
-		return false;
-	if (!worth_rolling(log))
-		return true;
-	if (!roll(log, err))
-		return false;
-	/* The flusher removes the old one. */
-	pthread_mutex_lock(&log->lock);
-	log->release_news = true;
-	pthread_cond_signal(&log->flusher);
-	pthread_mutex_unlock(&log->lock);
-	return true;
+	return txlog_usable(log, err) && flush_whole(log, err) &&
+	       (!worth_rolling(log) || roll(log, err));
 }
 
 bool
@@ -446,12 +499,14 @@ txlog_discard_open(TxLog *log, Error *err)
 	w->block.len = w->whole;
 	if (!w->open_in_file)
 		return true;
+	if (!txlog_output_settle(log, err))
+		return false;
 
 	/* Synced at once: after a power failure old parts behind newer torn bytes
 	 * would look like damage, not like a torn tail (T6). */
 	txlog_segment_name(w->number, name);
-	if (!txlog_file_truncate(&log->faults, w->fd, name, w->open_at, err) ||
-	    !txlog_file_sync(&log->faults, w->fd, name, err))
+	if (!txlog_file_truncate(&log->faults, log->output.fd, name, w->open_at, err) ||
+	    !txlog_file_sync(&log->faults, log->output.fd, name, err))
 		return txlog_fail(log, err);
 	pthread_mutex_lock(&log->lock);
 	log->bytes_on_disk -= w->size - w->open_at;

@@ -1,5 +1,6 @@
 #include "decoder/receiver.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -343,6 +344,19 @@ START_TEST(a_restarted_server_is_followed_again)
 }
 END_TEST
 
+/* Statuses come, three times as long as the server's timeout. */
+static void
+answers_for_3_s(int64_t pid)
+{
+	char *since = db_value(db, "SELECT now()");
+	char *sql = mem_printf("SELECT reply_time > timestamptz '%s' + interval '3 s'"
+	                       " FROM pg_stat_replication WHERE pid = %d",
+	                       since, (int)pid);
+	db_wait_until(db, sql, 30);
+	free(sql);
+	free(since);
+}
+
 /* Back pressure: a log at its limit is not read into, and statuses keep the
  * server's sender alive far beyond its timeout. */
 START_TEST(a_full_log_holds_the_source_without_losing_it)
@@ -360,17 +374,7 @@ START_TEST(a_full_log_holds_the_source_without_losing_it)
 		        " generate_series(%u, %u) g",
 		        next, next + 99);
 	wait_state(receiver, is_held, NULL);
-	db_wait_until(db,
-	              "SELECT reply_time > (SELECT min(query_start) FROM pg_stat_activity"
-	              " WHERE pid = pg_backend_pid()) FROM pg_stat_replication",
-	              30);
-	char *since = db_value(db, "SELECT now()");
-	char *sql = mem_printf("SELECT reply_time > timestamptz '%s' + interval '3 s'"
-	                       " FROM pg_stat_replication WHERE pid = %d",
-	                       since, (int)pid);
-	db_wait_until(db, sql, 30);
-	free(sql);
-	free(since);
+	answers_for_3_s(pid);
 	ReceiverState state;
 	receiver_state(receiver, &state);
 	ck_assert(state.held_by_log && state.reconnects == 0);
@@ -395,6 +399,64 @@ START_TEST(a_full_log_holds_the_source_without_losing_it)
 	ck_assert_uint_eq(state.reconnects, 0);
 	txlog_reader_close(reader);
 	free(arrived);
+	receiver_stop(receiver);
+	txlog_close(log);
+}
+END_TEST
+
+/* A disk that stands still: the source keeps what there is no room for, gets its answers
+ * all the same, and no confirmation of what is not durable. */
+START_TEST(a_disk_that_stands_still_silences_nobody)
+{
+	FixtureDisk disk = FIXTURE_DISK;
+	TxLog *log = fixture_open_on(&disk, directory);
+	fixture_disk_hold(&disk);
+	Receiver *receiver = start(log, CONFIRM_LOGGED, 1000);
+	wait_state(receiver, is_connected, NULL);
+	db_wait_until(db, "SELECT active FROM pg_replication_slots WHERE slot_name = 's'", 30);
+	int64_t pid = db_int(db, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 's'");
+	char *before = db_value(db, "SELECT pg_current_wal_insert_lsn()");
+	/* Four times what may wait for the disk. */
+	db_exec(db,
+	        "INSERT INTO t SELECT g, repeat(md5(g::text), 20) FROM generate_series(0, 49999) g");
+	fixture_disk_wait_held(&disk);
+	answers_for_3_s(pid);
+	char *sql = mem_printf("SELECT confirmed_flush_lsn <= '%s' FROM pg_replication_slots", before);
+	char *held = db_value(db, "%s", sql);
+	ck_assert_str_eq(held, "t");
+	TxLogState limits;
+	txlog_state(log, &limits);
+	ck_assert_uint_lt(limits.bytes_on_disk, 1024 * 1024);
+
+	fixture_disk_let_go(&disk, 0);
+	wait_all(receiver);
+	check_arrived(log, 50000);
+	ReceiverState state;
+	receiver_state(receiver, &state);
+	ck_assert_uint_eq(state.reconnects, 0);
+	free(held);
+	free(sql);
+	free(before);
+	receiver_stop(receiver);
+	txlog_close(log);
+}
+END_TEST
+
+/* And one that fails meanwhile ends the receiver, which is waiting for nothing else. */
+START_TEST(a_disk_that_fails_ends_the_receiver)
+{
+	FixtureDisk disk = FIXTURE_DISK;
+	TxLog *log = fixture_open_on(&disk, directory);
+	fixture_disk_hold(&disk);
+	Receiver *receiver = start(log, CONFIRM_LOGGED, 0);
+	wait_state(receiver, is_connected, NULL);
+	db_exec(db,
+	        "INSERT INTO t SELECT g, repeat(md5(g::text), 20) FROM generate_series(0, 49999) g");
+	fixture_disk_wait_held(&disk);
+	fixture_disk_let_go(&disk, EIO);
+	ReceiverState state = wait_state(receiver, is_failed, NULL);
+	ck_assert_int_eq(state.error.class, ERROR_STORAGE);
+	ck_assert_ptr_nonnull(strstr(state.error.message, "Input/output error"));
 	receiver_stop(receiver);
 	txlog_close(log);
 }
@@ -552,6 +614,8 @@ make(void)
 	tcase_add_test(tcase, a_killed_walsender_loses_and_doubles_nothing);
 	tcase_add_test(tcase, a_restarted_server_is_followed_again);
 	tcase_add_test(tcase, a_full_log_holds_the_source_without_losing_it);
+	tcase_add_test(tcase, a_disk_that_stands_still_silences_nobody);
+	tcase_add_test(tcase, a_disk_that_fails_ends_the_receiver);
 	tcase_add_loop_test(tcase, an_idle_stream_confirms_by_keepalives, 0, 2);
 	tcase_add_test(tcase, applied_confirms_only_what_the_target_has);
 	tcase_add_test(tcase, a_log_that_has_lost_its_end_is_noticed);

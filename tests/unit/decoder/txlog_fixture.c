@@ -164,7 +164,14 @@ void
 fixture_publish(TxLog *log)
 {
 	Error err = ERROR_INIT;
-	ck_assert_msg(txlog_publish(log, &err), "%s", err.message);
+	ck_assert_msg(txlog_publish(log, &err) && txlog_output_settle(log, &err), "%s", err.message);
+}
+
+void
+fixture_settle(TxLog *log)
+{
+	Error err = ERROR_INIT;
+	ck_assert_msg(txlog_output_settle(log, &err), "%s", err.message);
 }
 
 FixtureSeen
@@ -220,4 +227,64 @@ fixture_read_all(TxLog *log, Lsn after)
 	FixtureSeen seen = fixture_read(reader);
 	txlog_reader_close(reader);
 	return seen;
+}
+
+static int
+disk_fault(void *arg, const char *op)
+{
+	FixtureDisk *disk = arg;
+	int errnum = 0;
+
+	pthread_mutex_lock(&disk->lock);
+	if (strcmp(op, "write") == 0 && disk->log != NULL &&
+	    pthread_equal(pthread_self(), disk->log->output.thread)) {
+		while (disk->hold) {
+			disk->held = true;
+			pthread_cond_broadcast(&disk->moved);
+			pthread_cond_wait(&disk->moved, &disk->lock);
+		}
+		errnum = disk->errnum;
+	}
+	pthread_mutex_unlock(&disk->lock);
+	return errnum;
+}
+
+TxLog *
+fixture_open_on(FixtureDisk *disk, const char *directory)
+{
+	Error err = ERROR_INIT;
+	TxLogOptions options = {.directory = directory, .identity = "fixture"};
+	TxLog *log = txlog_open_with_faults(&options, (TxLogFaults){disk_fault, disk}, &err);
+	ck_assert_msg(log != NULL, "%s: %s", err.context, err.message);
+	pthread_mutex_lock(&disk->lock);
+	disk->log = log;
+	pthread_mutex_unlock(&disk->lock);
+	return log;
+}
+
+void
+fixture_disk_hold(FixtureDisk *disk)
+{
+	pthread_mutex_lock(&disk->lock);
+	disk->hold = true;
+	pthread_mutex_unlock(&disk->lock);
+}
+
+void
+fixture_disk_wait_held(FixtureDisk *disk)
+{
+	pthread_mutex_lock(&disk->lock);
+	while (!disk->held)
+		pthread_cond_wait(&disk->moved, &disk->lock);
+	pthread_mutex_unlock(&disk->lock);
+}
+
+void
+fixture_disk_let_go(FixtureDisk *disk, int errnum)
+{
+	pthread_mutex_lock(&disk->lock);
+	disk->hold = false;
+	disk->errnum = errnum;
+	pthread_cond_broadcast(&disk->moved);
+	pthread_mutex_unlock(&disk->lock);
 }

@@ -32,7 +32,9 @@ void fixture_begin(TxLog *log, uint32_t n);
 void fixture_rows(TxLog *log, uint32_t n, uint32_t rows, size_t row_bytes);
 void fixture_commit(TxLog *log, uint32_t n);
 void fixture_transaction(TxLog *log, uint32_t n, uint32_t rows, size_t row_bytes);
+/* And waits until it is in the file. */
 void fixture_publish(TxLog *log);
+void fixture_settle(TxLog *log);
 
 /* The commit numbers n that a reader gives until there is nothing more, each
  * transaction checked for its rows: count of rows in rows[n]. */
@@ -45,5 +47,24 @@ typedef struct {
 } FixtureSeen;
 FixtureSeen fixture_read(TxLogReader *reader);
 FixtureSeen fixture_read_all(TxLog *log, Lsn after);
+
+/* A disk that holds the log's own thread in its next write until it is let go, or else
+ * fails that write (errnum). What the writer's thread writes itself passes. */
+typedef struct {
+	pthread_mutex_t lock;
+	pthread_cond_t moved;
+	TxLog *log;
+	bool hold;
+	bool held; /* it has come to a write */
+	int errnum;
+} FixtureDisk;
+#define FIXTURE_DISK                                                               \
+	{                                                                              \
+		PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, false, false, 0 \
+	}
+TxLog *fixture_open_on(FixtureDisk *disk, const char *directory);
+void fixture_disk_hold(FixtureDisk *disk);
+void fixture_disk_wait_held(FixtureDisk *disk);
+void fixture_disk_let_go(FixtureDisk *disk, int errnum);
 
 #endif

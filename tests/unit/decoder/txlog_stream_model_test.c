@@ -549,13 +549,15 @@ copy_files(const char *from, const char *to)
 	closedir(dir);
 }
 
-/* The flusher has nothing more to remove: files do not go while they are copied. */
+/* All is written, and the flusher has nothing more to remove: files neither grow nor go
+ * while they are copied. */
 static void
 wait_removed(const World *w)
 {
 	int64_t deadline = deadline_in_ms(60000);
 	bool done;
 
+	fixture_settle(w->log);
 	do {
 		pthread_mutex_lock(&w->log->lock);
 		done = !w->log->release_news &&

@@ -1,6 +1,5 @@
 #include "decoder/txlog.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -140,6 +139,7 @@ START_TEST(a_huge_transaction_is_seen_only_when_whole)
 	/* Larger than a block, and larger than what is compressed. */
 	fixture_rows(log, 2, 1, 1000000);
 	fixture_rows(log, 2, 1, 20000000);
+	fixture_settle(log);
 	ck_assert_uint_gt(state_of(log).bytes_on_disk, 20000000);
 	fixture_commit(log, 2);
 	fixture_transaction(log, 3, 1, 10);
@@ -313,6 +313,7 @@ START_TEST(full_counts_only_what_a_release_can_mend)
 	/* One transaction larger than the limit must get through. */
 	fixture_begin(log, 1);
 	fixture_rows(log, 1, 400, 5000);
+	fixture_settle(log);
 	ck_assert_uint_gt(state_of(log).bytes_on_disk, 1024 * 1024);
 	ck_assert(!txlog_full(log));
 	fixture_commit(log, 1);
@@ -445,112 +446,6 @@ START_TEST(a_noted_confirmation_survives)
 }
 END_TEST
 
-/* ---- faults ---- */
-
-typedef struct {
-	int at;
-	int errnum;
-	const char *op; /* NULL: any */
-	atomic_int count;
-} Plan;
-
-static int
-planned_fault(void *arg, const char *op)
-{
-	Plan *plan = arg;
-	if (plan->op != NULL && strcmp(plan->op, op) != 0)
-		return 0;
-	return atomic_fetch_add(&plan->count, 1) == plan->at ? plan->errnum : 0;
-}
-
-/* Appends until something fails; the log must say so for ever, and what was
- * synced must be there afterwards. Returns false when nothing failed. */
-static bool
-run_with_fault(Plan *plan)
-{
-	Error err = ERROR_INIT;
-	TxLogOptions options = {
-		.directory = directory, .identity = "fixture", .segment_bytes = 64 * 1024};
-	TxLogFaults faults = {planned_fault, plan};
-	TxLog *log = txlog_open_with_faults(&options, faults, &err);
-	Lsn synced = LSN_INVALID;
-	Buffer buf = BUFFER_INIT;
-	bool ok = log != NULL;
-
-	for (uint32_t n = 1; ok && n <= 30; n++) {
-		buffer_reset(&buf);
-		message_begin(&buf, FIXTURE_COMMIT(n), n);
-		ok = txlog_append(log, buffer_slice(&buf), &err);
-		for (uint32_t i = 0; ok && i < (n % 10 == 0 ? 100 : 2); i++) {
-			buffer_reset(&buf);
-			message_insert_filler(&buf, 0, 77, i, 5000, (uint8_t)('a' + n % 26));
-			ok = txlog_append(log, buffer_slice(&buf), &err);
-		}
-		if (ok && n % 7 == 0) {
-			ok = txlog_discard_open(log, &err);
-			continue;
-		}
-		buffer_reset(&buf);
-		message_commit(&buf, FIXTURE_COMMIT(n), FIXTURE_END(n));
-		ok = ok && txlog_append(log, buffer_slice(&buf), &err) && txlog_publish(log, &err) &&
-		     txlog_sync(log, deadline_in_ms(20000), &err);
-		if (ok)
-			synced = state_of(log).synced_end;
-	}
-	buffer_free(&buf);
-	if (!ok) {
-		Error again = ERROR_INIT;
-		ck_assert_int_eq(err.class, ERROR_STORAGE);
-		if (log != NULL) {
-			ck_assert(txlog_failed(log, &again));
-			ck_assert_str_eq(again.message, err.message);
-			ck_assert(!txlog_publish(log, &again));
-			/* What was published stays readable. */
-			ck_assert_uint_ge(FIXTURE_END(fixture_read_all(log, LSN_INVALID).last), synced.v);
-			ck_assert_uint_le(state_of(log).synced_end.v, state_of(log).last_end.v);
-		}
-	}
-	txlog_close(log);
-
-	log = fixture_open(directory);
-	FixtureSeen seen = fixture_read_all(log, LSN_INVALID);
-	ck_assert_uint_ge(FIXTURE_END(seen.last), synced.v);
-	txlog_close(log);
-	return !ok;
-}
-
-START_TEST(each_operation_fails_once)
-{
-	int failures = 0;
-	for (int at = 0;; at++) {
-		Plan plan = {at, at % 2 == 0 ? ENOSPC : EIO, NULL, 0};
-		bool failed = run_with_fault(&plan);
-		fixture_remove(directory);
-		directory = fixture_directory();
-		if (!failed)
-			break;
-		failures++;
-	}
-	ck_assert_int_gt(failures, 40);
-}
-END_TEST
-
-START_TEST(a_full_disk_is_named_with_file_and_hint)
-{
-	Error err = ERROR_INIT;
-	Plan plan = {1, ENOSPC, "write", 0};
-	TxLogOptions options = {.directory = directory, .identity = "fixture"};
-	TxLog *log = txlog_open_with_faults(&options, (TxLogFaults){planned_fault, &plan}, &err);
-	fixture_transaction(log, 1, 1, 10);
-	ck_assert(!txlog_publish(log, &err));
-	ck_assert_int_eq(err.class, ERROR_STORAGE);
-	ck_assert_ptr_nonnull(strstr(err.message, "0000000000000001.log"));
-	ck_assert_ptr_nonnull(strstr(err.message, "No space left"));
-	ck_assert_ptr_nonnull(strstr(err.hint, "--log-max-bytes"));
-	txlog_close(log);
-}
-END_TEST
-
 static Suite *
 make(void)
 {
@@ -572,8 +467,6 @@ make(void)
 	tcase_add_test(tcase, one_process_at_a_time);
 	tcase_add_test(tcase, another_migration_is_refused);
 	tcase_add_test(tcase, a_noted_confirmation_survives);
-	tcase_add_test(tcase, each_operation_fails_once);
-	tcase_add_test(tcase, a_full_disk_is_named_with_file_and_hint);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
