@@ -147,7 +147,7 @@ typedef struct {
 	size_t sessions;  /* logged in */
 	size_t held;      /* of them, and of those in their login */
 	size_t logins;    /* not logged in yet */
-	size_t unmovable; /* sessions whose login was passed through, or that replicate */
+	size_t unmovable; /* sessions whose password went to the server itself, or that replicate */
 	uint64_t accepted;
 	uint64_t refused; /* wrong password, too many, not understood, too slow */
 	uint64_t cancels; /* delivered */

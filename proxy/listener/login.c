@@ -267,10 +267,9 @@ take_answer(Session *session, LoginAnswer *answer)
 		startup_put_negotiate(&login->startup, &login->out);
 	if (answer->kind == LOGIN_PASSED || (login->trusted && answer->secret.kind != SECRET_PLAIN)) {
 		login->passed = true;
-		session->unmovable = answer->kind == LOGIN_PASSED
-		                         ? answer->reason
-		                         : "its address is trusted: there is no key to log in with";
-		atomic_fetch_add(&session->loop->unmovable, 1);
+		login->reason = answer->kind == LOGIN_PASSED
+		                    ? answer->reason
+		                    : "its address is trusted, but its server has asked for a password";
 		login_connect(session);
 		return;
 	}
@@ -550,6 +549,16 @@ take_key(Session *session, const Frame *frame)
 	return true;
 }
 
+/* Whom the server has let in without asking anything, the other one may let in likewise; what
+ * a client has answered to the server itself we do not know. */
+static const char *
+why_unmovable(const Login *login)
+{
+	if (login->startup.replication)
+		return "it is a replication connection";
+	return login->passed && login->asked ? login->reason : NULL;
+}
+
 static void
 logged_in(Session *session)
 {
@@ -558,10 +567,9 @@ logged_in(Session *session)
 	Slice from_client = buffer_slice(&login->in);
 	Slice from_server = slice_of(reader->data + reader->pos, frame_reader_buffered(reader));
 
-	if (login->startup.replication && session->unmovable == NULL) {
-		session->unmovable = "it is a replication connection";
+	session->unmovable = why_unmovable(login);
+	if (session->unmovable != NULL)
 		atomic_fetch_add(&session->loop->unmovable, 1);
-	}
 	session->replicates = login->startup.replication;
 	session->endpoint = endpoint_share(login->endpoint);
 	move_keep(session);

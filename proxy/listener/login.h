@@ -28,11 +28,12 @@ struct Login {
 	bool trusted;   /* its address is one of --listen-trust */
 	bool tls_asked; /* SSLRequest and GSSENCRequest: each once */
 	bool gss_asked;
-	bool passed; /* the server asks the client, we pass it on */
-	bool asked;  /* passed: the server has asked for something */
-	bool proved; /* the client has had its AuthenticationOk */
-	Buffer in;   /* from the client, not yet understood */
-	Buffer out;  /* for the client; out_pos of it is sent */
+	bool passed;        /* the server asks the client, we pass it on */
+	bool asked;         /* passed: the server has asked for something */
+	const char *reason; /* passed: why; static */
+	bool proved;        /* the client has had its AuthenticationOk */
+	Buffer in;          /* from the client, not yet understood */
+	Buffer out;         /* for the client; out_pos of it is sent */
 	size_t out_pos;
 	Buffer packet; /* the startup packet; startup points into it */
 	Startup startup;

@@ -187,6 +187,8 @@ listener_sessions(Listener *listener, int64_t deadline_ms, ListenerSession **out
 	/* A hold is not made longer by questions for people; another's answers are as good. */
 	if (listener_route(listener) != ROUTE_NONE && !is_holding(listener) &&
 	    begin_phase(listener, deadline_ms, &ignored)) {
+		if (listener->mover->from == ROUTE_SOURCE) /* the old source may be gone */
+			outside_known(listener, ROUTE_TARGET, deadline_ms);
 		if (!run_wish(listener, WISH_KNOW, deadline_ms, NULL, &in_time, &ignored))
 			log_failure(LOG_WARNING, "listener", &ignored);
 		end_phase(listener);
@@ -230,6 +232,7 @@ prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms, const Stop *s
 	loops_call(listener, collect_names, mover); /* theirs first, if there are too many */
 	outside_names(listener, &mover->names);
 	outside_sets(listener);
+	outside_known(listener, to, deadline_ms);
 	return run_wish(listener, WISH_PREPARE, deadline_ms, stop, &in_time, err);
 }
 

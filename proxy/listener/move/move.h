@@ -78,6 +78,7 @@ struct Move {
 	Startup startup;
 	char *md5_secret, *password;
 	ScramKeys keys;
+	bool keyless; /* it was let in without a proof: there is nothing to log in with */
 
 	Statements statements; /* the Track's */
 
@@ -122,6 +123,7 @@ struct Mover {
 	Endpoint *endpoint; /* of `to` */
 	Mentions names;     /* of custom settings, to be asked for */
 	char *settings[4];  /* CARRIED_NAMES that sessions have; under lock, and never changed */
+	char *known[3];     /* by route: that server's settings, with commas; likewise */
 	bool hidden_sets;   /* functions of the database may SET */
 	Wish wish;          /* what the loops are asked to do */
 	pthread_mutex_t lock;
@@ -224,6 +226,11 @@ MUST_CHECK bool outside_endpoint(Listener *listener, ListenerRoute route, int64_
 void outside_names(Listener *listener, Mentions *names);
 /* Mover.hidden_sets; a failure is only logged. */
 void outside_sets(Listener *listener);
+/* Mover.known of that server, once; a failure is only logged. */
+void outside_known(Listener *listener, ListenerRoute route, int64_t deadline_ms);
+/* Whether the server that a session of `route` would go to has that setting, as far as that is
+ * known. Any thread. */
+bool mover_knows(Mover *mover, ListenerRoute route, const char *setting);
 /* The one copy of a list of settings, nearly all sessions' having the same. Any thread. */
 const char *mover_settings(Mover *mover, const char *list);
 /* The processes that hold advisory locks, sorted; the caller's to free. */

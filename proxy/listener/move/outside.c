@@ -47,6 +47,8 @@ mover_free(Listener *listener)
 	mentions_free(&mover->names);
 	for (size_t i = 0; i < sizeof(mover->settings) / sizeof(char *); i++)
 		free(mover->settings[i]);
+	for (size_t i = 0; i < sizeof(mover->known) / sizeof(mover->known[0]); i++)
+		free(mover->known[i]);
 	stop_free(mover->stop);
 	pthread_mutex_destroy(&mover->phase);
 	pthread_mutex_destroy(&mover->lock);
@@ -178,6 +180,45 @@ outside_sets(Listener *listener)
 	if (rows == NULL)
 		log_failure(LOG_WARNING, "listener", &err);
 	PQclear(rows);
+}
+
+void
+outside_known(Listener *listener, ListenerRoute route, int64_t deadline_ms)
+{
+	Mover *mover = listener->mover;
+	Error err = ERROR_INIT;
+	PGresult *rows = NULL;
+
+	if (mover->known[route] != NULL) /* written by who has the phase only */
+		return;
+	if (outside_connect(listener, route, deadline_ms, &err))
+		rows = ask(listener, route,
+		           "SELECT ',' || pg_catalog.string_agg(name, ',') || ','"
+		           " FROM pg_catalog.pg_show_all_settings()",
+		           &err);
+	if (rows == NULL) {
+		log_failure(LOG_WARNING, "listener", &err);
+		return;
+	}
+	pthread_mutex_lock(&mover->lock);
+	mover->known[route] = mem_strdup(sql_get(rows, 0, 0));
+	pthread_mutex_unlock(&mover->lock);
+	PQclear(rows);
+}
+
+bool
+mover_knows(Mover *mover, ListenerRoute route, const char *setting)
+{
+	char name[80];
+
+	pthread_mutex_lock(&mover->lock);
+	const char *known = mover->known[route == ROUTE_SOURCE ? ROUTE_TARGET : ROUTE_SOURCE];
+	pthread_mutex_unlock(&mover->lock);
+	/* One with a dot is an extension's, and a custom one where that is not loaded. */
+	if (known == NULL || strchr(setting, '.') != NULL ||
+	    snprintf(name, sizeof(name), ",%s,", setting) >= (int)sizeof(name))
+		return true;
+	return strstr(known, name) != NULL;
 }
 
 const char *

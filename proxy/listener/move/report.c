@@ -51,6 +51,22 @@ state_name(const Session *session)
 	return session->track.status == 'I' ? "idle" : "in transaction";
 }
 
+/* What the other server does not have it would refuse at a rehearsal, or at the switch. */
+static void
+name_unknown_setting(const Session *session, ListenerSession *row)
+{
+	Mover *mover = session->loop->listener->mover;
+	const Carried *carried = session->move != NULL ? &session->move->carried : NULL;
+
+	for (size_t i = 0; carried != NULL && i < carried->count; i++) {
+		const CarriedItem *item = &carried->items[i];
+		if (item->kind != CARRIED_SETTING || mover_knows(mover, session->route, item->name))
+			continue;
+		reason_set(row->reason, "the other server does not have setting %s", item->name);
+		return;
+	}
+}
+
 static void
 fill_row(const Session *session, ListenerSession *row)
 {
@@ -58,6 +74,8 @@ fill_row(const Session *session, ListenerSession *row)
 	snprintf(row->who, sizeof(row->who), "%s", session->who);
 	snprintf(row->state, sizeof(row->state), "%s", state_name(session));
 	snprintf(row->reason, sizeof(row->reason), "%s", move_reason(session));
+	if (row->reason[0] == '\0')
+		name_unknown_setting(session, row);
 }
 
 static void

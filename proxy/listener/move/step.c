@@ -39,6 +39,7 @@ move_keep(Session *session)
 	move->md5_secret = login->md5_secret;
 	move->password = login->password;
 	move->keys = login->keys;
+	move->keyless = login->passed;
 	login->md5_secret = login->password = NULL;
 	move->target.channel.fd = -1;
 	session->move = move;
@@ -336,13 +337,23 @@ put_parameter(Buffer *out, const char *name, const char *value)
 	buffer_put_cstr(out, value);
 }
 
-/* What the new server reports and the old one had otherwise. Each name once, where it was
- * said last. */
+static bool
+is_other_version(const Move *move)
+{
+	const CarriedItem *old = carried_find(&move->carried, CARRIED_REPORT, "server_version");
+	const CarriedItem *new = carried_find(&move->target.have, CARRIED_REPORT, "server_version");
+
+	return old == NULL || new == NULL || strcmp(old->value, new->value) != 0;
+}
+
+/* What the new server reports and the old one had otherwise; from another version all, since
+ * it may report more than the old one did. Each name once, where it was said last. */
 static void
 put_differences(const Move *move, Buffer *out)
 {
 	const Target *target = &move->target;
 	ByteReader r = reader_of(buffer_slice(&target->reported));
+	bool all = is_other_version(move);
 
 	while (reader_left(&r) > 0) {
 		const char *name = read_cstr(&r), *value = read_cstr(&r);
@@ -354,7 +365,7 @@ put_differences(const Move *move, Buffer *out)
 		const CarriedItem *new = carried_find(&target->have, CARRIED_REPORT, name);
 		if (new != NULL)
 			value = new->value;
-		if (old == NULL || strcmp(old->value, value) != 0)
+		if (all || old == NULL || strcmp(old->value, value) != 0)
 			put_parameter(out, name, value);
 	}
 }

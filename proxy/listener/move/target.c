@@ -120,7 +120,7 @@ begin_login(Session *session)
 
 	target->state = TARGET_LOGIN;
 	frame_reader_init(&target->in, (FrameLimits){64 * 1024, CARRIED_BYTES_MAX});
-	bool keys = move->md5_secret == NULL && move->password == NULL;
+	bool keys = move->md5_secret == NULL && move->password == NULL && !move->keyless;
 	target->auth = auth_new(&(AuthOptions){.user = move->startup.user,
 	                                       .password = move->password,
 	                                       .scram_keys = keys ? &move->keys : NULL,
@@ -187,7 +187,10 @@ login_frame(Session *session, const Frame *frame)
 	switch (frame->type) {
 	case 'R':
 		if (auth_step(target->auth, frame->payload, &target->out, &err) == AUTH_FAILED)
-			target_fail(session, "the other server refuses its login: %s", err.message);
+			target_fail(session, "the other server refuses its login: %s",
+			            session->move->keyless ? "it asks for a password, and the client was let "
+			                                     "in without one"
+			                                   : err.message);
 		else
 			target_flush(session);
 		break;

@@ -18,14 +18,19 @@ static ConnInfo *source_info, *target_info;
 static ListenAddress addresses[2];
 static char socket_dir[128];
 
-static const char hba[] = "local all postgres trust\nhost all hashed 127.0.0.1/32 md5\n"
-						  "host all open 127.0.0.1/32 trust\n"
-						  "host all postgres 127.0.0.1/32 trust\n"
-						  "host all all 127.0.0.1/32 scram-sha-256\n";
+#define HBA                                  \
+	"local all postgres trust\n"             \
+	"host all hashed 127.0.0.1/32 md5\n"     \
+	"host all guest 127.0.0.1/32 trust\n"    \
+	"host all postgres 127.0.0.1/32 trust\n" \
+	"host all all 127.0.0.1/32 scram-sha-256\n"
+/* Only the source trusts role open. */
+static const char source_hba[] = "host all open 127.0.0.1/32 trust\n" HBA;
+static const char target_hba[] = HBA;
 
 static const char schema[] =
 	"SET password_encryption = 'scram-sha-256';"
-	"CREATE ROLE open LOGIN; CREATE ROLE boss;"
+	"CREATE ROLE open LOGIN; CREATE ROLE guest LOGIN; CREATE ROLE boss;"
 	"CREATE TYPE mood AS ENUM ('sad', 'happy');"
 	"CREATE TABLE item (id int PRIMARY KEY, mood mood);"
 	"INSERT INTO item VALUES (1, 'happy');"
@@ -43,12 +48,24 @@ static const char schema[] =
 void
 move_servers_start(void)
 {
-	move_source = cluster_start(&(ClusterOptions){
-		.name = "source", .conf = "max_connections = 60\nwork_mem = '5MB'\n", .hba = hba});
+	move_servers_start_of(0, 0, false);
+}
+
+void
+move_servers_start_of(int source_major, int target_major, bool tls)
+{
+	move_source = cluster_start(
+		&(ClusterOptions){.major = source_major,
+	                      .name = "source",
+	                      .conf = "max_connections = 60\nwork_mem = '5MB'\n",
+	                      .hba = source_hba,
+	                      .tls = tls});
 	move_target = cluster_start(&(ClusterOptions){
+		.major = target_major,
 		.name = "target",
 		.conf = "max_connections = 60\nwork_mem = '7MB'\nintervalstyle = 'iso_8601'\n",
-		.hba = hba});
+		.hba = target_hba,
+		.tls = tls});
 	PGconn *source = move_admin(move_source), *target = move_admin(move_target);
 	db_exec(source,
 	        "SET password_encryption = 'scram-sha-256'; CREATE ROLE app LOGIN PASSWORD 'secret';"
@@ -140,12 +157,18 @@ move_session(const char *more)
 }
 
 PGconn *
-move_trusted(void)
+move_trusted(const char *role)
 {
 	char more[200];
 
-	snprintf(more, sizeof(more), "host=%s port=5432 user=open", socket_dir);
+	snprintf(more, sizeof(more), "host=%s port=5432 user=%s", socket_dir, role);
 	return move_session(more);
+}
+
+const char *
+move_socket_dir(void)
+{
+	return socket_dir;
 }
 
 PGconn *
@@ -199,13 +222,24 @@ move_open(UnmovablePolicy policy, MoveReport *report)
 void
 move_all(void)
 {
-	MoveReport report;
+	move_all_to(ROUTE_TARGET);
+}
 
-	move_prepare(&report);
+void
+move_all_to(ListenerRoute to)
+{
+	MoveReport report;
+	Error err = ERROR_INIT;
+
+	ck_assert_msg(
+		listener_move_prepare(move_listener, to, deadline_in_ms(30000), NULL, &report, &err), "%s",
+		said(&report, &err));
 	ck_assert_msg(report.unmovable == 0, "%s: %s", report.which[0].who, report.which[0].reason);
 	move_report_free(&report);
 	move_hold();
-	move_open(UNMOVABLE_ABORT, &report);
+	ck_assert_msg(listener_move_open(move_listener, to, UNMOVABLE_ABORT, deadline_in_ms(30000),
+	                                 NULL, &report, &err),
+	              "%s", said(&report, &err));
 	move_report_free(&report);
 	listener_move_commit(move_listener);
 }

@@ -19,6 +19,7 @@ extern Listener *move_listener;
 extern int move_port;
 
 void move_servers_start(void);
+void move_servers_start_of(int source_major, int target_major, bool tls); /* 0: the default */
 void move_servers_stop(void);
 /* NULL: to the clusters themselves. */
 void move_listen_between(const char *source_uri, const char *target_uri);
@@ -27,8 +28,10 @@ void move_unlisten(void);
 
 /* As role app through the listener; more: conninfo words. */
 PGconn *move_session(const char *more);
-/* As role open, whose login is passed through: it cannot be moved. */
-PGconn *move_trusted(void);
+/* As a role without password, from a trusted address: "guest", whom both servers let in, or
+ * "open", whom only the source does. */
+PGconn *move_trusted(const char *role);
+const char *move_socket_dir(void); /* port 5432; trusted */
 PGconn *move_admin(Cluster *cluster);
 /* The port of the server that answers. */
 int move_where(PGconn *conn);
@@ -39,6 +42,7 @@ void move_hold(void);
 void move_open(UnmovablePolicy policy, MoveReport *report);
 /* prepare, hold, open with ABORT, commit */
 void move_all(void);
+void move_all_to(ListenerRoute to);
 /* The reason that listener_sessions has for it; static. */
 const char *move_reason_of(PGconn *conn);
 const char *move_reason_of_or_gone(PGconn *conn); /* NULL: there is no such session */
