@@ -171,7 +171,7 @@ typedef struct {
  * so the first one, which holds the original state, wins. */
 MUST_CHECK bool ledger_record(Sql *target, const Ledger *ledger, const char *side, const char *kind,
                               const char *what, const char *undo, Error *err);
-/* Newest first. kind NULL: all. Free with ledger_objects_free. */
+/* Newest first, replica identities after all else. kind NULL: all. Free with ledger_objects_free. */
 MUST_CHECK bool ledger_objects(Sql *target, const Ledger *ledger, const char *side,
                                const char *kind, LedgerObject **out, size_t *count, Error *err);
 /* "source: slot pgbaton, 12 fences; target: ..." of all that is recorded, cut at size. */

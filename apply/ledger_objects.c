@@ -45,8 +45,11 @@ ledger_objects(Sql *target, const Ledger *ledger, const char *side, const char *
                LedgerObject **out, size_t *count, Error *err)
 {
 	const char *values[] = {side, kind};
+	/* An identity of a table that was added is younger than the publication, in which it has to
+	 * stay as it is. */
 	char *text = mem_printf("SELECT id, side, kind, what, undo FROM %s.object WHERE side = $1"
-	                        " AND ($2::text IS NULL OR kind = $2) ORDER BY id DESC",
+	                        " AND ($2::text IS NULL OR kind = $2)"
+	                        " ORDER BY kind = 'replica_identity', id DESC",
 	                        ledger->schema);
 	PGresult *result = sql_query_params(target, err, text, 2, values);
 

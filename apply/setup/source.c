@@ -329,7 +329,7 @@ is_published(const PGresult *published, const Table *table)
 
 /* One statement: all or none. Its lock on a table keeps neither readers nor writers out. */
 static bool
-extend_one(const SourceSetup *setup, const char *name, bool insert_only, Error *err)
+extend_one(const SourceSetup *setup, const char *name, bool insert_only, bool apart, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 	PGresult *published = query_published(setup->source, name, err);
@@ -342,7 +342,7 @@ extend_one(const SourceSetup *setup, const char *name, bool insert_only, Error *
 	buffer_put_text(&sql, " ADD TABLE");
 	for (size_t i = 0; i < setup->catalog->table_count; i++) {
 		const Table *table = &setup->catalog->tables[i];
-		if (!atomic_load(&table->apart) || !is_streamed(table, insert_only) ||
+		if ((apart && !atomic_load(&table->apart)) || !is_streamed(table, insert_only) ||
 		    is_published(published, table))
 			continue;
 		buffer_printf(&sql, "%s ONLY %s", any ? "," : "", table->qualified);
@@ -366,13 +366,13 @@ extend_one(const SourceSetup *setup, const char *name, bool insert_only, Error *
 }
 
 bool
-source_extend_publication(const SourceSetup *setup, Error *err)
+source_extend_publication(const SourceSetup *setup, bool apart, Error *err)
 {
 	char second[80];
 
-	return extend_one(setup, setup->ledger->name, false, err) &&
+	return extend_one(setup, setup->ledger->name, false, apart, err) &&
 	       (!source_has_insert_only(setup->catalog) ||
-	        extend_one(setup, source_insert_only_name(setup->ledger, second), true, err));
+	        extend_one(setup, source_insert_only_name(setup->ledger, second), true, apart, err));
 }
 
 /* ---- is it still what it was? ---- */

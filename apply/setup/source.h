@@ -37,9 +37,11 @@ MUST_CHECK bool source_setup_identities(const SourceSetup *setup, Error *err);
  * tables with KEY_NOTHING go to a second publication NAME_insert_only with
  * publish = 'insert, truncate' (both are given to START_REPLICATION). */
 MUST_CHECK bool source_setup_publication(const SourceSetup *setup, Error *err);
-/* Tables that are apart and not yet published are added to the publication. A second
- * publication (insert-only) that is not there yet cannot be: the slot is older than it. */
-MUST_CHECK bool source_extend_publication(const SourceSetup *setup, Error *err);
+/* Tables that are not yet published are added to the publication; apart: of those that are
+ * apart alone, for what somebody took out of a publication that a slot has begun to read must
+ * not come back unseen. A second publication (insert-only) that is not there yet cannot be
+ * added to: the slot is older than it. */
+MUST_CHECK bool source_extend_publication(const SourceSetup *setup, bool apart, Error *err);
 /* C2, of a table that is published later: returns when every transaction that is running now
  * has ended. on_wait: told from time to time who is waited for. */
 MUST_CHECK bool source_wait_running(Sql *source, const Stop *stop,

@@ -15,6 +15,9 @@
  *                                                     |
  *                                                     v
  *                        the thread again: foreign keys and triggers of what was added
+ *                                                     |
+ *                                                     v
+ *                        the way back, where there is one, takes them in (K5)
  *
  *  - While they are apart the others' applier passes over their changes, and the log keeps
  *    what the other one has not read (way.c, passed).
@@ -286,7 +289,7 @@ addition_publish(Migration *m, Error *err)
 	if (m->apart.kind == APART_NONE)
 		return true;
 	if (!ledger_apart_tables(m->target, &m->ledger, m->catalog, err) ||
-	    !source_extend_publication(&setup, err))
+	    !source_extend_publication(&setup, true, err))
 		return false;
 	FAULT_POINT("addition_published");
 	return true;
@@ -324,6 +327,7 @@ joined(Migration *m)
 {
 	pthread_mutex_lock(&m->lock);
 	m->addition_rest = m->config->schema_copy && m->apart.kind == APART_ADD;
+	m->addition_back = way_back_wanted(m);
 	m->apart.kind = APART_NONE;
 	m->passed[0] = m->passed[1] = (Passed){LSN_INVALID, LSN_INVALID};
 	pthread_mutex_unlock(&m->lock);
@@ -384,15 +388,35 @@ join(Migration *m, Error *err)
 
 /* ---- tend ---- */
 
-static void
-finish(Migration *m)
+/* The way back takes them in before a cutover is let in again, so before anybody but us writes
+ * to them on the target. Their keys are there by now: with less it would take another identity. */
+static bool
+take_back(Migration *m, Error *err)
 {
-	Error err = ERROR_INIT;
+	if (!m->addition_back)
+		return true;
+	addition_step(m, "the way back");
+	FAULT_POINT("addition_back");
+	if (!migration_connect(m, err) || !way_back_prepare(m, err))
+		return false;
+	pthread_mutex_lock(&m->lock);
+	m->addition_back = false;
+	pthread_mutex_unlock(&m->lock);
+	return true;
+}
 
+static bool
+finish(Migration *m, Error *err)
+{
+	Error late = ERROR_INIT;
+
+	if (!take_back(m, err))
+		return false;
 	set_outcome(m, ADDITION_DONE, NULL);
-	if (!target_prepare(m->target, &m->ledger, m->catalog, &err))
-		log_failure(LOG_WARNING, "addition", &err);
+	if (!target_prepare(m->target, &m->ledger, m->catalog, &late))
+		log_failure(LOG_WARNING, "addition", &late);
 	phase_prepare_fence(m);
+	return true;
 }
 
 static void
@@ -435,6 +459,7 @@ addition_load(Migration *m, const Ledger *ledger, Error *err)
 	pthread_mutex_lock(&m->lock);
 	m->apart = apart;
 	m->addition_rest = rest;
+	m->addition_back = way_back_wanted(m) && (apart.kind != APART_NONE || rest);
 	if (apart.kind != APART_NONE || rest)
 		m->addition = (AdditionStatus){
 			.id = 1, .outcome = ADDITION_RUNNING, .recopy = apart.kind == APART_RECOPY};
@@ -445,7 +470,7 @@ addition_load(Migration *m, const Ledger *ledger, Error *err)
 bool
 addition_is_on(const Migration *m)
 {
-	return m->apart.kind != APART_NONE || m->addition_rest;
+	return m->apart.kind != APART_NONE || m->addition_rest || m->addition_back;
 }
 
 static void
@@ -475,9 +500,7 @@ go_on(Migration *m, Error *err)
 		m->addition_rest = false;
 		pthread_mutex_unlock(&m->lock);
 	}
-	if (!m->addition_rest)
-		finish(m);
-	return true;
+	return m->addition_rest || finish(m, err);
 }
 
 bool
@@ -490,6 +513,11 @@ addition_tend(Migration *m, Error *err)
 	if (m->adder == NULL) {
 		if (clock_mono_ms() < m->addition_next_ms)
 			return true;
+		if (m->apart.kind == APART_NONE && !m->addition_rest) {
+			if (!finish(m, &failure) && !stop_requested(m->stop))
+				failed(m, &failure);
+			return true;
+		}
 		count_tables(m);
 		m->adder = adder_start(m, m->apart.kind == APART_NONE);
 		return true;

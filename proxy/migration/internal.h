@@ -115,6 +115,7 @@ struct Migration {
 	WayBack back;
 	LobProgress lobs;   /* needs no lock */
 	bool addition_rest; /* joined, but for foreign keys and triggers */
+	bool addition_back; /* the way back has not taken them in yet */
 	Apart apart;        /* tables that are copied beside the others (addition.c) */
 	Passed passed[2];   /* by the others' applier, by that of the tables apart */
 	AdditionStatus addition;
@@ -231,7 +232,7 @@ MUST_CHECK bool large_objects_verify(const Way *way, Sql *holder, bool held, Err
 /* ---- way_back.c (K5) ---- */
 
 /* Ahead of time, beside the apply: the source's ledger of the way back; identities,
- * publication and fence (off) on the target. */
+ * publication and fence (off) on the target, of whatever has none of it yet. */
 MUST_CHECK bool way_back_prepare(Migration *m, Error *err);
 bool way_back_wanted(const Migration *m);
 /* Before a switch: the slot on the target. Undone when the switch is. */

@@ -828,10 +828,6 @@ addition_allowed(Migration *m, MigrationCommand command, Error *err)
 		return being_added(err);
 	if (m->cutover.outcome == CUTOVER_RUNNING || m->verify.outcome == VERIFY_RUNNING)
 		return error_set(err, ERROR_CONFIG, "a cutover or a comparison is running");
-	if (add && m->config->failback) {
-		error_set(err, ERROR_CONFIG, "a migration with a way back takes no more tables");
-		return error_set_hint(err, "leave out --failback, or begin again with the table");
-	}
 	if (strlen(m->config->name) > LEDGER_APART_NAME_MAX)
 		return error_set(err, ERROR_CONFIG, "the migration's --name has more than %d characters",
 		                 LEDGER_APART_NAME_MAX);

@@ -83,8 +83,7 @@ check_ledger(Migration *m, const Ledger *ledger, Error *err)
 		          ledger->mode);
 		return error_set_hint(err, "go on with --mode %s, or run `pgbaton cancel`", ledger->mode);
 	}
-	return ledger_added(m->target, ledger, m->arena, &m->selection, err) &&
-	       ledger_keep_selection(m->target, ledger, &m->selection, err);
+	return ledger_keep_selection(m->target, ledger, &m->selection, err);
 }
 
 /* *switched: from then on the source need not be there for the target to be served. */
@@ -100,7 +99,8 @@ load_ledger(Migration *m, bool *switched, Error *err)
 	    !ledger_get_state(m->target, &ledger, state, err) ||
 	    !ledger_journal(m->target, &ledger, &journal, err))
 		return false;
-	if (!addition_load(m, &ledger, err))
+	if (!addition_load(m, &ledger, err) ||
+	    !ledger_added(m->target, &ledger, m->arena, &m->selection, err))
 		return false;
 	*switched = journal == JOURNAL_SWITCHED;
 	m->fresh = !migration_state_parse(state, &at) || at < STATE_COPYING;
@@ -655,7 +655,8 @@ phase_catch_up(Migration *m, Error *err)
 	if (!fill_matviews(m, err))
 		return false;
 	phase_prepare_fence(m);
-	if (way_back_wanted(m) && !way_back_prepare(m, err))
+	/* With tables that are not in yet it has to wait: their end sees to it (addition.c). */
+	if (way_back_wanted(m) && !addition_is_on(m) && !way_back_prepare(m, err))
 		return false;
 	migration_set_detail(m, "applying changes since the copy");
 	return wait_for_small_lag(m, err);

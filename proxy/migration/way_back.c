@@ -128,7 +128,9 @@ open_ledger(Migration *m, bool may_make, Error *err)
 	return true;
 }
 
-/* The same order as on the source (C1): with a publication and no identity, updates fail. */
+/* The same order as on the source (C1): with a publication and no identity, updates fail. After an
+ * addition once more: no slot reads the publication before a switch arms it, so a table may come
+ * into it at any time until then. */
 bool
 way_back_prepare(Migration *m, Error *err)
 {
@@ -138,7 +140,7 @@ way_back_prepare(Migration *m, Error *err)
 	Way way = way_back(m);
 	SourceSetup setup = way_setup(&way);
 	bool ok = source_setup_identities(&setup, err) && source_setup_publication(&setup, err) &&
-	          source_fence_prepare(&setup, err) &&
+	          source_extend_publication(&setup, false, err) && source_fence_prepare(&setup, err) &&
 	          ledger_way_back_create(m->target, &m->ledger, err);
 	FAULT_POINT("way_back_prepared");
 	return ok || error_add_context(err, "preparing the way back on the target");

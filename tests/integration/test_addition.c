@@ -1,6 +1,7 @@
 /*
  * add-table and recopy under writers: the tables join the others with nothing lost or double,
- * whoever was in the middle of a transaction, and killed (kill -9) at each step.
+ * whoever was in the middle of a transaction, and killed (kill -9) at each step; with a way back
+ * they come back, too.
  */
 #include <check.h>
 #include <poll.h>
@@ -98,6 +99,7 @@ typedef struct {
 	char source_uri[160];
 	char target_uri[160];
 	const char *name; /* of the databases and the migration */
+	bool failback;
 	char *state_dir;
 	pthread_t writers[WRITERS];
 	Pgbaton *p;
@@ -123,7 +125,7 @@ open_move(Move *m, const char *database)
 
 /* With the arguments of the first time, whatever has been added since. */
 static void
-run(Move *m, const char *fault)
+start(Move *m, const char *fault)
 {
 	const char *args[] = {"--name",
 	                      m->name,
@@ -139,6 +141,7 @@ run(Move *m, const char *fault)
 	                      "200kB",
 	                      "--log-max-bytes",
 	                      "16MB",
+	                      m->failback ? "--failback" : NULL,
 	                      NULL};
 	char text[64];
 	const char *env[] = {text, NULL};
@@ -150,6 +153,12 @@ run(Move *m, const char *fault)
 	                                       .args = args,
 	                                       .env = env,
 	                                       .state_dir = m->state_dir});
+}
+
+static void
+run(Move *m, const char *fault)
+{
+	start(m, fault);
 	pgbaton_wait_state(m->p, "following", 60);
 }
 
@@ -231,6 +240,8 @@ switch_and_compare(Move *m, const char *const *left_out)
 	                  m->name));
 	ck_assert_int_eq(
 		db_int(m->source, "SELECT count(*) FROM pg_publication WHERE pubname = '%s'", m->name), 0);
+	/* nokey's was given later than the publication was made. */
+	ck_assert(db_true(m->source, "SELECT count(*) = 0 FROM pg_class WHERE relreplident = 'f'"));
 }
 
 /* ---- whole ---- */
@@ -386,6 +397,111 @@ START_TEST(killed_at_each_step)
 }
 END_TEST
 
+/* ---- there and back ---- */
+
+static void
+wait_way_back(Move *m)
+{
+	int64_t deadline = deadline_in_ms(60000);
+
+	for (bool follows = false; !follows; poll(NULL, 0, 10)) {
+		char *state = pgbaton_status_text(m->p, "way_back.state");
+		follows = strcmp(state, "following") == 0;
+		ck_assert_msg(strcmp(state, "failed") != 0 && deadline_left_ms(deadline) > 0, "%s",
+		              pgbaton_log(m->p));
+		free(state);
+	}
+}
+
+/* Where the application would write after the switch, all is made for its way back. */
+static void
+is_ready_to_go_back(Move *m, const char *table, bool full)
+{
+	ck_assert_msg(db_true(m->target,
+	                      "SELECT count(*) = 1 FROM pg_publication_tables"
+	                      " WHERE pubname = '%s_back' AND tablename = '%s'",
+	                      m->name, table),
+	              "%s is not published", table);
+	ck_assert_msg(db_true(m->target,
+	                      "SELECT count(*) = 1 FROM pg_trigger WHERE tgname = '%s_back_fence'"
+	                      " AND tgrelid = '%s'::regclass AND tgenabled = 'D'",
+	                      m->name, table),
+	              "%s has no fence", table);
+	ck_assert_msg(
+		db_true(m->target,
+	            "SELECT (relreplident = 'f') = %s FROM pg_class WHERE oid = '%s'::regclass",
+	            full ? "true" : "false", table),
+		"%s has another identity", table);
+}
+
+static const struct {
+	const char *point;
+	const char *command;
+	const char *table;
+	bool full; /* no key */
+} kills_with_way_back[] = {
+	{"addition_copying", "add-table", "add1", false},
+	{"addition_back", "add-table", "nokey", true},
+	/* The first one is that of the start. */
+	{"way_back_prepared:2", "add-table", "part", false},
+};
+
+START_TEST(added_tables_come_back)
+{
+	static const char *const left_out[] = {"public.add2", "public.add3", "public.add4",
+	                                       "public.add5", "public.add6", "public.add7",
+	                                       "public.add8", "public.add9", NULL};
+	Move m = {.failback = true};
+	char *out;
+
+	open_move(&m, "back");
+	for (size_t i = 0; i < sizeof(kills_with_way_back) / sizeof(kills_with_way_back[0]); i++) {
+		const char *table = kills_with_way_back[i].table;
+		run(&m, kills_with_way_back[i].point);
+		(void)ask(&m, &out, kills_with_way_back[i].command, table, "--no-wait");
+		free(out);
+		int code = pgbaton_wait_exit(m.p, 60);
+		ck_assert_msg(code == 128 + SIGKILL, "%s: exit %d\n%s", kills_with_way_back[i].point, code,
+		              pgbaton_log(m.p));
+		run(&m, "none");
+		wait_over(&m);
+		is_ready_to_go_back(&m, strcmp(table, "part") == 0 ? "part1" : table,
+		                    kills_with_way_back[i].full);
+		ck_assert_int_eq(pgbaton_stop(m.p, SIGTERM), 0);
+	}
+	run(&m, "none");
+	must(&m, "recopy", "nokey");
+	stop_writers(&m);
+	must(&m, "cutover", NULL);
+	/* A later process has to know of the added tables without asking the source for them. */
+	ck_assert_int_eq(pgbaton_stop(m.p, SIGTERM), 0);
+	start(&m, "none");
+	pgbaton_wait_state(m.p, "switched", 60);
+	wait_way_back(&m);
+	db_exec(m.target,
+	        "UPDATE base SET n = n + 1 WHERE id %% 3 = 0;"
+	        "UPDATE add1 SET v = 'back' WHERE id %% 2 = 0; DELETE FROM add1 WHERE id < 99;"
+	        "UPDATE nokey SET n = n + 1 WHERE id %% 7 = 0;"
+	        "INSERT INTO nokey VALUES (9999, 1, 'back'); INSERT INTO part VALUES (4999, 1);"
+	        "TRUNCATE child");
+	must(&m, "failback", NULL);
+	must(&m, "finish", NULL);
+	ck_assert_msg(pgbaton_wait_exit(m.p, 60) == 0, "%s", pgbaton_log(m.p));
+	compare_databases(m.source, m.target, &(CompareOptions){.skip_tables = left_out});
+	ck_assert(db_true(m.source, "SELECT count(*) = 1 FROM nokey WHERE id = 9999"));
+	db_exec(m.source, "UPDATE add1 SET n = 0; DELETE FROM nokey"); /* taken again */
+	for (int i = 0; i < 2; i++) {
+		PGconn *side = i == 0 ? m.source : m.target;
+		ck_assert(
+			db_true(side, "SELECT count(*) = 0 FROM pg_namespace WHERE nspname LIKE 'back%%'"));
+		ck_assert(db_true(side, "SELECT count(*) = 0 FROM pg_publication"));
+		ck_assert(db_true(side, "SELECT count(*) = 0 FROM pg_class WHERE relreplident = 'f'"));
+		ck_assert(db_true(side, "SELECT count(*) = 0 FROM pg_trigger WHERE NOT tgisinternal"));
+	}
+	close_move(&m);
+}
+END_TEST
+
 static void
 add_case(Suite *suite, const char *name, const TTest *test)
 {
@@ -405,6 +521,7 @@ make_addition(void)
 	add_case(suite, "whole", tables_come_in_under_writers);
 	add_case(suite, "mended", a_fresh_copy_mends_divergence);
 	add_case(suite, "killed", killed_at_each_step);
+	add_case(suite, "way_back", added_tables_come_back);
 	return suite;
 }
 
