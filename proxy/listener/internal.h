@@ -94,9 +94,12 @@ struct Loop {
 	Session *closed;
 	Leaving *leaving; /* connections of the old server (move/leaving.c) */
 	ev_timer leave;
-	int preparing; /* sessions that are looked at ahead of a hold (move/queue.c) */
-	int queued;    /* and those that wait for that */
-	int64_t preparing_since_ms;
+	Session *queue; /* sessions whose wish was not begun with yet (move/queue.c) */
+	Session *queue_last;
+	int looked_at;       /* and those whose was */
+	int at_once;         /* how many of these there may be */
+	int64_t least_us[2]; /* that one took: without a login, and with one; 0: none yet */
+	int64_t last_ended_us;
 	bool queue_busy;
 	uint8_t *spare[8]; /* buffers that no session has */
 	size_t spare_count;
@@ -178,6 +181,7 @@ struct Session {
 	Login *login;        /* until RELAYING */
 	Move *move;          /* from then on (move/move.h); NULL: it never can be moved */
 	bool asking;         /* a question of ours is under way at its server */
+	bool at_work;        /* to be asked at the next boundary, which it is not at */
 	int64_t since_ms;    /* of the state, and of the last ReadyForQuery */
 	ListenerRoute route; /* where the server is */
 	bool surplus;        /* beyond --listen-max-clients: refused once it has said what it wants */

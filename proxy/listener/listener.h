@@ -122,6 +122,14 @@ MUST_CHECK bool listener_move_prepare(Listener *listener, ListenerRoute to, int6
                                       const Stop *stop, MoveReport *report, Error *err);
 
 /*
+ * The last thing ahead of the hold, after a prepare: who has executed something since is asked
+ * again, and again who has meanwhile, as long as that takes less each time, so that few are left
+ * for the hold. False: ERROR_CANCELLED, or as prepare; who could not be asked is in nobody's way.
+ */
+MUST_CHECK bool listener_move_refresh(Listener *listener, int64_t deadline_ms, const Stop *stop,
+                                      Error *err);
+
+/*
  * Within a hold: whoever executed something since is asked again, and its connection on
  * `to` brought level. True: every session is ready there, or (CLOSE) will be ended. False:
  * ERROR_CONFIG names those that cannot be moved (WAIT, ABORT); ERROR_TIMEOUT and

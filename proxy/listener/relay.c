@@ -231,7 +231,8 @@ pass_to_client(Session *session, size_t count)
 		session_close(session);
 		return false;
 	}
-	if (gated(session) || session->end_wanted || session->to_server.data != NULL)
+	if (gated(session) || session->end_wanted || session->at_work ||
+	    session->to_server.data != NULL)
 		relay_progress(session);
 	return relaying(session);
 }
@@ -246,7 +247,8 @@ relay_server_readable(Session *session)
 		ask_readable(session);
 		return;
 	}
-	for (int round = 0; round < ROUNDS && flow->data == NULL; round++) {
+	/* What was passed may have come to a boundary at which we ask: what follows is our answer. */
+	for (int round = 0; round < ROUNDS && flow->data == NULL && !session->asking; round++) {
 		size_t room = room_of(session->loop, flow);
 		ssize_t n = session->server.ops->read(&session->server, flow->data, room, &err);
 		if (n <= 0) {

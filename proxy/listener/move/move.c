@@ -1,6 +1,6 @@
 /*
- * All sessions at once: each loop begins with all of its own, and the caller waits until none
- * has a wish any more.
+ * All sessions: each loop sees to its own, a few at a time, and the caller waits until none has a
+ * wish any more.
  */
 #include "proxy/listener/move/move.h"
 
@@ -78,21 +78,34 @@ given_up(const Mover *mover, const Stop *stop, int64_t deadline_ms)
 	       deadline_left_ms(deadline_ms) == 0;
 }
 
-/* True: no session has a wish any more. A short wait each, since a stop does not signal. */
+static void
+wait_a_moment(Mover *mover, int left_ms)
+{
+	enum { STOP_EVERY_MS = 20 };
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += (left_ms < STOP_EVERY_MS ? left_ms : STOP_EVERY_MS) * INT64_C(1000000);
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&mover->changed, &mover->lock, &until);
+}
+
+/* True: no session has a wish any more. A short wait each, since a stop does not signal. Where only
+ * sessions at work are left they are given PATIENCE_MS to come to a boundary. */
 static bool
 wait_wishes(Mover *mover, int64_t deadline_ms, const Stop *stop)
 {
-	enum { STOP_EVERY_MS = 20 };
+	enum { PATIENCE_MS = 50 };
+	int64_t patient_ms = deadline_in_ms(PATIENCE_MS);
 
 	pthread_mutex_lock(&mover->lock);
 	while (mover->waiting > 0 && !given_up(mover, stop, deadline_ms)) {
-		struct timespec until;
-		int left = deadline_left_ms(deadline_ms);
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += (left < STOP_EVERY_MS ? left : STOP_EVERY_MS) * INT64_C(1000000);
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
-		pthread_cond_timedwait(&mover->changed, &mover->lock, &until);
+		if (mover->waiting > mover->at_work)
+			patient_ms = deadline_in_ms(PATIENCE_MS);
+		else if (deadline_left_ms(patient_ms) == 0)
+			break;
+		wait_a_moment(mover, deadline_left_ms(deadline_ms));
 	}
 	bool done = mover->waiting == 0;
 	pthread_mutex_unlock(&mover->lock);
@@ -249,6 +262,41 @@ listener_move_prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms,
 	bool ok = prepare(listener, to, deadline_ms, stop, err);
 	if (ok)
 		fill_report(listener, stays, began_us, report);
+	end_phase(listener);
+	return ok;
+}
+
+/* What was executed during one pass is what the next one has to ask about. */
+static bool
+refresh(Listener *listener, int64_t deadline_ms, const Stop *stop, Error *err)
+{
+	enum { SHORT_US = 10000 };
+	int64_t last_us = INT64_MAX, took_us = INT64_MAX;
+	bool in_time = true;
+
+	do {
+		int64_t began_us = clock_mono_us();
+		last_us = took_us;
+		if (!run_wish(listener, WISH_PREPARE, deadline_ms, stop, &in_time, err))
+			return false;
+		took_us = clock_mono_us() - began_us;
+	} while (in_time && took_us > SHORT_US && took_us < last_us - last_us / 4);
+	return true;
+}
+
+bool
+listener_move_refresh(Listener *listener, int64_t deadline_ms, const Stop *stop, Error *err)
+{
+	Mover *mover = listener->mover;
+
+	if (!begin_phase(listener, deadline_ms, err)) {
+		bool busy = err->class == ERROR_TIMEOUT; /* somebody else is having them asked */
+		if (busy)
+			error_clear(err);
+		return busy;
+	}
+	bool ok = mover->endpoint == NULL || mover->endpoint->route == mover->from ||
+	          refresh(listener, deadline_ms, stop, err);
 	end_phase(listener);
 	return ok;
 }

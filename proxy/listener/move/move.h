@@ -104,11 +104,14 @@ struct Move {
 	char ask_reason[LISTENER_REASON_MAX]; /* it could not be asked; "": it could */
 	bool locks;                           /* session advisory locks, seen from outside */
 
-	Wish wish;    /* what the mover waits for */
-	bool asked;   /* for this wish */
-	bool changed; /* the quick question's answer: ask for all */
-	bool late;    /* the wish was not fulfilled in time */
-	bool queued;  /* its wish has not been begun with: queue.c */
+	Wish wish;         /* what the mover waits for */
+	bool asked;        /* for this wish */
+	bool changed;      /* the quick question's answer: ask for all */
+	bool late;         /* the wish was not fulfilled in time */
+	bool queued;       /* its wish has not been begun with: queue.c */
+	bool begun_closed; /* it had no target when it was */
+	int64_t begun_us;
+	Session *queue_next, *queue_prev;
 	bool stepping;
 	Target target;
 };
@@ -129,6 +132,7 @@ struct Mover {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	size_t waiting; /* sessions with a wish, under lock */
+	size_t at_work; /* of them Session.at_work, under lock */
 };
 
 /* ---- report.c ---- */
@@ -169,8 +173,14 @@ void move_tick(Session *session);
 
 /* Gives each session of the loop the wish. */
 void queue_begin(Loop *loop, Wish wish);
-/* Begins with the next ones, if it is time. After each wish that ends, and once a second. */
+/* Begins with the next ones, if it is time. Once a second. */
 void queue_go_on(Loop *loop);
+void queue_add(Session *session);
+void queue_remove(Session *session);
+/* A session that was begun with needs no looking at: its wish has ended, or waits for its client.
+ * Goes on with others. */
+void queue_leave(Session *session, bool ended);
+void queue_return(Session *session);
 void queue_give_up(Loop *loop);
 
 /* ---- ask.c ---- */

@@ -2,7 +2,7 @@
  * One session on its way to the other server: what its wish still needs, and the change itself.
  *
  *   KNOW     its last answer is of now, if it is idle
- *   PREPARE  and its target is logged in, and level with that answer
+ *   PREPARE  its last answer is of its last boundary, and its target is logged in, and level with it
  *   OPEN     the same, but it is held, and nothing less will do
  */
 #include <stdio.h>
@@ -131,15 +131,31 @@ move_pid_on(const Session *session, ListenerRoute on)
 /* ---- wishes ---- */
 
 static void
-count_wish(Session *session, int change)
+count_wish(Session *session, int change, int at_work)
 {
 	Mover *mover = session->loop->listener->mover;
 
 	pthread_mutex_lock(&mover->lock);
 	mover->waiting += (size_t)change;
-	if (mover->waiting == 0)
+	mover->at_work += (size_t)at_work;
+	if (mover->waiting == mover->at_work)
 		pthread_cond_broadcast(&mover->changed);
 	pthread_mutex_unlock(&mover->lock);
+}
+
+/* Ahead of the hold, who is at work is asked at the next boundary, where relay.c comes back to it.
+ * Until then it keeps nobody from being looked at, and is not waited for long (move.c). */
+static void
+set_at_work(Session *session, bool at_work)
+{
+	if (session->at_work == at_work)
+		return;
+	session->at_work = at_work;
+	count_wish(session, 0, at_work ? 1 : -1);
+	if (at_work)
+		queue_leave(session, false);
+	else
+		queue_return(session);
 }
 
 void
@@ -149,18 +165,18 @@ move_forget_wish(Session *session, bool late)
 
 	if (move == NULL || move->wish == WISH_NONE)
 		return;
+	bool begun = !move->queued && !session->at_work;
 	if (move->queued)
-		session->loop->queued--;
-	else if (move->wish != WISH_OPEN)
-		session->loop->preparing--;
+		queue_remove(session);
 	/* Who was only not asked in time is none that is in the way of a move. */
 	move->late = late && move->wish != WISH_KNOW;
 	if (move->wish != WISH_KNOW)
 		move->target.used_ms = (int64_t)(ev_now(session->loop->ev) * 1000.0);
 	move->wish = WISH_NONE;
-	move->queued = false;
-	count_wish(session, -1);
-	queue_go_on(session->loop);
+	count_wish(session, -1, session->at_work ? -1 : 0);
+	session->at_work = false;
+	if (begun)
+		queue_leave(session, true);
 }
 
 void
@@ -176,13 +192,8 @@ move_wish(Session *session, Wish wish)
 	move->asked = move->late = move->changed = false;
 	if (wish != WISH_KNOW)
 		move->target.reason[0] = '\0'; /* another try */
-	count_wish(session, 1);
-	if (wish == WISH_OPEN) {
-		move_step(session);
-		return;
-	}
-	move->queued = true;
-	session->loop->queued++;
+	count_wish(session, 1, 0);
+	queue_add(session);
 }
 
 /* The answer is of now. Who listens is asked in the hold in any case: before the answer the
@@ -213,25 +224,26 @@ digest_will_do(const Session *session)
 	       move->settings != NULL && !mover->hidden_sets;
 }
 
-/* True: there is nothing (more) to be asked. */
-static bool
+typedef enum { ASK_DONE, ASK_UNDER_WAY, ASK_AT_WORK } AskStep;
+
+/* DONE: there is nothing (more) to be asked. */
+static AskStep
 step_ask(Session *session)
 {
 	Move *move = session->move;
 
 	if (session->asking)
-		return false;
+		return ASK_UNDER_WAY;
 	if (is_known(move, session))
-		return true;
+		return ASK_DONE;
 	if (move->asked) /* it failed, or the session has gone on since: that will do for now */
-		return move->wish != WISH_OPEN || move->ask_reason[0] != '\0';
+		return move->wish != WISH_OPEN || move->ask_reason[0] != '\0' ? ASK_DONE : ASK_UNDER_WAY;
 	if (move->target.state == TARGET_LEVELLING)
-		return false;
-	if (ask_possible(session))
-		ask_begin(session, digest_will_do(session));
-	else if (move->wish != WISH_OPEN)
-		return true; /* at work: not now */
-	return false;
+		return ASK_UNDER_WAY;
+	if (!ask_possible(session)) /* for people not now; in the hold it is a matter of moments */
+		return move->wish == WISH_KNOW ? ASK_DONE : ASK_AT_WORK;
+	ask_begin(session, digest_will_do(session));
+	return ASK_UNDER_WAY;
 }
 
 /* True: it is logged in, or cannot be. */
@@ -290,14 +302,16 @@ move_step(Session *session)
 	if (move == NULL || move->wish == WISH_NONE || move->queued || move->stepping)
 		return;
 	move->stepping = true;
-	bool asked = step_ask(session);
+	AskStep ask = step_ask(session);
 	bool there = move->wish == WISH_KNOW || is_blocked(session) || step_login(session);
-	bool done = asked && there;
+	bool done = ask == ASK_DONE && there;
 	if (done && move->wish != WISH_KNOW)
 		done = step_level(session);
 	move->stepping = false;
 	if (done)
 		move_forget_wish(session, false);
+	else
+		set_at_work(session, ask == ASK_AT_WORK && there && move->wish == WISH_PREPARE);
 }
 
 bool

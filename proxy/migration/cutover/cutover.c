@@ -87,7 +87,7 @@ steps(Cutover *c, Error *err)
 static bool
 hold(Cutover *c, Error *err)
 {
-	if (!open_sessions(c, err) || !switch_plan(c, err))
+	if (!open_sessions(c, err) || !switch_plan(c, err) || !sessions_refresh(c, err))
 		return false;
 	c->deadline_ms = deadline_in_ms(c->timeout_ms);
 	if (!source_fence_begin(c->fence, c->deadline_ms, err))

@@ -58,6 +58,8 @@ MUST_CHECK bool cutover_refuse_late_ddl(Cutover *c, Error *err);
 /* Ahead of the hold: opened on `to`, and those that cannot be moved waited for (WAIT) or
  * refused (ABORT), for they would only cost the hold. */
 MUST_CHECK bool sessions_prepare(Cutover *c, Error *err);
+/* Once more, right ahead of the hold: only those that have executed something since. */
+MUST_CHECK bool sessions_refresh(Cutover *c, Error *err);
 /* All are held at a boundary, and are being opened on `to` beside what follows. From now on
  * they are released to `from` at the hold's deadline, whatever becomes of this thread (K1),
  * until sessions_decide. */

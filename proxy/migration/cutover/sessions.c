@@ -135,6 +135,16 @@ sessions_prepare(Cutover *c, Error *err)
 	return true;
 }
 
+bool
+sessions_refresh(Cutover *c, Error *err)
+{
+	enum { REFRESH_MS = 500 };
+
+	return c->m->listener == NULL ||
+	       listener_move_refresh(c->m->listener, deadline_in_ms(REFRESH_MS), c->m->stop, err) ||
+	       error_add_context(err, "sessions");
+}
+
 /* ---- the keeper ---- */
 
 static void

@@ -694,6 +694,8 @@ START_TEST(moves_under_load)
 			                                &err));
 			move_report_free(&report);
 		}
+		if (i % 2 == 0)
+			ck_assert(listener_move_refresh(move_listener, deadline_in_ms(30000), NULL, &err));
 		move_hold();
 		ck_assert_msg(listener_move_open(move_listener, to, UNMOVABLE_ABORT, deadline_in_ms(30000),
 		                                 NULL, &report, &err),
