@@ -6,7 +6,7 @@
  * new request of that session goes out. A request that is held here is not yet the
  * server's: its cancel waits with it, and is repeated until the request has ended, since a
  * server ignores a cancel that overtakes its request. What has nothing to cancel is
- * dropped, as on a PostgreSQL server.
+ * dropped, as on a PostgreSQL server. A question of ours is cancelled in the same way.
  *
  *   requester's loop: cancel_begin -> each loop in turn: visit -> the session's loop:
  *   cancel_consider -> link -> CancelRequest -> closed -> requester's loop: finish
@@ -41,7 +41,8 @@ struct Cancel {
 	Channel channel;
 	Link link;
 	bool sent;
-	bool waited; /* it was here before its request went out */
+	bool question; /* of ours is what is to be cancelled */
+	bool waited;   /* it was here before its request went out */
 	int deliveries;
 	ev_io readable, writable;
 	ev_timer timeout; /* of the delivery, or until the next one */
@@ -115,6 +116,12 @@ done(Cancel *cancel)
 	relay_progress(session);
 }
 
+static bool
+is_under_way(const Cancel *cancel)
+{
+	return cancel->question ? cancel->session->asking : track_busy(&cancel->session->track);
+}
+
 static void
 send_request(Cancel *cancel)
 {
@@ -122,7 +129,7 @@ send_request(Cancel *cancel)
 	Error err;
 
 	/* The request may have ended while we connected. */
-	if (!track_busy(&cancel->session->track)) {
+	if (!is_under_way(cancel)) {
 		done(cancel);
 		return;
 	}
@@ -137,7 +144,8 @@ send_request(Cancel *cancel)
 		done(cancel);
 		return;
 	}
-	atomic_fetch_add(&cancel->loop->listener->cancels, 1);
+	if (!cancel->question)
+		atomic_fetch_add(&cancel->loop->listener->cancels, 1);
 	watch_io(cancel->loop, &cancel->writable, false);
 	watch_io(cancel->loop, &cancel->readable, true);
 }
@@ -206,6 +214,18 @@ deliver(Session *session, Cancel *cancel)
 	cancel->server_pid = session->server_pid;
 	memcpy(cancel->server_key, session->server_key, sizeof(cancel->server_key));
 	connect_to_server(cancel);
+}
+
+void
+cancel_question(Session *session)
+{
+	if (session->cancelling != NULL || !session->asking)
+		return;
+	Cancel *cancel = mem_zalloc(sizeof(Cancel));
+	cancel->home = session->loop;
+	cancel->channel.fd = -1;
+	cancel->question = true;
+	deliver(session, cancel);
 }
 
 void

@@ -257,6 +257,8 @@ MUST_CHECK bool relay_put_client(Session *session, Slice messages);
 void cancel_begin(Session *requester, uint32_t pid, Slice key);
 /* To be called when the session's requests may have begun or ended. */
 void cancel_consider(Session *session);
+/* Asks its server to give up our question; the session's next request waits until it has been told. */
+void cancel_question(Session *session);
 void cancel_forget_session(Session *session); /* it is being closed */
 
 #endif

@@ -5,7 +5,9 @@
  * request stays here until the answer is whole (relay.c, gated), so that what comes back
  * until then is either the answer or what a server says unasked: ParameterStatus, notices and
  * notifications, which go to the client. Statement and portal have a name of ours and are
- * gone with the answer. Whether the unnamed statement is there is asked by describing it, in a
+ * gone with the answer. An answer that does not come (a lock on a catalogue) is given up, with a
+ * cancel, when a request has waited for it for PATIENCE_S; but not in the hold, where all wait and
+ * the deadline is the hold's. Whether the unnamed statement is there is asked by describing it, in a
  * group of its own: without one that is an error.
  */
 #include <string.h>
@@ -18,6 +20,19 @@
 
 /* What is read at once: all of it may have to go to the client, whose buffer is empty then. */
 enum { READ_MOST = 32 * 1024, UNNAMED_GROUP = 1 };
+
+static const double PATIENCE_S = 0.25;
+
+static void
+on_patience(struct ev_loop *ev UNUSED, ev_timer *timer, int events UNUSED)
+{
+	Session *session = timer->data;
+
+	if (session->loop->holding || session->to_server.len == session->to_server.admit)
+		return; /* again in a while */
+	session->move->given_up = true;
+	cancel_question(session);
+}
 
 bool
 ask_possible(const Session *session)
@@ -37,6 +52,10 @@ ask_begin(Session *session, bool quick)
 	session->asking = true;
 	move->asked = true;
 	move->quick = quick;
+	move->given_up = false;
+	ev_timer_init(&move->patience, on_patience, PATIENCE_S, PATIENCE_S);
+	move->patience.data = session;
+	ev_timer_start(session->loop->ev, &move->patience);
 	move->asked_at = session->track.requests;
 	move->answer_reason[0] = '\0';
 	move->answer_unnamed = false;
@@ -199,12 +218,22 @@ keep_answer(Session *session)
 	move->unnamed = move->answer_unnamed;
 }
 
+void
+ask_end(Session *session)
+{
+	if (session->asking)
+		ev_timer_stop(session->loop->ev, &session->move->patience);
+	session->asking = false;
+}
+
 static void
 answered(Session *session)
 {
 	Move *move = session->move;
 	bool ok = move->answer_reason[0] == '\0';
-	if (move->quick && !ok) {
+	if (!ok && move->given_up)
+		reason_set(move->answer_reason, "its server did not answer when it was asked");
+	if (move->quick && !ok && !move->given_up) {
 		move->changed = true; /* ask for the whole; what is wrong will be so again */
 		move->asked = false;
 	} else {
@@ -217,7 +246,7 @@ answered(Session *session)
 	Buffer rest = BUFFER_INIT;
 	buffer_put(&rest, move->in.data + move->in.pos, frame_reader_buffered(&move->in));
 	frame_reader_free(&move->in);
-	session->asking = false;
+	ask_end(session);
 	bool alive = rest.len == 0 || relay_server_bytes(session, buffer_slice(&rest));
 	buffer_free(&rest);
 	if (alive)

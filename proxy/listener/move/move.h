@@ -86,7 +86,9 @@ struct Move {
 	FrameReader in;
 	Buffer out;
 	size_t out_pos;
-	bool quick;       /* only the digest */
+	bool quick;    /* only the digest */
+	bool given_up; /* it took too long */
+	ev_timer patience;
 	int syncs;        /* ReadyForQuery still to come */
 	int answer_group; /* and those that came */
 	uint32_t asked_at;
@@ -190,6 +192,8 @@ bool ask_possible(const Session *session);
 /* quick: only whether anything has changed since the last answer. */
 void ask_begin(Session *session, bool quick);
 void ask_readable(Session *session);
+/* The session is going. */
+void ask_end(Session *session);
 void ask_writable(Session *session);
 static inline bool
 ask_sending(const Session *session)

@@ -118,13 +118,8 @@ queue_begin(Loop *loop, Wish wish)
 void
 queue_give_up(Loop *loop)
 {
-	Session *next;
-
 	loop->queue_busy = true; /* nothing new begins */
-	for (Session *session = loop->sessions; session != NULL; session = next) {
-		next = session->next;
-		/* Who was at work all the time is none that is late. */
-		move_forget_wish(session, !session->at_work);
-	}
+	for (Session *session = loop->sessions; session != NULL; session = session->next)
+		move_forget_wish(session, !session->at_work); /* who was at work all the time is not late */
 	loop->queue_busy = false;
 }

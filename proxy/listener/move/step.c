@@ -53,6 +53,7 @@ move_free(Session *session)
 
 	if (move == NULL)
 		return;
+	ask_end(session);
 	move_forget_wish(session, false);
 	target_close(&move->target, session->loop);
 	buffer_free(&move->packet);
@@ -67,7 +68,6 @@ move_free(Session *session)
 	mem_wipe(&move->keys, sizeof(move->keys));
 	free(move);
 	session->move = NULL;
-	session->asking = false;
 }
 
 /* ---- what is in the way ---- */

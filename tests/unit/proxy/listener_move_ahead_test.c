@@ -231,6 +231,34 @@ START_TEST(a_transaction_is_not_waited_for)
 }
 END_TEST
 
+/* A client's request does not wait for a question that a lock keeps from being answered, nor is it
+ * what is cancelled, and nothing of the question is left. */
+START_TEST(a_question_without_an_answer_is_given_up)
+{
+	PGconn *admin = move_admin(move_source), *conn = move_session("");
+	ListenerSession *rows;
+	Error err = ERROR_INIT;
+	size_t count;
+
+	for (int i = 0; i < 3; i++) {
+		db_exec(admin, "BEGIN; LOCK TABLE pg_depend");
+		db_exec(conn, "SET work_mem = '%dMB'", i + 1); /* so that the whole is asked */
+		ck_assert(listener_sessions(move_listener, deadline_in_ms(50), &rows, &count, &err));
+		free(rows);
+		ck_assert_int_eq(db_int(conn, "SELECT 5 FROM pg_sleep(0.01)"), 5);
+		db_exec(admin, "COMMIT");
+	}
+	ck_assert_str_eq(move_reason_of(conn), "");
+	ck_assert_int_eq(db_int(conn, "SELECT count(*) FROM pg_prepared_statements"), 0);
+	prepare();
+	hold_and_move();
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	ck_assert(db_true(conn, "SELECT current_setting('work_mem') = '3MB'"));
+	PQfinish(conn);
+	PQfinish(admin);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -243,6 +271,7 @@ make(void)
 	tcase_add_test(tcase, only_who_has_executed_something_is_asked);
 	tcase_add_test(tcase, at_work_it_is_asked_at_its_next_boundary);
 	tcase_add_test(tcase, a_transaction_is_not_waited_for);
+	tcase_add_test(tcase, a_question_without_an_answer_is_given_up);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
