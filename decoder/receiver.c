@@ -31,7 +31,7 @@ set_error(Receiver *receiver, const Error *err, bool failed)
 {
 	pthread_mutex_lock(&receiver->lock);
 	receiver->state.connected = false;
-	receiver->state.held_by_log = false;
+	receiver->state.held_by_log = receiver->state.held_by_disk = false;
 	receiver->state.error = *err;
 	receiver->state.failed = failed;
 	if (!failed)

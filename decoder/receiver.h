@@ -55,8 +55,10 @@ typedef struct {
 	Lsn confirmed;  /* flushed position last sent */
 	uint64_t reconnects;
 	uint64_t bytes;          /* payload bytes received */
+	uint64_t messages;       /* of pgoutput's: what is not a keepalive */
 	int64_t last_message_us; /* wall clock of the last thing heard */
 	bool held_by_log;        /* back pressure: the log is at its limit */
+	bool held_by_disk;       /* the same: its disk is behind */
 } ReceiverState;
 
 void receiver_state(Receiver *receiver, ReceiverState *out);

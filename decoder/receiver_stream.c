@@ -29,7 +29,8 @@ typedef struct {
 	Lsn received;
 	Lsn keepalive_end; /* of the last one outside a transaction */
 	Lsn server_end;
-	uint64_t bytes; /* since the state was last told */
+	uint64_t bytes; /* since the state was last told, */
+	uint64_t messages;
 	Backlog backlog;
 
 	Buffer out;
@@ -102,6 +103,7 @@ take_frame(Stream *s, Slice payload, Error *err)
 	s->bytes += payload.len;
 	if (frame.kind == REPLICATION_DATA) {
 		s->received = lsn_max(s->received, frame.start);
+		s->messages++;
 		if (take_message(s, frame.message, frame.time_us, err))
 			return true;
 		return error_add_context(err, "at %s", LSN_STR(frame.start));
@@ -224,10 +226,12 @@ tell_state(Stream *s)
 	state->server_end = lsn_max(state->server_end, s->server_end);
 	state->confirmed = lsn_max(state->confirmed, s->sent_confirmed);
 	state->held_by_log = s->held;
+	state->held_by_disk = s->waiting;
 	if (s->bytes > 0)
 		state->last_message_us = clock_wall_us();
 	state->bytes += s->bytes;
-	s->bytes = 0;
+	state->messages += s->messages;
+	s->bytes = s->messages = 0;
 	pthread_mutex_unlock(&receiver->lock);
 }
 

@@ -63,14 +63,26 @@ typedef struct {
 	char wal_status[16]; /* reserved, extended, unreserved, lost; "" before 13 */
 	Lsn confirmed;
 	Lsn restart;
-	uint64_t kept_bytes; /* WAL held back on the source by the slot */
-	int64_t safe_bytes;  /* until max_slot_wal_keep_size hurts, 0: it does; -1: no limit */
+	uint64_t kept_bytes;   /* WAL held back on the source by the slot */
+	int64_t safe_bytes;    /* until max_slot_wal_keep_size hurts, 0: it does; -1: no limit */
+	Lsn read;              /* how far the walsender has read; 0: there is none */
+	uint64_t unread_bytes; /* from there to the end of the WAL */
+	int64_t spilled_bytes; /* of transactions, onto its own disk, ever (14+); -1: not known */
+	double reading_s;      /* since when it only reads and sends nothing; 0: it is not so.
+	                        * The monitor's, not source_slot_health's. */
 } SlotHealth;
 
 MUST_CHECK bool source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *err);
 /* S3: is the slot close to being lost: less than a quarter of max_slot_wal_keep_size is left,
  * or the next checkpoint may take what it needs? side: "source" or "target", for the text. */
 bool source_slot_warning(const SlotHealth *slot, const char *side, char *out, size_t size);
+/* There is WAL that the walsender has to read before it can send what is new. After a restart it
+ * reads from restart_lsn on, decodes large transactions once more, and does not send again
+ * what was confirmed: that can take minutes. */
+bool source_slot_has_to_read(const SlotHealth *slot);
+/* It has only read for at_least_s or longer: what to tell. */
+bool source_slot_reading(const SlotHealth *slot, double at_least_s, const char *side, char *out,
+                         size_t size);
 /* The publication is there and still covers exactly our tables; else ERROR_CONFIG naming
  * what is different. */
 MUST_CHECK bool source_check_publication(Sql *source, const Ledger *ledger, const Catalog *catalog,

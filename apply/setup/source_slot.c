@@ -271,17 +271,25 @@ bool
 source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *err)
 {
 	memset(out, 0, sizeof(*out));
-	out->safe_bytes = -1;
+	out->safe_bytes = out->spilled_bytes = -1;
 	/* On a standby there is no insert position; it cannot be a source yet. */
+	int version = sql_server_version(source);
 	PGresult *rows = sql_queryf(
 		source, err,
 		"SELECT active, confirmed_flush_lsn, restart_lsn,"
 		" coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)"
 		"::bigint, %s, coalesce(plugin = 'pgoutput' AND database = current_database(), false),"
-		" coalesce(plugin, 'none'), coalesce(database, 'none'), %s"
-		" FROM pg_catalog.pg_replication_slots WHERE slot_name = '%s'",
-		health_query(sql_server_version(source)),
-		sql_server_version(source) >= 130000 ? "wal_status" : "NULL::text", ledger->name);
+		" coalesce(plugin, 'none'), coalesce(database, 'none'), %s, sent_lsn,"
+		" coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), sent_lsn), 0)"
+		"::bigint, %s"
+		" FROM pg_catalog.pg_replication_slots s"
+		" LEFT JOIN pg_catalog.pg_stat_replication r ON r.pid = s.active_pid"
+		" WHERE s.slot_name = '%s'",
+		health_query(version), version >= 130000 ? "wal_status" : "NULL::text",
+		version >= 140000 ? "(SELECT t.spill_bytes FROM pg_catalog.pg_stat_replication_slots t"
+							" WHERE t.slot_name = s.slot_name)"
+						  : "NULL::bigint",
+		ledger->name);
 
 	if (rows == NULL)
 		return error_add_context(err, "looking at replication slot %s", ledger->name);
@@ -299,9 +307,42 @@ source_slot_health(Sql *source, const Ledger *ledger, SlotHealth *out, Error *er
 			out->safe_bytes = sql_get_int(rows, 0, 5) > 0 ? sql_get_int(rows, 0, 5) : 0;
 		if (sql_get(rows, 0, 9) != NULL)
 			snprintf(out->wal_status, sizeof(out->wal_status), "%s", sql_get(rows, 0, 9));
+		if (sql_get(rows, 0, 10) != NULL) {
+			out->read = sql_get_lsn(rows, 0, 10);
+			out->unread_bytes = sql_get_int(rows, 0, 11) > 0 ? (uint64_t)sql_get_int(rows, 0, 11)
+			                                                 : 0;
+		}
+		if (sql_get(rows, 0, 12) != NULL)
+			out->spilled_bytes = sql_get_int(rows, 0, 12);
 	}
 	PQclear(rows);
 	return ok;
+}
+
+/* A walsender at work is always a little behind: less than a segment is nothing. */
+bool
+source_slot_has_to_read(const SlotHealth *slot)
+{
+	enum { A_SEGMENT = 16 * 1024 * 1024 };
+
+	return slot->exists && slot->active && lsn_valid(slot->read) &&
+	       (lsn_cmp(slot->read, slot->confirmed) < 0 || slot->unread_bytes > A_SEGMENT);
+}
+
+bool
+source_slot_reading(const SlotHealth *slot, double at_least_s, const char *side, char *out,
+                    size_t size)
+{
+	bool again = lsn_cmp(slot->read, slot->confirmed) < 0;
+
+	if (slot->reading_s <= 0 || slot->reading_s < at_least_s)
+		return false;
+	snprintf(out, size,
+	         "the %s has sent no change for %.0f s: it decodes WAL at %s, %llu bytes before its"
+	         " end%s; changes come when it is through",
+	         side, slot->reading_s, LSN_STR(slot->read), (unsigned long long)slot->unread_bytes,
+	         again ? " (once more, since it was started again)" : "");
+	return true;
 }
 
 bool

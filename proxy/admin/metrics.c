@@ -179,6 +179,11 @@ put_storage(Buffer *out, const MigrationStatus *s)
 	          s->slot_warning[0] != '\0');
 	put_gauge(out, "slot_kept_bytes", "WAL that the slot holds back on the source.",
 	          (double)s->slot.kept_bytes);
+	put_gauge(out, "source_reading_seconds",
+	          "For how long the source has decoded WAL without sending a change.",
+	          s->slot.reading_s);
+	put_gauge(out, "source_unread_bytes", "WAL that the source's walsender has not read.",
+	          (double)s->slot.unread_bytes);
 	put_gauge(out, "slot_safe_bytes",
 	          "WAL until max_slot_wal_keep_size invalidates the slot; +Inf without a limit.",
 	          !s->slot.exists || s->slot.safe_bytes < 0 ? (double)INFINITY

@@ -207,6 +207,7 @@ receiver_json(const ReceiverState *r)
 	json_object_set_new(json, "bytes", json_count(r->bytes));
 	json_object_set_new(json, "last_message", json_time(r->last_message_us));
 	json_object_set_new(json, "held_by_log", json_boolean(r->held_by_log));
+	json_object_set_new(json, "held_by_disk", json_boolean(r->held_by_disk));
 	json_object_set_new(json, "error", error_json(&r->error));
 	return json;
 }
@@ -255,6 +256,12 @@ slot_json(const SlotHealth *slot)
 	json_object_set_new(json, "safe_bytes",
 	                    slot->exists && slot->safe_bytes >= 0 ? json_integer(slot->safe_bytes)
 	                                                          : json_null());
+	json_object_set_new(json, "read_lsn", json_lsn(slot->read));
+	json_object_set_new(json, "unread_bytes", json_count(slot->unread_bytes));
+	json_object_set_new(json, "spilled_bytes",
+	                    slot->exists && slot->spilled_bytes >= 0 ? json_integer(slot->spilled_bytes)
+	                                                             : json_null());
+	json_object_set_new(json, "reading_seconds", json_real(slot->reading_s));
 	return json;
 }
 

@@ -134,10 +134,13 @@ view_stream(FILE *out, const json_t *status, const json_t *before, double second
 	fprintf(out, "position   source %s, received %s, logged %s, applied %s\n",
 	        doc_text(status, "stream.source_lsn"), doc_text(status, "stream.received_lsn"),
 	        doc_text(status, "stream.logged_lsn"), doc_text(status, "stream.applied_lsn"));
-	fprintf(
-		out, "log        %s on disk in %s segments%s\n",
-		BYTES(doc_number(status, "log.bytes_on_disk")), COUNT(doc_number(status, "log.segments")),
-		doc_true(status, "receiver.held_by_log") ? "; at its limit: the source is held back" : "");
+	fprintf(out, "log        %s on disk in %s segments%s\n",
+	        BYTES(doc_number(status, "log.bytes_on_disk")),
+	        COUNT(doc_number(status, "log.segments")),
+	        doc_true(status, "receiver.held_by_log") ? "; at its limit: the source is held back"
+	        : doc_true(status, "receiver.held_by_disk")
+	            ? "; its disk is behind: the source is held back"
+	            : "");
 }
 
 static void
@@ -154,6 +157,10 @@ view_slot(FILE *out, const json_t *status)
 		print_plain(out, doc_text(status, "slot.why"));
 	}
 	fputc('\n', out);
+	if (doc_number(status, "slot.reading_seconds") > 0)
+		fprintf(out, "source     decodes at %s, %s before its end; has sent no change for %.0f s\n",
+		        doc_text(status, "slot.read_lsn"), BYTES(doc_number(status, "slot.unread_bytes")),
+		        doc_number(status, "slot.reading_seconds"));
 	if (json_is_string(doc_at(status, "slot.warning"))) {
 		fputs("WARNING    ", out);
 		print_plain(out, doc_text(status, "slot.warning"));

@@ -17,7 +17,10 @@ struct Monitor {
 	Lsn *from_lsn;
 	Stop *stop;
 	pthread_t thread;
-	bool told_hidden; /* the thread's own */
+	bool told_hidden;  /* the thread's own, as down to the lock */
+	uint64_t messages; /* that the receiver had got a round ago */
+	int64_t reading_since_ms;
+	int64_t next_reading_ms; /* when it may be told again */
 	pthread_mutex_t lock;
 	Error failure; /* under lock */
 };
@@ -26,7 +29,8 @@ enum {
 	POSITION_EVERY_MS = 1000,
 	PUBLICATION_EVERY = 5, /* rounds */
 	QUERY_TIMEOUT_MS = 10000,
-	WARN_EVERY_MS = 60000
+	WARN_EVERY_MS = 60000,
+	READING_S = 10 /* a source that only reads for so long is worth a line */
 };
 
 static void
@@ -106,6 +110,37 @@ look_at_standbys(Monitor *monitor, Sql *source, Error *err)
 
 /* ---- the slot ---- */
 
+/* Does the source read without sending anything? Not when we keep it from sending. */
+static void
+look_at_reading(Monitor *monitor, SlotHealth *slot)
+{
+	Migration *m = monitor->m;
+	ReceiverState state = {0};
+	char text[256];
+
+	pthread_mutex_lock(&m->lock);
+	Receiver *receiver = monitor->way.back ? m->back.receiver : m->receiver;
+	if (receiver != NULL)
+		receiver_state(receiver, &state);
+	pthread_mutex_unlock(&m->lock);
+
+	bool silent = state.connected && !state.held_by_log && !state.held_by_disk &&
+	              state.messages == monitor->messages;
+	monitor->messages = state.messages;
+	if (!silent || !source_slot_has_to_read(slot)) {
+		monitor->reading_since_ms = 0;
+		return;
+	}
+	if (monitor->reading_since_ms == 0)
+		monitor->reading_since_ms = clock_mono_ms();
+	slot->reading_s = (double)(clock_mono_ms() - monitor->reading_since_ms) / 1000;
+	if (clock_mono_ms() < monitor->next_reading_ms ||
+	    !source_slot_reading(slot, READING_S, monitor->way.from_side, text, sizeof(text)))
+		return;
+	monitor->next_reading_ms = clock_mono_ms() + WARN_EVERY_MS;
+	log_warning("monitor", "%s", text);
+}
+
 static bool
 look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err)
 {
@@ -120,6 +155,7 @@ look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err
 		return false;
 	if (!lsn_parse(text, &lsn))
 		return error_set(err, ERROR_PROTOCOL, "pg_current_wal_lsn() gave \"%s\"", text);
+	look_at_reading(monitor, &slot);
 
 	pthread_mutex_lock(&m->lock);
 	*monitor->slot = slot;

@@ -5,6 +5,7 @@
  */
 #include <check.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -293,6 +294,51 @@ START_TEST(a_slot_in_danger_is_told)
 }
 END_TEST
 
+static void
+wait_reading(Pgbaton *p, bool reading)
+{
+	for (int64_t deadline = deadline_in_ms(60000);;) {
+		json_t *status = pgbaton_status(p);
+		json_t *slot = json_object_get(status, "slot");
+		double seconds = json_number_value(json_object_get(slot, "reading_seconds"));
+		bool done = json_is_true(json_object_get(slot, "active")) && (seconds > 0) == reading;
+		json_decref(status);
+		if (done)
+			return;
+		ck_assert_msg(deadline_left_ms(deadline) > 0, "reading_seconds is %g\n%s", seconds,
+		              pgbaton_log(p));
+		poll(NULL, 0, 20);
+	}
+}
+
+/* A walsender that sends nothing for its reading: this one is stopped. */
+START_TEST(a_source_that_only_reads_is_told)
+{
+	static const char *const args[] = {NULL};
+
+	open_sides("reading");
+	Pgbaton *p = begin("reading", args);
+	pgbaton_wait_state(p, "following", 60);
+	pid_t walsender = (pid_t)db_int(source, "SELECT active_pid FROM pg_replication_slots"
+	                                        " WHERE slot_name = 'reading'");
+	ck_assert_int_eq(kill(walsender, SIGSTOP), 0);
+	db_exec(source, "UPDATE t SET x = repeat('y', 500)");
+	db_exec(source, "UPDATE t SET x = repeat('z', 500)");
+	wait_reading(p, true);
+	char *out;
+	ck_assert_int_eq(pgbaton_cli(p, &out, 60, "status", NULL), 0);
+	ck_assert_msg(strstr(out, "source     decodes at ") != NULL, "%s", out);
+	free(out);
+	while (strstr(pgbaton_log(p), "the source has sent no change for") == NULL)
+		poll(NULL, 0, 100);
+	ck_assert_int_eq(kill(walsender, SIGCONT), 0);
+	wait_reading(p, false);
+	ck_assert(!pgbaton_ended(p));
+	end(p);
+	close_sides();
+}
+END_TEST
+
 static Suite *
 make_care(void)
 {
@@ -304,6 +350,7 @@ make_care(void)
 	tcase_add_test(tc, the_copy_rests_for_a_standby);
 	tcase_add_test(tc, an_index_is_told_while_it_is_built);
 	tcase_add_test(tc, a_slot_in_danger_is_told);
+	tcase_add_test(tc, a_source_that_only_reads_is_told);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

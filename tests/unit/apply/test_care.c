@@ -200,6 +200,48 @@ START_TEST(a_slot_in_danger_is_told)
 }
 END_TEST
 
+/* More than a segment to read, or what was confirmed already; told from some seconds on. */
+START_TEST(a_source_that_only_reads_is_told)
+{
+	static const struct {
+		SlotHealth slot;
+		bool reads;
+		const char *part; /* after 20 s; NULL: nothing */
+	} cases[] = {
+		{{.exists = true, .active = true, .confirmed = {90}, .read = {100}}, false, NULL},
+		{{.exists = true,
+	      .active = true,
+	      .confirmed = {90},
+	      .read = {100},
+	      .unread_bytes = 16 << 20,
+	      .reading_s = 9},
+	     false,
+	     NULL},
+		{{.exists = true,
+	      .active = true,
+	      .confirmed = {90},
+	      .read = {100},
+	      .unread_bytes = (16 << 20) + 1,
+	      .reading_s = 20},
+	     true,
+	     "no change for 20 s: it decodes WAL at 0/64, 16777217 bytes before its end; changes"},
+		{{.exists = true, .active = true, .confirmed = {90}, .read = {80}, .reading_s = 21},
+	     true,
+	     "once more"},
+		{{.exists = true, .active = true, .confirmed = {90}, .read = {80}}, true, NULL},
+		{{.exists = true, .confirmed = {90}, .unread_bytes = 1 << 30}, false, NULL},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[256] = "";
+		bool told = source_slot_reading(&cases[i].slot, 20, "source", text, sizeof(text));
+		ck_assert_msg(source_slot_has_to_read(&cases[i].slot) == cases[i].reads, "case %zu", i);
+		ck_assert_msg(told == (cases[i].part != NULL), "case %zu", i);
+		ck_assert_msg(!told || strstr(text, cases[i].part) != NULL, "case %zu: %s", i, text);
+	}
+}
+END_TEST
+
 static Suite *
 make_care(void)
 {
@@ -213,6 +255,7 @@ make_care(void)
 	tcase_add_test(tc, a_stop_ends_a_wait);
 	tcase_add_test(tc, standbys_have_a_limit);
 	tcase_add_test(tc, a_slot_in_danger_is_told);
+	tcase_add_test(tc, a_source_that_only_reads_is_told);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

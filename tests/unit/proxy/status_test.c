@@ -78,6 +78,9 @@ static const NumberField numbers[] = {
 	{"log.transactions", 131},
 	{"slot.kept_bytes", 142},
 	{"slot.safe_bytes", 143},
+	{"slot.unread_bytes", 145},
+	{"slot.spilled_bytes", 146},
+	{"slot.reading_seconds", 14.5},
 	{"cutover.id", 3},
 	{"cutover.prepare_ms", 1.5},
 	{"cutover.hold_ms", 20.25},
@@ -136,6 +139,7 @@ static const TextField texts[] = {
 	{"addition.step", "rows and indexes"},
 	{"slot.confirmed_lsn", "0/140"},
 	{"slot.restart_lsn", "0/141"},
+	{"slot.read_lsn", "0/144"},
 	{"cutover.outcome", "aborted"},
 	{"cutover.step", "drain"},
 	{"cutover.error.message", "not drained"},
@@ -367,6 +371,8 @@ START_TEST(metrics_have_values)
 	assert_line(text, "pgbaton_copy_rate_limit_bytes 154");
 	assert_line(text, "pgbaton_standby_lag_bytes 155");
 	assert_line(text, "pgbaton_slot_in_danger 1");
+	assert_line(text, "pgbaton_source_reading_seconds 14.5");
+	assert_line(text, "pgbaton_source_unread_bytes 145");
 	assert_line(text, "pgbaton_cutover_hold_seconds 0.02025");
 	assert_line(text, "pgbaton_table_updates_total{schema=\"public\",table=\"big\"} 14");
 	assert_line(text, "pgbaton_table_copied_rows{schema=\"we\\\"ird\\\\\",table=\"new\\nline "
