@@ -147,6 +147,9 @@ MUST_CHECK bool source_fence_disable(Sql *source, const Ledger *ledger, const Ca
  * fence off in the one that commits its journal. */
 MUST_CHECK bool source_fence_disable_sql(Sql *source, const Ledger *ledger, Buffer *sql,
                                          int *tables, Error *err);
+/* The switch will not be: who waits at the committed fence for its outcome goes on. To be called on
+ * the fence's own session before that is closed. */
+MUST_CHECK bool source_fence_open_gate(Sql *sql, const Ledger *ledger, Error *err);
 /* Whether the fence is on (a trigger of ours enabled anywhere). */
 MUST_CHECK bool source_fence_state(Sql *source, const Ledger *ledger, bool *on, Error *err);
 /* Commits the marker on a second session; content comes back through the stream: as a

@@ -81,8 +81,26 @@ locked_list(const Catalog *catalog)
 
 /* ---- prepared ahead of time ---- */
 
-/* Says where the database has gone, without user or password. Lets nobody through but the way
- * back, which says who it is by the setting pgbaton.writer. */
+/*
+ * Says where the database has gone, without user or password. Lets nobody through but the way
+ * back, which says who it is by the setting pgbaton.writer.
+ *
+ * Between the fence's commit and the journal's nobody knows yet whether a writer is to be
+ * refused: the fence's session keeps an advisory lock, and the writer waits for it. What became
+ * of the switch tells the sequence `gate`, whose value a writer sees at once, whatever its
+ * snapshot: a table would show a REPEATABLE READ transaction the past. An application's role
+ * need not be allowed to read it, so the function runs as its owner.
+ */
+#define GATE_CLOSED "1"
+#define GATE_OPEN "2"
+#define GATE_PATIENCE "30s" /* then it is refused, as if the switch had happened */
+
+static void
+put_gate_key(Buffer *sql, const Ledger *ledger)
+{
+	buffer_printf(sql, "pg_catalog.hashtextextended('%s', 0)", ledger->id);
+}
+
 static bool
 make_function(const SourceSetup *setup, Error *err)
 {
@@ -95,8 +113,13 @@ make_function(const SourceSetup *setup, Error *err)
 	/* format() in the body would read % in a name; a literal does not. */
 	buffer_printf(&body,
 	              "BEGIN IF pg_catalog.current_setting('pgbaton.writer', true) = '%s' THEN"
-	              " RETURN NULL; END IF; ",
+	              " RETURN NULL; END IF; BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(",
 	              setup->ledger->id);
+	put_gate_key(&body, setup->ledger);
+	buffer_printf(&body,
+	              "); EXCEPTION WHEN lock_not_available THEN NULL; END;"
+	              " IF (SELECT last_value FROM %s.gate) = " GATE_OPEN " THEN RETURN NULL; END IF; ",
+	              setup->ledger->schema);
 	buffer_put_text(&body,
 	                "RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE ="
 	                " 'this database has moved: ' || TG_OP || ' on ' || TG_TABLE_SCHEMA || '.'"
@@ -104,9 +127,11 @@ make_function(const SourceSetup *setup, Error *err)
 	sql_put_literal(&body, where);
 	buffer_put_text(&body, "; END");
 	buffer_printf(&sql,
+	              "SET LOCAL client_min_messages = warning;"
+	              "CREATE SEQUENCE IF NOT EXISTS %s.gate;"
 	              "CREATE OR REPLACE FUNCTION %s.refuse_writes() RETURNS trigger"
-	              " LANGUAGE plpgsql AS ",
-	              setup->ledger->schema);
+	              " LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '" GATE_PATIENCE "' AS ",
+	              setup->ledger->schema, setup->ledger->schema);
 	sql_put_literal(&sql, buffer_cstr(&body));
 	bool ok = sql_exec(setup->source, err, buffer_cstr(&sql));
 	buffer_free(&sql);
@@ -423,6 +448,10 @@ source_fence_enable_begin(Sql *fence, const Ledger *ledger, const Catalog *catal
 	FencedList list = fenced_list(catalog);
 	Buffer sql = BUFFER_INIT;
 
+	/* Under the tables' locks: nobody who has waited at the gate is in a transaction still. */
+	buffer_put_text(&sql, "SELECT pg_catalog.pg_advisory_lock(");
+	put_gate_key(&sql, ledger);
+	buffer_printf(&sql, "), pg_catalog.setval('%s.gate', " GATE_CLOSED ");", ledger->schema);
 	for (size_t i = 0; i < list.count; i++)
 		put_switch(list.items[i].schema, list.items[i].name, "ENABLE ALWAYS", ledger, &sql);
 	buffer_put_text(&sql, SILENCE_UNTIL_DEADLINE);
@@ -459,9 +488,19 @@ source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog, Er
 	       source_fence_enable_end(fence, err);
 }
 
+bool
+source_fence_open_gate(Sql *sql, const Ledger *ledger, Error *err)
+{
+	/* By the catalogue: a fence that an older version of ours has made has none. */
+	return sql_execf(sql, err,
+	                 "SELECT pg_catalog.setval(c.oid::pg_catalog.regclass, " GATE_OPEN
+	                 ") FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass('%s.gate')",
+	                 ledger->schema);
+}
+
 /* Of whatever tables have it on, whether or not the catalogue knows them. All in one
- * transaction: half a fence is of no use. ALTER TABLE waits for nobody here but
- * readers of the catalogue: no writer can hold a lock while the fence is on. */
+ * transaction: half a fence is of no use. ALTER TABLE waits for those writers only who have
+ * waited at the gate, which is opened first: they go on. */
 bool
 source_fence_disable(Sql *source, const Ledger *ledger, const Catalog *catalog, Error *err)
 {
@@ -472,7 +511,8 @@ source_fence_disable(Sql *source, const Ledger *ledger, const Catalog *catalog, 
 	if (!source_fence_disable_sql(source, ledger, &sql, &tables, err))
 		return false;
 	Locked locked = {.sql = source, .what = "switching the fence off"};
-	bool ok = tables == 0 || locked_exec(&locked, buffer_cstr(&sql), err);
+	bool ok = tables == 0 || (source_fence_open_gate(source, ledger, err) &&
+	                          locked_exec(&locked, buffer_cstr(&sql), err));
 	if (ok && tables > 0)
 		log_info("setup", "fence off on %d tables", tables);
 	buffer_free(&sql);

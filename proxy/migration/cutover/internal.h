@@ -106,6 +106,9 @@ MUST_CHECK bool switch_plan(Cutover *c, Error *err);
 MUST_CHECK bool switch_over(Cutover *c, Error *err);
 /* The journal's row lies on `to`. */
 MUST_CHECK bool journal_set(const Way *way, Journal journal, Error *err);
+/* Ends fence sessions on `from` that are not this one's any more: then it is known whether the
+ * fence is committed. */
+MUST_CHECK bool journal_end_fence(const Way *way, Error *err);
 /* K4: commits the switcher's transaction; an unknown outcome is asked for until it is known. */
 MUST_CHECK bool journal_commit(Cutover *c, Error *err);
 

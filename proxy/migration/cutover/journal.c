@@ -80,9 +80,9 @@ journal_commit(Cutover *c, Error *err)
 
 /* ---- after a crash ---- */
 
-/* A fence session of the process before us may still be ending. */
-static bool
-end_old_fence(const Way *way, Error *err)
+/* A fence session, maybe of the process before us, may still be ending. */
+bool
+journal_end_fence(const Way *way, Error *err)
 {
 	int64_t deadline = deadline_in_ms(OLD_FENCE_MS);
 
@@ -110,7 +110,8 @@ undo_cut_off(const Way *way, Error *err)
 {
 	log_warning("cutover", "a cutover was cut off before its journal: undoing it");
 	/* The catalogue is not read yet; the fence is known by its triggers' name. */
-	return end_old_fence(way, err) && source_fence_disable(way_from(way), way->ledger, NULL, err) &&
+	return journal_end_fence(way, err) &&
+	       source_fence_disable(way_from(way), way->ledger, NULL, err) &&
 	       journal_set(way, JOURNAL_NONE, err);
 }
 

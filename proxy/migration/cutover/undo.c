@@ -6,27 +6,31 @@
 #include "common/log.h"
 #include "proxy/migration/cutover/internal.h"
 
-enum { UNDO_PAUSE_MS = 200 };
+enum { UNDO_PAUSE_MS = 200, GATE_MS = 2000 };
 
-/* The fence's session may have been cut during its COMMIT; disabling waits for its locks and
- * so sees what became of it. Nobody is released before: their writes would be refused by a
- * source that has not moved. */
+/* The fence's session may have been cut during its COMMIT, which can come through still (it waits
+ * for a standby, say): the session is ended first, so that what became of it is seen. Nobody is
+ * released before the gate is open: their writes would be refused by a source that has not moved.
+ * From then on the triggers let all through, and switching them off may take a moment: whoever has
+ * come through the gate has locks on its tables. */
 static bool
 open_from(Cutover *c, Error *err)
 {
 	const Way *way = &c->way;
 
 	if (c->fence_enabled) {
-		if (!way_connect_from(way, err) ||
-		    !source_fence_disable(way_from(way), way->ledger, way->catalog, err))
+		if (!way_connect_from(way, err) || !journal_end_fence(way, err) ||
+		    !source_fence_open_gate(way_from(way), way->ledger, err))
 			return false;
-		c->fence_enabled = false;
 		log_info("cutover", "the %s takes writes again", way->from_side);
 	}
 	sessions_release(c);
 	if (c->held_since_us != 0)
 		c->now.hold_ms = cutover_ms_since(c->held_since_us);
 	c->held_since_us = 0;
+	if (c->fence_enabled && !source_fence_disable(way_from(way), way->ledger, way->catalog, err))
+		return false;
+	c->fence_enabled = false;
 	return true;
 }
 
@@ -47,12 +51,26 @@ close_journal(Cutover *c, Error *err)
 	return ok || way->back;
 }
 
+/* Writers beside the listener who wait for the outcome go on. Where the session is lost already
+ * they have been refused; the triggers are switched off all the same. */
+static void
+open_gate(Cutover *c)
+{
+	Error err = ERROR_INIT;
+
+	sql_set_timeout_ms(c->fence, GATE_MS);
+	if (!source_fence_open_gate(c->fence, c->way.ledger, &err))
+		log_failure(LOG_WARNING, "cutover", &err);
+}
+
 void
 cutover_undo(Cutover *c)
 {
 	Migration *m = c->m;
 
 	sql_close(c->switcher); /* rolls back */
+	if (c->fence_enabled)
+		open_gate(c);
 	sql_close(c->fence);
 	c->switcher = c->fence = NULL;
 	steps_unbound(c);

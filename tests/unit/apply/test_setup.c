@@ -323,6 +323,9 @@ writer_start(Writer *writer, Cluster *on, const char *sql)
 	ck_assert_int_eq(pthread_create(&writer->thread, NULL, write_once, writer), 0);
 }
 
+static const char waits_at_gate[] =
+	"SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+
 START_TEST(fence_holds_writers_and_refuses_them_afterwards)
 {
 	Bench bench;
@@ -341,6 +344,9 @@ START_TEST(fence_holds_writers_and_refuses_them_afterwards)
 	ASSERT_OK(source_emit_marker(bench.source, &bench.ledger, "m1", &err));
 	ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
 	ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
+	/* Until that session says what became of the switch, or ends. */
+	db_wait_until(bench.app, waits_at_gate, 30);
+	sql_close(fence);
 	pthread_join(writer.thread, NULL);
 	ck_assert(!writer.ok);
 	ck_assert_str_eq(writer.sqlstate, "25006");
@@ -375,7 +381,36 @@ START_TEST(fence_holds_writers_and_refuses_them_afterwards)
 	ASSERT_OK(source_fence_state(bench.source, &bench.ledger, &on, &err));
 	ck_assert(!on);
 	db_exec(bench.app, "INSERT INTO pk VALUES (2); TRUNCATE pk, none");
-	sql_close(fence);
+	bench_close(&bench);
+}
+END_TEST
+
+/* The switch is undone: whoever waits for the outcome goes on, and so does who comes later,
+ * before the triggers are off; those are switched off once they let go. The next fence is as the
+ * first. */
+START_TEST(an_undone_fence_lets_go_on)
+{
+	Bench bench;
+	Error err = ERROR_INIT;
+	Lsn from;
+	Writer writer;
+
+	bench_open(&bench, cluster, all_of_it);
+	make_all(&bench, &from);
+	for (int i = 0; i < 2; i++) {
+		Sql *fence = servers_open(cluster, "source");
+		ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(10000), &err));
+		ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
+		ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
+		writer_start(&writer, cluster, "INSERT INTO pk VALUES (7, 'x')");
+		db_wait_until(bench.app, waits_at_gate, 30);
+		ASSERT_OK(source_fence_open_gate(fence, &bench.ledger, &err));
+		sql_close(fence);
+		pthread_join(writer.thread, NULL);
+		ck_assert_msg(writer.ok, "%s", writer.sqlstate);
+		db_exec(bench.app, "DELETE FROM pk");
+		ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
+	}
 	bench_close(&bench);
 }
 END_TEST
@@ -493,6 +528,7 @@ START_TEST(other_versions)
 	ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(10000), &err));
 	ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
 	ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
+	sql_close(fence);
 	free(db_expect_error(bench.app, "25006", "INSERT INTO part_1 VALUES (1)"));
 	ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
 	ASSERT_OK(ledger_undo(bench.target, bench.source, &bench.ledger, "source", NULL, &err));
@@ -500,7 +536,6 @@ START_TEST(other_versions)
 	            "SELECT (SELECT count(*) FROM pg_publication),"
 	            " (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_trigger)",
 	            "0|0|0");
-	sql_close(fence);
 	bench_close(&bench);
 	cluster_free(old);
 }
@@ -522,6 +557,7 @@ make_setup(void)
 	tcase_add_test(made, slot_names_whom_it_waits_for);
 	tcase_add_test(made, foreign_slot_is_not_taken);
 	tcase_add_test(made, fence_holds_writers_and_refuses_them_afterwards);
+	tcase_add_test(made, an_undone_fence_lets_go_on);
 	tcase_add_test(made, fence_gives_up_at_the_deadline);
 	tcase_add_test(made, silent_fence_is_ended_by_the_server);
 	tcase_add_test(made, slot_in_use_is_freed_by_undo);
