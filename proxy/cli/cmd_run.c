@@ -148,18 +148,27 @@ run_to_the_end(Run *run)
 	return exit_code;
 }
 
-/* A new start where a migration has ended would soon say that the target's tables are in the
- * way; whoever reads that should know whose they are. */
-static void
-warn_of_last(const Config *config, const json_t *last)
+/* Where a migration was finished, a start by a supervisor or by habit must not begin another one:
+ * its target is the database in use. (Where it was cancelled, starting anew is what is wanted.) */
+static bool
+refuse_finished(const Config *config, Error *err)
 {
-	const json_t *state = json_object_get(last, "state");
+	json_t *last = statedir_read_last(config->state_dir);
+	const char *state = json_string_value(json_object_get(last, "state"));
+	const char *since = json_string_value(json_object_get(last, "since"));
+	bool finished = state != NULL && strcmp(state, "finished") == 0;
 
-	if (json_is_string(state) && strcmp(json_string_value(state), "finished") == 0)
-		log_warning("run",
-		            "the migration of state directory %s was finished; this start begins a "
-		            "new one, and the tables on the target may be those in use",
-		            config->state_dir);
+	if (finished) {
+		error_set(err, ERROR_CONFIG,
+		          "migration %s is finished, since %s; run would begin a new one", config->name,
+		          since != NULL ? since : "an unknown time");
+		error_set_hint(err,
+		               "if that is wanted: remove its state directory %s, or give the new one a "
+		               "--state-dir or --name of its own",
+		               config->state_dir);
+	}
+	json_decref(last);
+	return !finished;
 }
 
 int
@@ -175,18 +184,16 @@ cmd_run(int argc, char **argv)
 	log_set_level(config->log_level);
 	log_set_json(config->log_json);
 
-	json_t *last = statedir_read_last(config->state_dir);
-	int lock = statedir_open(config->state_dir, &err);
+	bool refused = !refuse_finished(config, &err);
+	int lock = refused ? -1 : statedir_open(config->state_dir, &err);
 	if (lock < 0) {
 		log_failure(LOG_ERROR, "run", &err);
-		exit_code = EXIT_FAILED;
+		exit_code = refused ? EXIT_CHECK : EXIT_FAILED;
 	} else {
-		warn_of_last(config, last);
 		Run run = {.config = config};
 		exit_code = run_to_the_end(&run);
 		close(lock);
 	}
-	json_decref(last);
 	config_free(config);
 	return exit_code;
 }

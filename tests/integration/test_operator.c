@@ -259,6 +259,13 @@ START_TEST(cutover_after_silent_restarts)
 	ck_assert_int_eq(pgbaton_cli(p, NULL, 60, "finish", "--state-dir", pgbaton_state_dir(p), NULL),
 	                 0);
 	nothing_left(sides.source, "restarted");
+	/* Started again, as a supervisor does: no new migration, and what is known of this one stays. */
+	for (int i = 0; i < 2; i++) {
+		pgbaton_again(p);
+		ck_assert_int_eq(pgbaton_wait_exit(p, 30), 3);
+		ck_assert_ptr_nonnull(strstr(pgbaton_log(p), "migration restarted is finished, since 2"));
+	}
+	nothing_left(sides.source, "restarted");
 	pgbaton_free(p);
 	close_sides(&sides);
 }
