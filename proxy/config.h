@@ -22,7 +22,8 @@
 #include "protocol/conninfo.h"
 #include "proxy/listener/listener.h"
 
-enum { CONFIG_PATTERN_SIZE = 256 };
+/* Of a pattern that a running process is given; how many of them with one command. */
+enum { CONFIG_PATTERN_SIZE = 256, CONFIG_TABLES_MAX = 16 };
 
 typedef enum { MODE_ONLINE, MODE_OFFLINE } MigrationMode;
 typedef enum { VERIFY_OFF, VERIFY_ON } VerifyWhen;
@@ -66,17 +67,18 @@ typedef struct {
 	ListenerOptions listen;    /* --listen..., --auth-file; address_count 0: no listener */
 
 	/* of the commands that talk to a running process (proxy/cli) */
-	bool json;               /* --json */
-	bool watch;              /* status --watch */
-	const char *tables;      /* status --tables N|all; NULL: the default */
-	const char *wait_for;    /* wait --for STATE */
-	int64_t timeout_ms;      /* wait --timeout, 0: none */
-	bool hold_timeout_given; /* cutover --hold-timeout */
-	bool unmovable_given;    /* cutover --unmovable */
-	bool rehearse;           /* cutover --rehearse */
-	const char *pattern;     /* add-table PATTERN, recopy TABLE; NULL with the others */
-	bool detach;             /* their --no-wait */
-	bool copy_rate_given;    /* throttle --copy-rate */
+	bool json;                 /* --json */
+	bool watch;                /* status --watch */
+	const char *tables;        /* status --tables N|all; NULL: the default */
+	const char *wait_for;      /* wait --for STATE */
+	int64_t timeout_ms;        /* wait --timeout, 0: none */
+	bool hold_timeout_given;   /* cutover --hold-timeout */
+	bool unmovable_given;      /* cutover --unmovable */
+	bool rehearse;             /* cutover --rehearse */
+	const char *pattern;       /* add-table PATTERN, recopy TABLE; NULL with the others */
+	bool detach;               /* their --no-wait */
+	PatternList verify_tables; /* verify --table PATTERN (repeatable) */
+	bool copy_rate_given;      /* throttle --copy-rate */
 	bool max_source_lag_given;
 } Config;
 

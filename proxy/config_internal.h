@@ -62,6 +62,8 @@ MUST_CHECK bool config_file_load(ConfigDraft *draft, const char *path, Error *er
 
 MUST_CHECK bool config_add_pattern(ConfigDraft *draft, SelectionList list, const char *pattern,
                                    Error *err);
+/* verify --table. */
+MUST_CHECK bool config_add_table(ConfigDraft *draft, const char *pattern, Error *err);
 /* The list with this option's name ("include-table"); -1: it is none of these. */
 int config_selection_list(const char *option);
 /* Adds what pgcopydb's filter file at draft->filters says. */

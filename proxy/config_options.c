@@ -423,9 +423,9 @@ set_no_wait(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
-set_table(ConfigDraft *draft UNUSED, const char *value UNUSED, Error *err)
+set_table(ConfigDraft *draft, const char *value, Error *err)
 {
-	return error_set(err, ERROR_CONFIG, "--table is not available yet");
+	return config_add_table(draft, value, err);
 }
 
 /* --config itself is read before the others (config.c). */
@@ -541,7 +541,7 @@ const ConfigOption config_options[] = {
 	{"rehearse", NULL, false, false, FOR_CUTOVER, set_rehearse,
      "do all but the switch, release the writers, and say how long it held them"},
 	{"table", "PATTERN", false, false, FOR_VERIFY, set_table,
-     "only these tables (not available yet)"},
+     "only these, schema.table by pg_dump's pattern rules (repeatable; default all)"},
 	{"no-wait", NULL, false, false, FOR_TABLES, set_no_wait,
      "do not wait until the tables have joined the others"},
 	{"for", "STATE", false, false, FOR_WAIT, set_wait_for,

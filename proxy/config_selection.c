@@ -12,21 +12,38 @@
 
 #include "proxy/config_internal.h"
 
-bool
-config_add_pattern(ConfigDraft *draft, SelectionList list, const char *pattern, Error *err)
+static bool
+append(Arena *arena, PatternList *patterns, const char *option, const char *pattern, Error *err)
 {
-	Arena *arena = draft->config->arena;
-	PatternList *patterns = &draft->config->selection.lists[list];
 	const char **longer = arena_new_array(arena, const char *, patterns->count + 1);
 
 	if (pattern[0] == '\0' || strpbrk(pattern, "\r\n") != NULL)
-		return error_set(err, ERROR_CONFIG, "--%s: the pattern %s", selection_option(list),
+		return error_set(err, ERROR_CONFIG, "--%s: the pattern %s", option,
 		                 pattern[0] == '\0' ? "is empty" : "has a line break");
 	for (size_t i = 0; i < patterns->count; i++)
 		longer[i] = patterns->items[i];
 	longer[patterns->count] = arena_strdup(arena, pattern);
 	*patterns = (PatternList){longer, patterns->count + 1};
 	return true;
+}
+
+bool
+config_add_pattern(ConfigDraft *draft, SelectionList list, const char *pattern, Error *err)
+{
+	return append(draft->config->arena, &draft->config->selection.lists[list],
+	              selection_option(list), pattern, err);
+}
+
+bool
+config_add_table(ConfigDraft *draft, const char *pattern, Error *err)
+{
+	PatternList *tables = &draft->config->verify_tables;
+
+	if (strlen(pattern) >= CONFIG_PATTERN_SIZE)
+		return error_set(err, ERROR_CONFIG, "--table: the pattern is too long");
+	if (tables->count == CONFIG_TABLES_MAX)
+		return error_set(err, ERROR_CONFIG, "--table: more than %d patterns", CONFIG_TABLES_MAX);
+	return append(draft->config->arena, tables, "table", pattern, err);
 }
 
 int

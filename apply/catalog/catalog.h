@@ -86,7 +86,7 @@ typedef struct Table {
 	/* It is copied and followed beside the others (add-table, recopy), and not yet one of
 	 * them. Changed only while no applier reads. */
 	_Atomic bool apart;
-	_Atomic bool marked; /* of who begins that: it is one of those */
+	_Atomic bool marked; /* of who begins that, or a comparison: it is one of those */
 	/* Then joined them: its changes of transactions up to this commit are in. */
 	Lsn level_lsn;
 
@@ -169,6 +169,10 @@ Catalog *catalog_read_source(Sql *source, const Selection *selection, const char
 MUST_CHECK bool catalog_match_target(Catalog *catalog, Sql *target, Error *err);
 void catalog_free(Catalog *catalog);
 
+/* Marks the permanent tables that a pattern (pattern.h) names, by themselves or by a partitioned
+ * table above them; *count of them. Takes no mark away. */
+MUST_CHECK bool catalog_mark_named(Catalog *catalog, Sql *source, const char *pattern,
+                                   size_t *count, Error *err);
 Table *catalog_find(const Catalog *catalog, const char *schema, const char *name);
 /* The same query again: false (no error) in *same when a table, column or key
  * has come, gone or changed; what says the first differences. */

@@ -154,7 +154,7 @@ report(size_t different, const Buffer *names, Error *err)
 }
 
 bool
-verify_tables(Sql *source, Sql *target, Catalog *catalog, VerifyKind kind, Error *err)
+verify_tables(Sql *source, Sql *target, Catalog *catalog, VerifyKind kind, bool marked, Error *err)
 {
 	Buffer names = BUFFER_INIT;
 	size_t different = 0;
@@ -167,7 +167,7 @@ verify_tables(Sql *source, Sql *target, Catalog *catalog, VerifyKind kind, Error
 		bool same = true;
 
 		/* Behind while following; at the cutover copied under the very locks. */
-		if (table->persistence == 'u')
+		if (table->persistence == 'u' || (marked && !atomic_load(&table->marked)))
 			continue;
 		ok = verify_table(source, target, catalog, table, kind, &same, err);
 		if (ok && !same && different++ < NAMED_MAX)

@@ -40,7 +40,8 @@ MUST_CHECK bool target_refresh_matviews(Sql *target, const Catalog *catalog, Err
  * Table.error, and ERROR_DIVERGENCE naming tables when any. checksum: order-independent,
  * over the text of all columns, computed by the servers. */
 typedef enum { VERIFY_COUNTS, VERIFY_CHECKSUMS } VerifyKind;
+/* marked: those alone that are (catalog_mark_named). */
 MUST_CHECK bool verify_tables(Sql *source, Sql *target, Catalog *catalog, VerifyKind kind,
-                              Error *err);
+                              bool marked, Error *err);
 
 #endif

@@ -130,6 +130,9 @@ MUST_CHECK bool source_fence_begin(Sql *fence, int64_t deadline_ms, Error *err);
  * blockers named. */
 MUST_CHECK bool source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms,
                                   Error *err);
+/* The same for the marked tables alone: who writes to others goes on. */
+MUST_CHECK bool source_fence_lock_marked(Sql *fence, const Catalog *catalog, int64_t deadline_ms,
+                                         Error *err);
 /* Enables the triggers (ALWAYS: also for the replica role) in the open transaction; the
  * caller commits. */
 MUST_CHECK bool source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog,

@@ -404,11 +404,11 @@ source_fence_begin(Sql *fence, int64_t deadline_ms, Error *err)
 	       sql_exec(fence, err, SILENCE_UNTIL_DEADLINE);
 }
 
-bool
-source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms, Error *err)
+/* Frees the list. */
+static bool
+lock_list(Sql *fence, FencedList list, int64_t deadline_ms, Error *err)
 {
 	int64_t begun = clock_mono_ms();
-	FencedList list = locked_list(catalog);
 	Error failure = ERROR_INIT;
 	size_t at = 0;
 	bool ok = false;
@@ -426,6 +426,28 @@ source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms, Error
 	}
 	free(list.items);
 	return ok || fence_failed(fence, &failure, clock_mono_ms() - begun, err);
+}
+
+bool
+source_fence_lock(Sql *fence, const Catalog *catalog, int64_t deadline_ms, Error *err)
+{
+	return lock_list(fence, locked_list(catalog), deadline_ms, err);
+}
+
+/* Without what stands above them: whoever writes through a parent locks the leaf, too. */
+bool
+source_fence_lock_marked(Sql *fence, const Catalog *catalog, int64_t deadline_ms, Error *err)
+{
+	FencedList list = {mem_alloc(sizeof(Fenced) * (catalog->table_count + 1)), 0};
+
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		const Table *table = &catalog->tables[i];
+		if (atomic_load(&table->marked))
+			list.items[list.count++] = (Fenced){table->oid, table->schema, table->name,
+			                                    table->qualified};
+	}
+	qsort(list.items, list.count, sizeof(Fenced), by_oid);
+	return lock_list(fence, list, deadline_ms, err);
 }
 
 /* ALTER TABLE ONLY: a partitioned parent would switch its leaves' row triggers, too. */

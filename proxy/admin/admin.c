@@ -255,17 +255,38 @@ takes_pattern(MigrationCommand command)
 }
 
 static bool
-read_pattern(const char *key, const json_t *value, MigrationRequest *out, Error *err)
+take_pattern(const json_t *value, char out[CONFIG_PATTERN_SIZE])
 {
 	const char *text = json_string_value(value);
 
+	if (text == NULL || text[0] == '\0' || json_string_length(value) != strlen(text) ||
+	    strlen(text) >= CONFIG_PATTERN_SIZE || strpbrk(text, "\r\n") != NULL)
+		return false;
+	snprintf(out, CONFIG_PATTERN_SIZE, "%s", text);
+	return true;
+}
+
+static bool
+read_pattern(const char *key, const json_t *value, MigrationRequest *out, Error *err)
+{
 	if (strcmp(key, "pattern") != 0)
 		return error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
-	if (text == NULL || text[0] == '\0' || json_string_length(value) != strlen(text) ||
-	    strlen(text) >= sizeof(out->pattern) || strpbrk(text, "\r\n") != NULL)
-		return error_set(err, ERROR_CONFIG, "\"pattern\" is not the pattern of a table");
-	snprintf(out->pattern, sizeof(out->pattern), "%s", text);
-	return true;
+	return take_pattern(value, out->pattern) ||
+	       error_set(err, ERROR_CONFIG, "\"pattern\" is not the pattern of a table");
+}
+
+/* VERIFY's. An empty list would be none, and all is what is compared without one. */
+static bool
+read_tables(const json_t *value, MigrationRequest *out, Error *err)
+{
+	size_t count = json_array_size(value);
+	bool ok = count > 0 && count <= CONFIG_TABLES_MAX;
+
+	for (size_t i = 0; ok && i < count; i++)
+		ok = take_pattern(json_array_get(value, i), out->tables[i]);
+	out->table_count = count;
+	return ok || error_set(err, ERROR_CONFIG, "\"tables\" is not a list of 1 to %d patterns",
+	                       CONFIG_TABLES_MAX);
 }
 
 static bool
@@ -294,6 +315,8 @@ read_key(const char *key, const json_t *value, MigrationRequest *out, Error *err
 		out->unmovable_given = true;
 		return read_unmovable(value, &out->unmovable, err);
 	}
+	if (out->command == COMMAND_VERIFY && strcmp(key, "tables") == 0)
+		return read_tables(value, out, err);
 	return error_set(err, ERROR_CONFIG, "the body has an unknown key \"%.64s\"", key);
 }
 

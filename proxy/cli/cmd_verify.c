@@ -1,38 +1,29 @@
 /* pgbaton verify: asks for a comparison of both sides and waits for its outcome. */
 #include <string.h>
 
+#include "proxy/cli/asking.h"
 #include "proxy/cli/cli.h"
-#include "proxy/cli/follow.h"
+#include "proxy/cli/client.h"
 
-enum { POLL_MS = 50 };
-
-static FollowVerdict
-judge(void *arg, const json_t *status, bool gone UNUSED, Error *err)
+static json_t *
+make_body(const Config *config)
 {
-	uint64_t id = *(const uint64_t *)arg;
-	const char *outcome = doc_text(status, "verify.outcome");
+	const PatternList *chosen = &config->verify_tables;
 
-	if ((uint64_t)doc_number(status, "verify.id") != id) {
-		error_set(err, ERROR_CANCELLED,
-		          "the process was started again, or another comparison "
-		          "has begun since");
-		return FOLLOW_FAILED;
-	}
-	if (strcmp(outcome, "equal") == 0)
-		return FOLLOW_DONE;
-	if (strcmp(outcome, "failed") != 0)
-		return FOLLOW_ON;
-	if (!doc_error(status, "verify.error", err))
-		error_set(err, ERROR_BUG, "no reason was given");
-	return FOLLOW_FAILED;
+	if (chosen->count == 0)
+		return NULL;
+	json_t *tables = json_array();
+	for (size_t i = 0; i < chosen->count; i++)
+		json_array_append_new(tables, json_string(chosen->items[i]));
+	json_t *body = json_object();
+	json_object_set_new(body, "tables", tables);
+	return body;
 }
 
 static void
-print_result(const json_t *status, bool as_json)
+print_result(const Config *config, const json_t *verify)
 {
-	const json_t *verify = doc_at(status, "verify");
-
-	if (as_json) {
+	if (config->json) {
 		json_dumpf(verify, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
 		putchar('\n');
 	} else if (strcmp(doc_text(verify, "outcome"), "equal") == 0) {
@@ -44,28 +35,12 @@ print_result(const json_t *status, bool as_json)
 int
 cmd_verify(int argc, char **argv)
 {
-	Error err = ERROR_INIT;
-	json_t *status = NULL;
-	uint64_t id = 0;
-	int exit_code;
-	Config *config = cli_config(argc, argv, &exit_code);
-	FollowOptions options = {
-		.poll_ms = POLL_MS,
-		.unreached_ms = 10000,
-		.judge = judge,
-		.arg = &id,
-	};
+	static const Asking asking = {.command = "verify",
+	                              .key = "verify",
+	                              .success = "equal",
+	                              .poll_ms = 50,
+	                              .body = make_body,
+	                              .print = print_result};
 
-	if (config == NULL)
-		return exit_code;
-	Client *client = client_new(config, &err);
-	bool ok = client != NULL && client_post(client, "verify", NULL, &id, &err) &&
-	          follow_status(client, &options, &status, &err);
-	if (status != NULL)
-		print_result(status, config->json);
-	exit_code = ok ? EXIT_DONE : cli_fail(&err);
-	json_decref(status);
-	client_free(client);
-	config_free(config);
-	return exit_code;
+	return cli_ask(argc, argv, &asking);
 }

@@ -39,7 +39,8 @@ const CliCommand cli_commands[] = {
      "Exit codes: 0 switched (rehearsed), 1 undone (the error says why), 2 usage.\n"},
 	{"verify", cmd_verify, "compare source and target",
      "Holds writers on the source for the moment that it takes to meet at one point, then\n"
-     "compares every table beside them, and waits for the outcome.\n" CLIENT_TEXT
+     "compares every table beside them, and waits for the outcome. With --table only writers of\n"
+     "those tables are held, and only those are compared.\n" CLIENT_TEXT
      "Exit codes: 0 equal, 1 different or refused (the error names the tables), 2 usage.\n"},
 	{"failback", cmd_failback, "after the switch: back to the old source",
      "The same cutover the other way, where `run` was given --failback. Within the hold\n"

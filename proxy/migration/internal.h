@@ -219,8 +219,10 @@ MUST_CHECK bool cutover_run(const Way *way, const MigrationRequest *request, Err
 /* Start after a crash: undoes what a switch before its journal left. *at: SWITCHED or
  * FAILED_BACK when a journal says so, else CHECKING. */
 MUST_CHECK bool cutover_recover(Migration *m, MigrationState *at, Error *err);
-/* Compares source and target at one and the same state (a short hold on the source). */
-MUST_CHECK bool cutover_verify(Migration *m, Error *err);
+/* Compares source and target at one and the same state (a short hold on the source): the tables
+ * that the request names, or all; *tables of them. */
+MUST_CHECK bool cutover_verify(Migration *m, const MigrationRequest *request, size_t *tables,
+                               Error *err);
 
 /* ---- large_objects.c ---- */
 

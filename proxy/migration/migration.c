@@ -432,23 +432,24 @@ follow_cutover(const Way *way, const MigrationRequest *request)
 }
 
 static void
-follow_verify(Migration *m)
+follow_verify(Migration *m, const MigrationRequest *request)
 {
 	Error err = ERROR_INIT;
+	size_t tables = 0;
 	int64_t start_us = clock_mono_us();
-	bool ok = !m->paused && migration_connect(m, &err) && cutover_verify(m, &err);
+	bool ok = !m->paused && migration_connect(m, &err) && cutover_verify(m, request, &tables, &err);
 
 	if (m->paused)
 		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
 	pthread_mutex_lock(&m->lock);
 	m->verify.outcome = ok ? VERIFY_EQUAL : VERIFY_FAILED;
 	m->verify.took_ms = (double)(clock_mono_us() - start_us) / 1000.0;
-	m->verify.tables = m->catalog->table_count;
+	m->verify.tables = tables;
 	m->verify.error = err;
 	pthread_mutex_unlock(&m->lock);
 	if (ok)
-		log_info("verify", "source and target are equal in all %zu tables",
-		         m->catalog->table_count);
+		log_info("verify", "source and target are equal in %s%zu tables",
+		         request->table_count == 0 ? "all " : "", tables);
 	else
 		log_failure(LOG_ERROR, "verify", &err);
 }
@@ -492,7 +493,7 @@ follow(Migration *m, Error *err)
 		    follow_cutover(&way, &todo))
 			return FOLLOW_SWITCHED;
 		if (todo.command == COMMAND_VERIFY)
-			follow_verify(m);
+			follow_verify(m, &todo);
 		if ((todo.command == COMMAND_ADD_TABLE || todo.command == COMMAND_RECOPY) &&
 		    follow_addition(m, &todo, err) && err->class != ERROR_NONE)
 			return FOLLOW_FAILED;

@@ -62,8 +62,10 @@ typedef struct {
 	int64_t hold_timeout_ms; /* CUTOVER, REHEARSE, FAILBACK; 0: the configuration's */
 	bool unmovable_given;    /* the same three; false: the configuration's */
 	UnmovablePolicy unmovable;
-	char pattern[CONFIG_PATTERN_SIZE]; /* ADD_TABLE, RECOPY */
-	bool set_copy_rate;                /* THROTTLE: what is to be changed, until the process ends */
+	char pattern[CONFIG_PATTERN_SIZE];                   /* ADD_TABLE, RECOPY */
+	char tables[CONFIG_TABLES_MAX][CONFIG_PATTERN_SIZE]; /* VERIFY: patterns */
+	size_t table_count;                                  /* 0: all */
+	bool set_copy_rate; /* THROTTLE: what is to be changed, until the process ends */
 	uint64_t copy_rate;
 	bool set_lag_limit;
 	LagLimit lag_limit;

@@ -527,7 +527,8 @@ phase_offline_end(Migration *m, Error *err)
 	                               &count, err) &&
 	          target_refresh_matviews(m->target, m->catalog, err) &&
 	          (m->config->verify == VERIFY_OFF ||
-	           (verify_tables(m->source, m->target, m->catalog, m->config->verify_kind, err) &&
+	           (verify_tables(m->source, m->target, m->catalog, m->config->verify_kind, false,
+	                          err) &&
 	            large_objects_verify(&way, NULL, false, err))) &&
 	          target_restore_sql(m->target, &m->ledger, &restore, err) &&
 	          (restore.len == 0 || sql_exec(m->target, err, buffer_cstr(&restore)));

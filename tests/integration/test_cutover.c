@@ -663,6 +663,39 @@ START_TEST(difference_is_found)
 }
 END_TEST
 
+static void
+verify_some(Case *c, int code, const char *a, const char *b, const char *says)
+{
+	char *out;
+	int got = pgbaton_cli(c->p, &out, 60, "verify", "--table", a, "--table", b, NULL);
+
+	ck_assert_msg(got == code && strstr(out, says) != NULL, "%s %s: %d %s", a, b, got, out);
+	free(out);
+}
+
+/* What is not named is neither compared nor are its writers held. */
+START_TEST(some_tables_are_compared)
+{
+	Case c;
+
+	case_open(&c, "some");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	PGconn *writer = db_connect_uri(c.source_uri);
+	db_exec(writer, "BEGIN; INSERT INTO no_key (a) VALUES (1)");
+	db_exec(c.target, "UPDATE child SET parent = 1 WHERE id = 5; DELETE FROM part_2 WHERE id = 3");
+	verify_some(&c, 0, "parent", "PUBLIC.part_1", "2 tables");
+	verify_some(&c, 1, "parent", "ch?ld", "public.child");
+	/* By what stands above it. */
+	verify_some(&c, 1, "public.part", "parent", "public.part_2");
+	verify_some(&c, 1, "parent", "nowhere", "--table 'nowhere' matches no table");
+	verify_some(&c, 1, "parent", "par(", "--table 'par('");
+	db_exec(writer, "ROLLBACK");
+	PQfinish(writer);
+	case_close(&c);
+}
+END_TEST
+
 /* A table that came after the start was never copied: the cutover must not lose it. */
 START_TEST(new_table_is_refused)
 {
@@ -793,6 +826,11 @@ cutover_suite(void)
 	tcase_add_test(tc, auto_cutover);
 	tcase_add_test(tc, offline_ends_by_itself);
 	tcase_add_test(tc, cancel_leaves_nothing);
+	suite_add_tcase(suite, tc);
+	tc = tcase_create("some_tables");
+	tcase_set_timeout(tc, 120);
+	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
+	tcase_add_test(tc, some_tables_are_compared);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

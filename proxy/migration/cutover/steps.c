@@ -140,7 +140,7 @@ steps_compare_rows(Cutover *c, Error *err)
 	cutover_publish(c, "verify");
 	steps_bound(c);
 	bool ok = verify_tables(way_from(&c->way), way_to(&c->way), c->way.catalog,
-	                        m->config->verify_kind, err) &&
+	                        m->config->verify_kind, false, err) &&
 	          (c->rehearsal ||
 	           large_objects_verify(&c->way, c->way.catalog->locks_large_objects ? c->fence : NULL,
 	                                c->way.catalog->locks_large_objects, err));

@@ -77,7 +77,7 @@ static bool
 verify(const Job *job, VerifyKind kind, Error *err)
 {
 	*err = (Error)ERROR_INIT;
-	return verify_tables(job->from, job->to, job->catalog, kind, err);
+	return verify_tables(job->from, job->to, job->catalog, kind, false, err);
 }
 
 START_TEST(equal_whatever_the_order)
@@ -178,9 +178,9 @@ START_TEST(majors_and_encodings_do_not_matter)
 	Sql *from = servers_open(old, "source");
 	Sql *to = servers_open(new, "target");
 	Catalog *catalog = servers_catalog(from);
-	ASSERT_OK(verify_tables(from, to, catalog, VERIFY_CHECKSUMS, &err));
+	ASSERT_OK(verify_tables(from, to, catalog, VERIFY_CHECKSUMS, false, &err));
 	db_exec(target, "UPDATE t SET t = 'a'");
-	ck_assert(!verify_tables(from, to, catalog, VERIFY_CHECKSUMS, &err));
+	ck_assert(!verify_tables(from, to, catalog, VERIFY_CHECKSUMS, false, &err));
 	catalog_free(catalog);
 	sql_close(from);
 	sql_close(to);

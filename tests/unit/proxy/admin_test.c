@@ -389,6 +389,41 @@ START_TEST(patterns_are_read)
 }
 END_TEST
 
+START_TEST(tables_to_verify_are_read)
+{
+	start();
+	post("/v1/verify", "{\"tables\": [\"shop.*\", \"\\\"We ird\\\"\"]}");
+	ck_assert_int_eq(http_status, 202);
+	ck_assert_int_eq((int)migration->last.command, (int)COMMAND_VERIFY);
+	ck_assert_uint_eq(migration->last.table_count, 2);
+	ck_assert_str_eq(migration->last.tables[0], "shop.*");
+	ck_assert_str_eq(migration->last.tables[1], "\"We ird\"");
+	post("/v1/verify", "");
+	ck_assert_int_eq(http_status, 202);
+	ck_assert_uint_eq(migration->last.table_count, 0);
+}
+END_TEST
+
+static const char *const wrong_tables[] = {
+	"{\"tables\": []}",
+	"{\"tables\": \"a\"}",
+	"{\"tables\": [\"a\", 1]}",
+	"{\"tables\": [\"\"]}",
+	"{\"tables\": [\"a\\nb\"]}",
+	"{\"pattern\": \"a\"}",
+	"{\"tables\": [\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\",\"11\",\"12\","
+	"\"13\",\"14\",\"15\",\"16\",\"17\"]}",
+};
+
+START_TEST(wrong_tables_are_refused)
+{
+	start();
+	post("/v1/verify", wrong_tables[_i]);
+	ck_assert_int_eq(http_status, 400);
+	ck_assert_int_eq(migration->commands, 0);
+}
+END_TEST
+
 static const char *const wrong_patterns[] = {
 	"",
 	"{}",
@@ -759,6 +794,9 @@ admin_suite(void)
 	tcase_add_test(tests, refusal_is_a_conflict);
 	tcase_add_test(tests, body_is_read);
 	tcase_add_test(tests, limits_are_read);
+	tcase_add_test(tests, tables_to_verify_are_read);
+	tcase_add_loop_test(tests, wrong_tables_are_refused, 0,
+	                    (int)(sizeof(wrong_tables) / sizeof(*wrong_tables)));
 	tcase_add_test(tests, patterns_are_read);
 	tcase_add_loop_test(tests, wrong_patterns_are_refused, 0,
 	                    (int)(sizeof(wrong_patterns) / sizeof(*wrong_patterns)));

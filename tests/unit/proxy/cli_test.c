@@ -193,7 +193,7 @@ static const Usage usages[] = {
 	{{"wait", "--for", "done"}, "\"done\" is not a state"},
 	{{"wait", "--for", "following", "--timeout", "soon"}, "--timeout"},
 	{{"cutover", "--hold-timeout", "0"}, "--hold-timeout"},
-	{{"verify", "--table", "t"}, "not available yet"},
+	{{"verify", "--table", ""}, "is empty"},
 	{{"pause", "now"}, "unexpected argument"},
 	{{"finish", "--source", "host=a"}, "PGBATON_TARGET"},
 	{{"status", "--admin", "localhost"}, "HOST:PORT"},
@@ -493,6 +493,10 @@ START_TEST(verify_waits_for_the_outcome)
 	ck_assert_int_eq(client("verify", NULL, NULL, NULL), 0);
 	ck_assert_int_eq((int)fake_migration_last(migration).command, (int)COMMAND_VERIFY);
 	assert_out("11 tables");
+	ck_assert_uint_eq(fake_migration_last(migration).table_count, 0);
+	ck_assert_int_eq(client("verify", "--table=a", "--table=s.b*", NULL), 0);
+	ck_assert_uint_eq(fake_migration_last(migration).table_count, 2);
+	ck_assert_str_eq(fake_migration_last(migration).tables[1], "s.b*");
 
 	set_verify(2, VERIFY_FAILED);
 	ck_assert_int_eq(client("verify", NULL, NULL, NULL), 1);
