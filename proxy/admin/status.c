@@ -114,6 +114,8 @@ copy_json(const MigrationStatus *s)
 	json_object_set_new(json, "eta_seconds", json_known(s->copy_eta_seconds));
 	json_object_set_new(json, "rate", s->copy_rate > 0 ? json_real(s->copy_rate) : json_null());
 	json_object_set_new(json, "oldest_snapshot_seconds", json_known(s->oldest_snapshot_s));
+	json_object_set_new(json, "waiting",
+	                    s->waiting[0] != '\0' ? json_text(s->waiting) : json_null());
 	json_object_set_new(json, "rate_limit",
 	                    s->throttle.rate > 0 ? json_count(s->throttle.rate) : json_null());
 	json_object_set_new(json, "held",

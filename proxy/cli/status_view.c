@@ -227,6 +227,11 @@ view_care(FILE *out, const json_t *status)
 
 	if (age > 0)
 		fprintf(out, "snapshot   the oldest of ours on the source is %s old\n", SECONDS(age));
+	if (json_is_string(doc_at(status, "copy.waiting"))) {
+		fputs("waiting    ", out);
+		print_plain(out, doc_text(status, "copy.waiting"));
+		fputc('\n', out);
+	}
 	if (limit > 0)
 		fprintf(out, "throttle   at most %s a second\n", BYTES(limit));
 	if (json_is_string(doc_at(status, "copy.held"))) {

@@ -98,6 +98,7 @@ struct Migration {
 	SlotHealth slot;
 	Lsn source_lsn;
 	double oldest_snapshot_s;
+	char waiting[256]; /* who waits for a lock of the copy */
 	Standbys standbys; /* of the source */
 	LagLimit lag_limit;
 	Pace pace;

@@ -215,6 +215,7 @@ typedef struct {
 	char slot_warning[256];   /* it is in danger; "": it is not */
 	Lsn source_lsn;           /* pg_current_wal_lsn() when last asked */
 	double oldest_snapshot_s; /* age of our oldest snapshot on the source */
+	char waiting[256];        /* who waits on the source for a lock of the copy; "": nobody */
 	ThrottleState throttle;   /* of the copy */
 	Standbys standbys;        /* of the source */
 	LagLimit lag_limit;

@@ -3,8 +3,12 @@
  * what somebody may have done to slot and publication behind our back. Warns before the
  * slot's limit is reached (S3).
  */
+#include <stdio.h>
 #include <stdlib.h>
 
+#include <string.h>
+
+#include "apply/care/waiting.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/memory.h"
@@ -71,6 +75,24 @@ look_at_snapshots(Monitor *monitor, Sql *source, Error *err)
 	pthread_mutex_lock(&m->lock);
 	m->oldest_snapshot_s = strtod(age, NULL);
 	pthread_mutex_unlock(&m->lock);
+	return true;
+}
+
+/* An ALTER TABLE behind a copy's lock, and behind that one the application. */
+static bool
+look_at_waiting(Monitor *monitor, Sql *source, Error *err)
+{
+	Migration *m = monitor->m;
+	char waiting[sizeof(m->waiting)];
+
+	if (!waiting_read(source, waiting, sizeof(waiting), err))
+		return false;
+	pthread_mutex_lock(&m->lock);
+	bool news = waiting[0] != '\0' && strcmp(m->waiting, waiting) != 0;
+	snprintf(m->waiting, sizeof(m->waiting), "%s", waiting);
+	pthread_mutex_unlock(&m->lock);
+	if (news)
+		log_warning("monitor", "%s; what comes after it on that table waits, too", waiting);
 	return true;
 }
 
@@ -184,7 +206,8 @@ look(Monitor *monitor, Sql *source, unsigned round, int64_t *next_warning_ms, Er
 	const Way *way = &monitor->way;
 
 	if (!way->back &&
-	    (!look_at_snapshots(monitor, source, err) || !look_at_standbys(monitor, source, err)))
+	    (!look_at_snapshots(monitor, source, err) || !look_at_waiting(monitor, source, err) ||
+	     !look_at_standbys(monitor, source, err)))
 		return false;
 	if (!migration_online(monitor->m))
 		return true;

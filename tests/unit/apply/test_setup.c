@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "apply/care/waiting.h"
 #include "apply/setup/source.h"
 #include "common/clock.h"
 #include "common/memory.h"
@@ -541,6 +542,46 @@ START_TEST(other_versions)
 }
 END_TEST
 
+/* ---- who waits for the copy ---- */
+
+START_TEST(who_waits_for_the_copy_is_named)
+{
+	Bench bench;
+	char said[256];
+	Error err = ERROR_INIT;
+
+	bench_open(&bench, cluster, "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int)");
+	PGconn *copy = db_connect(cluster, "source");
+	PGconn *other = db_connect(cluster, "source");
+	db_exec(copy, "SET application_name = 'pgbaton copy'; BEGIN; LOCK t IN ACCESS SHARE MODE");
+	db_exec(bench.app, "BEGIN; LOCK u IN ACCESS EXCLUSIVE MODE");
+	ASSERT_OK(waiting_read(bench.source, said, sizeof(said), &err));
+	ck_assert_str_eq(said, "");
+	/* Who waits for somebody else is none of ours. */
+	ck_assert_int_eq(PQsendQuery(other, "SELECT * FROM u"), 1);
+	db_wait_until(bench.app, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted", 30);
+	ASSERT_OK(waiting_read(bench.source, said, sizeof(said), &err));
+	ck_assert_str_eq(said, "");
+	db_exec(bench.app, "COMMIT");
+	PQclear(PQgetResult(other));
+	ck_assert_ptr_null(PQgetResult(other));
+
+	ck_assert_int_eq(PQsendQuery(other, "ALTER TABLE t\n  ADD c int"), 1);
+	/* The lock's queue has it a moment before the view says what it waits for. */
+	int64_t deadline = deadline_in_ms(30000);
+	while (said[0] == '\0' && deadline_left_ms(deadline) > 0)
+		ASSERT_OK(waiting_read(bench.source, said, sizeof(said), &err));
+	ck_assert_msg(strstr(said, "waits for a lock of the copy: ALTER TABLE t ADD c int") != NULL,
+	              "%s", said);
+	db_exec(copy, "COMMIT");
+	PQclear(PQgetResult(other));
+	ck_assert_ptr_null(PQgetResult(other));
+	PQfinish(copy);
+	PQfinish(other);
+	bench_close(&bench);
+}
+END_TEST
+
 static Suite *
 make_setup(void)
 {
@@ -561,6 +602,7 @@ make_setup(void)
 	tcase_add_test(made, fence_gives_up_at_the_deadline);
 	tcase_add_test(made, silent_fence_is_ended_by_the_server);
 	tcase_add_test(made, slot_in_use_is_freed_by_undo);
+	tcase_add_test(made, who_waits_for_the_copy_is_named);
 	suite_add_tcase(suite, made);
 
 	tcase_set_timeout(versions, 60);

@@ -134,6 +134,7 @@ static const TextField texts[] = {
 	{"slot.wal_status", "extended"},
 	{"slot.warning", "the slot is in danger"},
 	{"copy.held", "a standby is behind"},
+	{"copy.waiting", "process 157 waits"},
 	{"eta.until", "copied"},
 	{"addition.outcome", "failed"},
 	{"addition.step", "rows and indexes"},
