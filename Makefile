@@ -226,6 +226,10 @@ bench-many: all ## databases of 1,000, 3,000 and 10,000 tables: start, copy, sta
 bench-copy: all ## a migration from start to end beside pg_dump, pgcopydb and a bare pipe
 	bash bench/copy.sh
 
+.PHONY: bench-eta
+bench-eta: all ## what the status says is left of a copy, beside what was left
+	bash bench/eta.sh
+
 .PHONY: bench-lobs
 bench-lobs: all ## large objects: the copy beside pg_dump, and what their comparison holds writers for
 	bash bench/lobs.sh
