@@ -99,7 +99,7 @@ struct Loop {
 	int looked_at;       /* and those whose was */
 	int at_once;         /* how many of these there may be */
 	int64_t least_us[2]; /* that one took: without a login, and with one; 0: none yet */
-	int64_t last_ended_us;
+	int64_t begun_us;
 	bool queue_busy;
 	uint8_t *spare[8]; /* buffers that no session has */
 	size_t spare_count;

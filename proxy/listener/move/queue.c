@@ -9,15 +9,16 @@
  * So each loop begins with one, and may look at one more each time that a session took no longer
  * than twice the least that one has taken, and at one less when it took longer: where the
  * processors are what is short, more at a time only wait for each other, and it stays at a few;
- * where the server is far away, the number doubles with each round trip. When nothing ends at all
- * (a server that does not answer a question), one more may begin for each STALL_US.
+ * where the server is far away, the number doubles with each round trip. And one more for each
+ * IMPATIENT_US that it has been at it: on a machine that the clients keep busy a few get a few
+ * shares of the processors only, and one that gets no answer is in the way of the others.
  */
 #include "proxy/listener/move/move.h"
 
 #include "common/clock.h"
 #include "common/error.h"
 
-enum { STALL_US = 50000, FIRST_IN_HOLD = 8 };
+enum { IMPATIENT_US = 200000, FIRST_IN_HOLD = 8 };
 
 void
 queue_add(Session *session)
@@ -47,7 +48,7 @@ queue_remove(Session *session)
 static bool
 may_begin(const Loop *loop)
 {
-	return loop->looked_at < loop->at_once + (clock_mono_us() - loop->last_ended_us) / STALL_US;
+	return loop->looked_at < loop->at_once + (clock_mono_us() - loop->begun_us) / IMPATIENT_US;
 }
 
 /* A step may end with a wish fulfilled, and so in another call of this. */
@@ -73,10 +74,9 @@ queue_go_on(Loop *loop)
 static void
 learn(Loop *loop, const Move *move)
 {
-	int64_t now_us = clock_mono_us(), took_us = now_us - move->begun_us;
+	int64_t took_us = clock_mono_us() - move->begun_us;
 	int64_t *least_us = &loop->least_us[move->begun_closed];
 
-	loop->last_ended_us = now_us;
 	if (loop->queue_busy)
 		return;
 	if (*least_us == 0 || took_us < *least_us)
@@ -109,7 +109,7 @@ queue_begin(Loop *loop, Wish wish)
 {
 	loop->at_once = wish == WISH_OPEN ? FIRST_IN_HOLD : 1;
 	loop->least_us[0] = loop->least_us[1] = 0;
-	loop->last_ended_us = clock_mono_us();
+	loop->begun_us = clock_mono_us();
 	for (Session *session = loop->sessions; session != NULL; session = session->next)
 		move_wish(session, wish);
 	queue_go_on(loop);

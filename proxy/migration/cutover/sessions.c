@@ -96,12 +96,15 @@ refuse_unmovable(const MoveReport *report, ErrorClass class, Error *err)
 static bool
 prepare_once(Cutover *c, bool *again, Error *err)
 {
-	enum { PREPARE_MS = 10000 };
+	enum { PREPARE_MS = 10000, PREPARE_EACH_MS = 20 };
+	ListenerState state;
 	MoveReport report = {.moved = 0};
 
 	*again = false;
-	bool ok = listener_move_prepare(c->m->listener, route_to(c), deadline_in_ms(PREPARE_MS),
-	                                c->m->stop, &report, err);
+	listener_state(c->m->listener, &state);
+	int64_t deadline_ms = deadline_in_ms(PREPARE_MS + PREPARE_EACH_MS * (int64_t)state.sessions);
+	bool ok = listener_move_prepare(c->m->listener, route_to(c), deadline_ms, c->m->stop, &report,
+	                                err);
 	if (ok)
 		note_report(c, &report);
 	if (ok && report.unmovable > 0 && c->unmovable == UNMOVABLE_ABORT)
