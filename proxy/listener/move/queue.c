@@ -18,7 +18,7 @@
 #include "common/clock.h"
 #include "common/error.h"
 
-enum { IMPATIENT_US = 200000, FIRST_IN_HOLD = 8 };
+enum { IMPATIENT_US = 1000000, FIRST_IN_HOLD = 8 };
 
 void
 queue_add(Session *session)

@@ -141,7 +141,7 @@ sessions_prepare(Cutover *c, Error *err)
 bool
 sessions_refresh(Cutover *c, Error *err)
 {
-	enum { REFRESH_MS = 500 };
+	enum { REFRESH_MS = 3000 };
 
 	return c->m->listener == NULL ||
 	       listener_move_refresh(c->m->listener, deadline_in_ms(REFRESH_MS), c->m->stop, err) ||
