@@ -124,6 +124,9 @@ MUST_CHECK bool source_fence_prepare(const SourceSetup *setup, Error *err);
 /* Ahead of source_fence_lock, which else does it: BEGIN and the deadline, while nobody has to
  * wait for it yet. A transaction without locks. */
 MUST_CHECK bool source_fence_begin(Sql *fence, int64_t deadline_ms, Error *err);
+/* Then, still ahead of it: has the session's server process open every table once, so that what
+ * it reads of the catalogue for one (half of the cost of switching its trigger) is there. */
+MUST_CHECK bool source_fence_warm(Sql *fence, const Ledger *ledger, Error *err);
 /* In the given session: BEGIN, the deadline as idle_in_transaction_session_timeout,
  * LOCK TABLE ... IN EXCLUSIVE MODE on all tables and parents, a statement each. After a
  * deadlock again in another order, until the deadline. On failure rolled back, with the

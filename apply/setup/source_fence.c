@@ -404,6 +404,21 @@ source_fence_begin(Sql *fence, int64_t deadline_ms, Error *err)
 	       sql_exec(fence, err, SILENCE_UNTIL_DEADLINE);
 }
 
+bool
+source_fence_warm(Sql *fence, const Ledger *ledger, Error *err)
+{
+	PGresult *sizes = sql_queryf(fence, err,
+	                             "SELECT count(pg_catalog.pg_relation_size(tgrelid)) FROM"
+	                             " pg_catalog.pg_trigger WHERE tgname = '%s_fence'"
+	                             " AND NOT tgisinternal",
+	                             ledger->name);
+
+	if (sizes == NULL)
+		return error_add_context(err, "fence");
+	PQclear(sizes);
+	return sql_exec(fence, err, SILENCE_UNTIL_DEADLINE);
+}
+
 /* Frees the list. */
 static bool
 lock_list(Sql *fence, FencedList list, int64_t deadline_ms, Error *err)

@@ -8,9 +8,10 @@
  *              brought level on `to` (sessions.c)
  *   fence      one transaction on `from` locks all tables (K2); from here all other writers
  *              wait, too
- *   marker     committed by another session, waited for in the stream (K3)
- *   late       unlogged tables copied again, large objects compared: no stream carries them
+ *   marker     committed by another session (K3)
  *   sequences  read after the marker, set on `to`
+ *   drain      the marker is waited for in the stream (K3)
+ *   late       unlogged tables copied again, large objects compared: no stream carries them
  *   commit     transaction on `to` made ready, fence committed, journal committed (K4)
  *   move       the listener's sessions go on at `to`
  *
@@ -79,9 +80,10 @@ static bool
 steps(Cutover *c, Error *err)
 {
 	return sessions_hold(c, err) && steps_lock_tables(c, err) && steps_enable_triggers(c, err) &&
-	       cutover_refuse_late_ddl(c, err) && steps_drain(c, err) && steps_copy_late(c, err) &&
+	       steps_send_marker(c, err) && cutover_refuse_late_ddl(c, err) &&
+	       steps_move_sequences(c, err) && steps_drain(c, err) && steps_copy_late(c, err) &&
 	       steps_compare_large_objects(c, err) && steps_compare_rows(c, err) &&
-	       steps_move_sequences(c, err) && sessions_wait_open(c, err) && switch_over(c, err);
+	       sessions_wait_open(c, err) && switch_over(c, err);
 }
 
 static bool
@@ -90,7 +92,8 @@ hold(Cutover *c, Error *err)
 	if (!open_sessions(c, err) || !switch_plan(c, err) || !sessions_refresh(c, err))
 		return false;
 	c->deadline_ms = deadline_in_ms(c->timeout_ms);
-	if (!source_fence_begin(c->fence, c->deadline_ms, err))
+	if (!source_fence_begin(c->fence, c->deadline_ms, err) ||
+	    !source_fence_warm(c->fence, c->way.ledger, err))
 		return false;
 	c->held_since_us = clock_mono_us();
 	if (!steps(c, err))

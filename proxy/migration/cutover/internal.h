@@ -27,6 +27,7 @@ typedef struct {
 	bool fence_enabled;    /* the fence's COMMIT was tried */
 	bool outcome_unknown;  /* the journal's: neither undone nor switched until it is known (K4) */
 	char tables[64];       /* which relations there were before the hold, in short */
+	char marker[WAY_MARKER_SIZE]; /* sent in the hold */
 	CutoverStatus now;
 } Cutover;
 
@@ -85,11 +86,12 @@ MUST_CHECK bool steps_in_time(const Cutover *c, Error *err);
 MUST_CHECK bool steps_lock_tables(Cutover *c, Error *err);
 /* Begun; switch_over waits for the end. */
 MUST_CHECK bool steps_enable_triggers(Cutover *c, Error *err);
+MUST_CHECK bool steps_send_marker(Cutover *c, Error *err);
+MUST_CHECK bool steps_move_sequences(Cutover *c, Error *err);
 MUST_CHECK bool steps_drain(Cutover *c, Error *err);
 MUST_CHECK bool steps_copy_late(Cutover *c, Error *err);
 MUST_CHECK bool steps_compare_large_objects(Cutover *c, Error *err);
 MUST_CHECK bool steps_compare_rows(Cutover *c, Error *err);
-MUST_CHECK bool steps_move_sequences(Cutover *c, Error *err);
 
 /* ---- large_objects.c ---- */
 

@@ -60,6 +60,16 @@ cutover_has_way_back(const Cutover *c)
 	return !c->way.back && way_back_wanted(c->m);
 }
 
+/* What setval would refuse is better known now; and what the hold's queries need of both
+ * catalogues is then in the sessions' caches. */
+static bool
+look_at_sequences(Cutover *c, Error *err)
+{
+	size_t count;
+
+	return target_check_sequences(way_from(&c->way), way_to(&c->way), c->m->catalog, &count, err);
+}
+
 bool
 cutover_prepare(Cutover *c, Error *err)
 {
@@ -71,7 +81,7 @@ cutover_prepare(Cutover *c, Error *err)
 	cutover_publish(c, "prepare");
 	if (!name_bypassing(c, err) || !cutover_refuse_ddl(c, err) ||
 	    !source_fence_prepare(&setup, err) ||
-	    !target_refresh_matviews(way_to(&c->way), c->m->catalog, err))
+	    !target_refresh_matviews(way_to(&c->way), c->m->catalog, err) || !look_at_sequences(c, err))
 		return false;
 	/* K5: the slot waits for transactions that run on the target; nobody waits for it yet. */
 	if (cutover_has_way_back(c) && !way_back_arm(c->m, err))

@@ -59,13 +59,16 @@ steps_enable_triggers(Cutover *c, Error *err)
 	return source_fence_enable_begin(c->fence, c->way.ledger, c->way.catalog, err);
 }
 
-static bool
-send_marker(Cutover *c, char marker[WAY_MARKER_SIZE], Error *err)
+/* Its way through the stream is waited for after the sequences, which need only that nobody
+ * writes any more. */
+bool
+steps_send_marker(Cutover *c, Error *err)
 {
 	int64_t start_us = clock_mono_us();
 
+	cutover_publish(c, "marker");
 	steps_bound(c);
-	bool ok = way_send_marker(&c->way, marker, err);
+	bool ok = way_send_marker(&c->way, c->marker, err);
 	c->now.marker_ms = cutover_ms_since(start_us);
 	FAULT_POINT("cutover_marked");
 	return ok || error_add_context(err, "sending the marker");
@@ -74,13 +77,10 @@ send_marker(Cutover *c, char marker[WAY_MARKER_SIZE], Error *err)
 bool
 steps_drain(Cutover *c, Error *err)
 {
-	char marker[WAY_MARKER_SIZE];
+	int64_t start_us = clock_mono_us();
 
 	cutover_publish(c, "drain");
-	if (!send_marker(c, marker, err))
-		return false;
-	int64_t start_us = clock_mono_us();
-	bool ok = way_wait_marker(&c->way, marker, c->deadline_ms, false, err);
+	bool ok = way_wait_marker(&c->way, c->marker, c->deadline_ms, false, err);
 	c->now.drain_ms = cutover_ms_since(start_us);
 	FAULT_POINT("cutover_drained");
 	return ok || error_add_context(err, "draining");
@@ -112,7 +112,6 @@ steps_copy_late(Cutover *c, Error *err)
 	return ok && steps_in_time(c, err);
 }
 
-/* The fence's session reads them, where it has locked them: the triggers are finished first. */
 bool
 steps_compare_large_objects(Cutover *c, Error *err)
 {
@@ -121,8 +120,7 @@ steps_compare_large_objects(Cutover *c, Error *err)
 	if (!c->way.catalog->moves_large_objects)
 		return true;
 	cutover_publish(c, "large objects");
-	steps_unbound(c); /* it keeps the deadline itself, and says what would help */
-	bool ok = source_fence_enable_end(c->fence, err) && cutover_large_objects(c, err);
+	bool ok = cutover_large_objects(c, err);
 	c->now.large_objects_ms = cutover_ms_since(start_us);
 	return ok && steps_in_time(c, err);
 }
@@ -139,7 +137,9 @@ steps_compare_rows(Cutover *c, Error *err)
 		return true;
 	cutover_publish(c, "verify");
 	steps_bound(c);
-	bool ok = verify_tables(way_from(&c->way), way_to(&c->way), c->way.catalog,
+	/* The fence's session reads the large objects where it has locked them. */
+	bool ok = source_fence_enable_end(c->fence, err) &&
+	          verify_tables(way_from(&c->way), way_to(&c->way), c->way.catalog,
 	                        m->config->verify_kind, false, err) &&
 	          (c->rehearsal ||
 	           large_objects_verify(&c->way, c->way.catalog->locks_large_objects ? c->fence : NULL,
