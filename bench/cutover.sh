@@ -6,8 +6,10 @@
 # pgbench keeps a rate of transactions through the listener (prepared statements) or through
 # pgbouncer (transaction pooling, which before 1.21 has no prepared statements: simple protocol).
 # The recipe: a native subscription has copied and follows; PAUSE, wait until it has applied what the
-# source has, set the sequences, name the new server, RELOAD, RESUME. To be no slower than it has to
-# be, its sessions are open beforehand and it waits without a pause.
+# source has, set the sequences, name the new server, RELOAD, RESUME. It is a shell script with a call of
+# psql for each of these steps, as it is usually written, all over loopback and without a pause between
+# its looks. RECIPE=sessions is the fastest that could be made of it: its sessions are open beforehand,
+# and the server itself waits.
 #
 # Latency is pgbench's own (--log), from the moment at which the transaction was due, so that what
 # queued up behind a held one counts; "own" is from its first statement on. Counted are transactions
@@ -15,7 +17,7 @@
 # before. After each round the target has to hold exactly what pgbench was told.
 #
 #   CLIENTS=20 RATE=1000 TABLES=100 SEQUENCES=10 ROUNDS=10 SIDES="pgbaton pgbouncer" MODE=prepared \
-#   bench/cutover.sh
+#   RECIPE=script bench/cutover.sh
 #
 # KEEP=DIR keeps each cutover's own report, pgbaton's log and pgbench's there.
 # One line a cutover on stderr, the summary on stdout. Exit code 1 when a client saw an error or a
@@ -30,6 +32,7 @@ SEQUENCES=${SEQUENCES:-10}
 ROUNDS=${ROUNDS:-10}
 SIDES=${SIDES:-pgbaton pgbouncer}
 MODE=${MODE:-prepared}
+RECIPE=${RECIPE:-script}
 ROWS=${ROWS:-1000}
 POOL=${POOL:-20}
 BEFORE=${BEFORE:-2} # seconds from the load's start to the switch, and the same after it
@@ -157,9 +160,11 @@ round_pgbaton() { # database
 
 # --- the recipe ---
 
-declare -A IN=() OUT=()
-session() { # name uri: a psql that is open beforehand
+declare -A URI=() IN=() OUT=()
+session() { # name uri: for ask; RECIPE=sessions: a psql that is open beforehand
 	local in out
+	URI[$1]=$2
+	[ "$RECIPE" = sessions ] || return 0
 	mkfifo "$BENCH_DIR/$1.in" "$BENCH_DIR/$1.out"
 	psql -qXAt -v ON_ERROR_STOP=1 "$2" <"$BENCH_DIR/$1.in" >"$BENCH_DIR/$1.out" &
 	exec {in}>"$BENCH_DIR/$1.in" {out}<"$BENCH_DIR/$1.out"
@@ -168,11 +173,13 @@ session() { # name uri: a psql that is open beforehand
 }
 ask() { # name sql: the first line of the answer
 	local line
+	[ "$RECIPE" = sessions ] || { psql -qXAt -v ON_ERROR_STOP=1 "${URI[$1]}" <<<"$2"; return; }
 	printf '%s\n' "$2" >&"${IN[$1]}"
 	read -r line <&"${OUT[$1]}" || { echo "bench: $1: the session has ended" >&2; return 1; }
 	printf '%s\n' "$line"
 }
 close_session() { # name
+	[ "$RECIPE" = sessions ] || return 0
 	local in=${IN[$1]} out=${OUT[$1]}
 	exec {in}>&- {out}<&-
 }
@@ -194,6 +201,16 @@ bouncer_ini() { # database server
 		log_connections = 0
 		log_disconnections = 0
 	INI
+}
+
+wait_level() { # subscription lsn
+	local level="EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '$1' AND replay_lsn >= '$2')"
+	if [ "$RECIPE" = sessions ]; then
+		ask source "DO \$wait\$ BEGIN
+			WHILE NOT $level LOOP PERFORM pg_sleep(0.001); END LOOP; END \$wait\$; SELECT 1;" >/dev/null
+		return
+	fi
+	until [ "$(ask source "SELECT $level;")" = t ]; do :; done
 }
 
 round_pgbouncer() { # database
@@ -222,9 +239,7 @@ round_pgbouncer() { # database
 	asked=$(bench_now_ms)
 	ask console "PAUSE $1; SHOW VERSION;" >/dev/null
 	lsn=$(ask source "SELECT pg_current_wal_insert_lsn();")
-	ask source "DO \$wait\$ BEGIN
-		WHILE NOT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '$1'
-			AND replay_lsn >= '$lsn') LOOP PERFORM pg_sleep(0.001); END LOOP; END \$wait\$; SELECT 1;" >/dev/null
+	wait_level "$1" "$lsn"
 	sequences=$(ask source "SELECT string_agg(format('setval(%L, %s)', schemaname || '.' || sequencename,
 		last_value), ', ') FROM pg_sequences WHERE last_value IS NOT NULL;")
 	[ -z "$sequences" ] || ask target "SELECT $sequences;" >/dev/null
