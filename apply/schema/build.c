@@ -180,20 +180,13 @@ put_item(Whole *whole, const Item *item)
 	ledger_steps_add(step, &whole->steps);
 }
 
-/* Leaves have their statistics with the whole (build_finish). */
-static bool
-analyzes(const Table *table)
-{
-	return !table->is_partition;
-}
-
 static void
 put_analyze(Whole *whole, const Table *table)
 {
 	char step[SCHEMA_STEP_SIZE];
 
 	build_analyze_step(table->qualified, step);
-	if (!analyzes(table) || build_step_done(whole->build, step))
+	if (build_step_done(whole->build, step))
 		return;
 	buffer_printf(whole->sql, "%s %s", whole->analyzes ? "," : "ANALYZE", table->qualified);
 	whole->analyzes = true;
@@ -388,8 +381,6 @@ finish_table(const Build *build, const TableBuild *of, const char *memory, Sql *
 		              item->index != NULL ? item->join : item->entry->sql, err))
 			return false;
 	}
-	if (!analyzes(of->table))
-		return true;
 	char *analyze = mem_printf("ANALYZE %s", of->table->qualified);
 	build_analyze_step(of->table->qualified, step);
 	bool ok = run_step(build, target, step, "", "", analyze, err);

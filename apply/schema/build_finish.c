@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "apply/schema/build_plan.h"
+#include "common/log.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
 
@@ -60,10 +61,12 @@ order_loose(const Build *build)
 
 /* ---- statistics of the whole ---- */
 
-/* ANALYZE of a root does all below it and the statistics of the whole, which autovacuum
- * never makes; the levels between must not be done twice. */
+enum { ANALYZE_ONLY_SINCE = 180000 };
+
+/* The leaves have theirs; of the whole autovacuum never makes any. From 18 on each level is
+ * done alone, before ANALYZE of a root does all below it. */
 static PGresult *
-find_roots(Sql *target, const Catalog *catalog, Error *err)
+find_parents(Sql *target, const Catalog *catalog, bool only_roots, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 
@@ -74,30 +77,105 @@ find_roots(Sql *target, const Catalog *catalog, Error *err)
 		buffer_put_text(&sql, "::text)");
 	}
 	buffer_put_text(&sql,
-	                ") AS v (q) JOIN pg_catalog.pg_class c ON c.oid = v.q::pg_catalog.regclass"
-	                " WHERE NOT c.relispartition");
+	                ") AS v (q) JOIN pg_catalog.pg_class c ON c.oid = v.q::pg_catalog.regclass");
+	buffer_put_text(&sql, only_roots ? " WHERE NOT c.relispartition" : "");
 	PGresult *found = sql_query(target, err, buffer_cstr(&sql));
 	buffer_free(&sql);
 	return found;
 }
 
 static bool
-analyze_roots(const Build *build, Error *err)
+put_leaves(const Build *build, Buffer *sql)
+{
+	const Catalog *catalog = build->work->catalog;
+	bool any = false;
+
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		const Table *table = &catalog->tables[i];
+		if (!table->is_partition || atomic_load(&table->apart) != build->work->apart)
+			continue;
+		buffer_printf(sql, "%sONLY %s", any ? ", " : "", table->qualified);
+		any = true;
+	}
+	return any;
+}
+
+/*
+ * A session that keeps the leaves from ANALYZE, which then passes over them (SKIP_LOCKED) and
+ * still reads its sample of the whole from them: one process for all leaves would need longer
+ * than all workers together needed for the leaves' own. Writers and readers do not notice this
+ * lock. NULL, where it cannot be had: the leaves are done twice, nothing else.
+ */
+static Sql *
+hold_leaves(const Build *build)
+{
+	const SchemaWork *work = build->work;
+	Buffer sql = BUFFER_INIT;
+	Error ignored = ERROR_INIT;
+	Sql *holder = NULL;
+
+	buffer_put_text(&sql, "BEGIN; LOCK TABLE ");
+	if (put_leaves(build, &sql))
+		holder = sql_connect(work->target, "target", "index", work->stop, &ignored);
+	buffer_put_text(&sql, " IN SHARE UPDATE EXCLUSIVE MODE");
+	if (holder != NULL && !sql_exec(holder, &ignored, buffer_cstr(&sql))) {
+		log_debug("schema", "the leaves are analyzed with the whole: %s", ignored.message);
+		sql_close(holder);
+		holder = NULL;
+	}
+	buffer_free(&sql);
+	return holder;
+}
+
+/* Each leaf passed over is a warning, to us and (who may, prevents it) in the server's log. What
+ * must not be passed over, the levels above, is waited for first. */
+static void
+put_analyze_without_leaves(const Catalog *catalog, Buffer *sql)
+{
+	buffer_put_text(sql, "SET LOCAL client_min_messages = error;"
+	                     "SELECT pg_catalog.set_config('log_min_messages', 'error', true)"
+	                     " WHERE pg_catalog.has_parameter_privilege('log_min_messages', 'SET');"
+	                     "LOCK TABLE ");
+	for (size_t i = 0; i < catalog->parent_count; i++)
+		buffer_printf(sql, "%sONLY %s", i == 0 ? "" : ", ", catalog->parents[i].qualified);
+	buffer_put_text(sql, " IN SHARE UPDATE EXCLUSIVE MODE; ANALYZE (SKIP_LOCKED)");
+}
+
+static bool
+analyze_found(const Build *build, const PGresult *found, const char *analyze, Error *err)
 {
 	const SchemaWork *work = build->work;
 	char step[SCHEMA_STEP_SIZE];
+	bool ok = true;
+
+	for (int row = 0; ok && row < PQntuples(found); row++) {
+		char *text = mem_printf("%s %s", analyze, sql_get(found, row, 0));
+		build_analyze_step(sql_get(found, row, 0), step);
+		ok = schema_step_once(work->target_sql, work, step, text, err);
+		free(text);
+	}
+	return ok;
+}
+
+static bool
+analyze_parents(const Build *build, Error *err)
+{
+	const SchemaWork *work = build->work;
+	bool only = PQserverVersion(sql_pgconn(work->target_sql)) >= ANALYZE_ONLY_SINCE;
+	Buffer analyze = BUFFER_INIT;
 
 	if (work->catalog->parent_count == 0)
 		return true;
-	PGresult *found = find_roots(work->target_sql, work->catalog, err);
-	bool ok = found != NULL;
-	for (int row = 0; ok && row < PQntuples(found); row++) {
-		char *analyze = mem_printf("ANALYZE %s", sql_get(found, row, 0));
-		build_analyze_step(sql_get(found, row, 0), step);
-		ok = schema_step_once(work->target_sql, work, step, analyze, err);
-		free(analyze);
-	}
+	PGresult *found = find_parents(work->target_sql, work->catalog, !only, err);
+	Sql *holder = found != NULL && !only ? hold_leaves(build) : NULL;
+	if (holder != NULL)
+		put_analyze_without_leaves(work->catalog, &analyze);
+	else
+		buffer_put_text(&analyze, only ? "ANALYZE ONLY" : "ANALYZE");
+	bool ok = found != NULL && analyze_found(build, found, buffer_cstr(&analyze), err);
+	sql_close(holder);
 	PQclear(found);
+	buffer_free(&analyze);
 	return ok;
 }
 
@@ -110,5 +188,5 @@ build_finish(const Build *build, Error *err)
 		if (!run_chunk(build, i, to, err))
 			return error_add_context(err, "joining indexes");
 	}
-	return analyze_roots(build, err) || error_add_context(err, "statistics");
+	return analyze_parents(build, err) || error_add_context(err, "statistics");
 }

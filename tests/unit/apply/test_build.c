@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/harness/skip.h"
 #include "tests/unit/apply/load_rig.h"
 #include "tests/unit/runner.h"
 
@@ -83,6 +84,63 @@ START_TEST(statistics_of_tables_and_roots)
 	free(tables);
 	ck_assert_int_eq(db_int(load.target, "SELECT count(*) FROM pg_statistic_ext_data"), 2);
 	load_close(&load);
+}
+END_TEST
+
+/* Each once: a small and a large leaf with their rows, the levels above without them. */
+static void
+expect_statistics_of_the_whole(Load *load)
+{
+	Error err = ERROR_INIT;
+
+	load_open(load, cluster,
+	          "CREATE TABLE root (id int, k int, t text) PARTITION BY LIST (k);"
+	          "CREATE TABLE leaf1 PARTITION OF root FOR VALUES IN (1) PARTITION BY LIST (k);"
+	          "CREATE TABLE leaf11 PARTITION OF leaf1 FOR VALUES IN (1);"
+	          "CREATE TABLE leaf2 PARTITION OF root FOR VALUES IN (2);"
+	          "INSERT INTO root SELECT i, 1, 'x' FROM generate_series(1, 100) i;"
+	          "INSERT INTO root SELECT i, 2, md5(i::text) FROM generate_series(1, 20000) i",
+	          false);
+	load->options.build = build_open(&load->work, false, &err);
+	ck_assert_msg(load->options.build != NULL, "%s", servers_error(&err));
+	ASSERT_OK(copy_tables(&load->options, &err));
+	ASSERT_OK(build_finish(load->options.build, &err));
+	build_close(load->options.build);
+	ck_assert_int_eq(
+		db_int(load->target,
+	           "SELECT count(DISTINCT (starelid, stainherit)) FROM pg_statistic WHERE"
+	           " (starelid IN ('root'::regclass, 'leaf1'::regclass) AND stainherit) OR"
+	           " (starelid IN ('leaf11'::regclass, 'leaf2'::regclass) AND NOT stainherit)"),
+		4);
+	db_wait_until(load->target,
+	              "SELECT sum(analyze_count) >= 4 FROM pg_stat_all_tables"
+	              " WHERE relname IN ('root', 'leaf1', 'leaf11', 'leaf2')",
+	              60);
+	char *counts = db_value(load->target,
+	                        "SELECT string_agg(analyze_count::text, ' ' ORDER BY relname)"
+	                        " FROM pg_stat_all_tables"
+	                        " WHERE relname IN ('root', 'leaf1', 'leaf11', 'leaf2')");
+	ck_assert_str_eq(counts, "1 1 1 1");
+	free(counts);
+	load_close(load);
+}
+
+START_TEST(statistics_of_the_whole)
+{
+	Load load;
+
+	expect_statistics_of_the_whole(&load);
+}
+END_TEST
+
+START_TEST(statistics_of_the_whole_since_18)
+{
+	Load load;
+
+	TEST_NEEDS_MAJOR(18);
+	cluster = servers_start(18, NULL);
+	expect_statistics_of_the_whole(&load);
+	stop();
 }
 END_TEST
 
@@ -275,11 +333,13 @@ make_build(void)
 {
 	Suite *suite = suite_create("build");
 	TCase *tc = tcase_create("build");
+	TCase *since_18 = tcase_create("build_since_18");
 
 	tcase_add_unchecked_fixture(tc, start, stop);
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, the_targets_dump_is_the_sources);
 	tcase_add_test(tc, statistics_of_tables_and_roots);
+	tcase_add_test(tc, statistics_of_the_whole);
 	tcase_add_test(tc, a_small_table_brings_its_indexes);
 	tcase_add_test(tc, every_step_happens_once);
 	tcase_add_test(tc, a_table_that_changed_its_size);
@@ -287,6 +347,9 @@ make_build(void)
 	tcase_add_test(tc, a_failing_index_fails_alone);
 	tcase_add_test(tc, without_definitions_only_statistics);
 	suite_add_tcase(suite, tc);
+	tcase_set_timeout(since_18, 120);
+	tcase_add_test(since_18, statistics_of_the_whole_since_18);
+	suite_add_tcase(suite, since_18);
 	return suite;
 }
 
