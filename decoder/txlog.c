@@ -7,14 +7,16 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "decoder/txlog_internal.h"
 
 /*
  * The log as an object: opening, positions, the flusher. Writing is in
- * txlog_write.c and txlog_output.c, streamed transactions in txlog_stream.c and txlog_side.c, segments
- * and recovery in txlog_segment.c, readers in txlog_reader.c.
+ * txlog_write.c and txlog_output.c, streamed transactions in txlog_stream.c and
+ * txlog_side.c, segments and recovery in txlog_segment.c, readers in txlog_reader.c and
+ * txlog_early.c.
  *
  * Who keeps which invariant
  *  T1 whole transactions or one part of one: txlog_write.c, flush_whole and
@@ -66,6 +68,7 @@ log_free(TxLog *log)
 		close(log->lock_fd); /* and with it the lock */
 	pthread_cond_destroy(&log->flusher);
 	pthread_cond_destroy(&log->synced);
+	pthread_cond_destroy(&log->offer_moved);
 	pthread_mutex_destroy(&log->lock);
 	free(log->segments);
 	free(log->sides);
@@ -98,6 +101,9 @@ log_new(const TxLogOptions *options, TxLogFaults faults)
 	log->max_bytes = options->max_bytes;
 	log->compress = options->compress;
 	log->inline_max = TXLOG_INLINE_MAX;
+	log->early_min = FAULT_NUMBER("PGBATON_EARLY_BYTES");
+	if (log->early_min == 0)
+		log->early_min = TXLOG_EARLY_MIN;
 	log->faults = faults;
 	log->dir_fd = -1;
 	log->lock_fd = -1;
@@ -112,6 +118,7 @@ log_new(const TxLogOptions *options, TxLogFaults faults)
 	cond_init_monotonic(&log->synced);
 	cond_init_monotonic(&log->output.work);
 	cond_init_monotonic(&log->output.room);
+	cond_init_monotonic(&log->offer_moved);
 	return log;
 }
 

@@ -157,6 +157,57 @@ bool txlog_reader_ready(TxLogReader *reader);
 /* Makes waiting readers return TXLOG_WAIT at once (used to hand over commands). */
 void txlog_wake(TxLog *log);
 
+/* A transaction that was streamed and stands in a side file. */
+typedef struct {
+	uint64_t stream; /* its number, unlike any other's; 0: none */
+	uint64_t bytes;  /* of the side file */
+	Lsn commit;
+	Lsn end;
+	int64_t time_us;
+} TxLogStreamed;
+
+/* Is the message just returned the Begin of such a one? Else stream is 0. */
+TxLogStreamed txlog_reader_streamed(const TxLogReader *reader);
+/* Passes over the rest of it, its Commit included. */
+void txlog_reader_skip_streamed(TxLogReader *reader);
+
+/* ---- a streamed transaction before its commit ---- */
+
+/*
+ * The first one in progress that has grown beyond a limit (8 MiB) is on offer; whoever takes
+ * it reads what there is of it, from its begin, beside the writer. One at a time. Nothing
+ * that was read may be made to last before its reference is in the log with the same number
+ * and as many bytes as were read.
+ */
+typedef struct TxLogEarly TxLogEarly;
+
+/* There is one to take. Any thread; no lock. The readers are woken when it comes. */
+bool txlog_early_offered(TxLog *log);
+/* NULL: it is over meanwhile. One owner, but for txlog_early_break. */
+TxLogEarly *txlog_early_take(TxLog *log);
+/* It is not offered again. */
+void txlog_early_close(TxLogEarly *early);
+/* Any thread: the one that waits in txlog_early_next gets TXLOG_EARLY_GONE. */
+void txlog_early_break(TxLogEarly *early);
+
+typedef enum {
+	TXLOG_EARLY_MESSAGE, /* as txlog_reader_next's, between Begin and Commit */
+	TXLOG_EARLY_END,     /* that was all, and it has committed */
+	TXLOG_EARLY_GONE,    /* rolled back, or a part of it that may have been read */
+	TXLOG_EARLY_ERROR
+} TxLogEarlyNext;
+
+/* Waits for more. The message is valid until the next call. */
+TxLogEarlyNext txlog_early_next(TxLogEarly *early, Slice *message, Error *err);
+/* True: a call would not wait. */
+bool txlog_early_ready(TxLogEarly *early);
+/* All commits up to this one, and no others, may have come to the log before what was read
+ * so far: what the transaction found on the source when it made these changes. */
+Lsn txlog_early_after(const TxLogEarly *early);
+uint32_t txlog_early_xid(const TxLogEarly *early);
+uint64_t txlog_early_stream(const TxLogEarly *early);
+uint64_t txlog_early_bytes(const TxLogEarly *early); /* read so far */
+
 /* ---- looking inside without opening for writing (pgbaton log) ---- */
 
 /* Read-only, without the lock: a torn tail is reported, not cut. The callback

@@ -41,6 +41,10 @@
 /* A streamed transaction of up to so many bytes is copied into the log at its commit:
  * that costs less than making a file durable. */
 #define TXLOG_INLINE_MAX ((uint64_t)1024 * 1024)
+/* From so many bytes on a streamed transaction may be read before its commit; */
+#define TXLOG_EARLY_MIN ((uint64_t)8 * 1024 * 1024)
+/* but not one with a block beyond this, which its reader would have in memory once more. */
+#define TXLOG_EARLY_BLOCK_MAX ((uint64_t)4 * 1024 * 1024)
 
 /* ---- faults: tests make the N-th file operation fail ---- */
 
@@ -235,8 +239,37 @@ MUST_CHECK bool side_reader_open(SideReader *reader, int dir_fd, const StreamedR
 /* Begin, its messages, Commit: valid until the next call. It is closed once it has
  * given the Commit. An error stays. */
 MUST_CHECK bool side_reader_next(SideReader *reader, Slice *message, Error *err);
+/* Closes it before its end. */
+void side_reader_skip(SideReader *reader);
 /* Also of a closed one: its memory. */
 void side_reader_free(SideReader *reader);
+
+/* ---- txlog_early.c: a side file that is read while it is written ---- */
+
+/*
+ * no offer --grown--> offered --take--> taken --cut, removed--> gone
+ *     ^                  |                |                       |
+ *     +---- over --------+                +--sealed--> whole      |
+ *     +---------------- close ------------------------------------+
+ */
+typedef struct {
+	uint64_t serial; /* of its StreamedTx; 0: none */
+	uint32_t xid;
+	uint64_t seed;
+	uint64_t size; /* whole blocks, to be read */
+	uint64_t read; /* the reader may have read up to here, into this block */
+	Lsn after;     /* last commit appended before the last of them */
+	bool taken;
+	bool gone;  /* what was read is not to be used */
+	bool whole; /* its commit has come: nothing more follows */
+} EarlyOffer;
+
+/* The writer's side: after a block was written, of so many bytes, */
+void early_grown(TxLog *log, StreamedTx *tx, uint64_t written);
+/* before the file is cut, */
+void early_cut(TxLog *log, const StreamedTx *tx, uint64_t size);
+/* and before it gets its lasting name (whole) or is removed. */
+void early_over(TxLog *log, const StreamedTx *tx, bool whole);
 
 /* ---- the log itself ---- */
 
@@ -321,6 +354,7 @@ struct TxLog {
 	uint64_t segment_bytes;
 	uint64_t max_bytes;
 	uint64_t inline_max; /* TXLOG_INLINE_MAX; tests change it */
+	uint64_t early_min;  /* TXLOG_EARLY_MIN; likewise */
 	bool compress;
 	TxLogFaults faults;
 	int dir_fd;
@@ -359,6 +393,9 @@ struct TxLog {
 	atomic_bool failed;
 	Error failure;
 	TxLogReader *readers;
+	EarlyOffer offer;
+	pthread_cond_t offer_moved;
+	atomic_bool offered; /* there is an offer, not yet taken; read without the lock */
 	void (*on_progress)(void *arg);
 	void *on_progress_arg;
 

@@ -288,6 +288,29 @@ txlog_reader_ready(TxLogReader *reader)
 	       reader_find_more(reader, false, &err) != NO_MORE;
 }
 
+TxLogStreamed
+txlog_reader_streamed(const TxLogReader *reader)
+{
+	const SideReader *side = &reader->side;
+
+	if (!side->open || side->offset != 0)
+		return (TxLogStreamed){0};
+	return (TxLogStreamed){
+		.stream = side->ref.seed,
+		.bytes = side->ref.bytes,
+		.commit = side->ref.commit,
+		.end = side->ref.end,
+		.time_us = side->ref.time_us,
+	};
+}
+
+void
+txlog_reader_skip_streamed(TxLogReader *reader)
+{
+	CHECK(reader->side.open);
+	side_reader_skip(&reader->side);
+}
+
 /* The block that the message last returned stands in. */
 static Block *
 block_in_hand(TxLogReader *reader)

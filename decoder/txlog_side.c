@@ -101,6 +101,7 @@ write_block(TxLog *log, const Slice *pieces, int count, Error *err)
 	uint64_t written = BLOCK_HEADER_SIZE + header.stored_len;
 	tx->size += written;
 	txlog_count_bytes(log, (int64_t)written);
+	early_grown(log, tx, written);
 	return write_out(log, WINDOW, err);
 }
 
@@ -199,6 +200,7 @@ side_cut(TxLog *log, SidePos from, Error *err)
 		return true;
 	}
 	buffer_reset(&s->buffer);
+	early_cut(log, tx, from.block);
 	txlog_stream_name(tx->serial, name);
 	if (!open_file(log, err) || !read_back(log, from, err))
 		return false;
@@ -244,6 +246,7 @@ side_seal(TxLog *log, Lsn commit, Error *err)
 	if (!txlog_file_sync(&log->faults, s->fd, name, err))
 		return txlog_fail(log, err);
 	FAULT_POINT("stream_synced");
+	early_over(log, s->current, true);
 	if (!txlog_file_rename(log, name, lasting, err))
 		return txlog_fail(log, err);
 	FAULT_POINT("stream_renamed");
@@ -263,6 +266,7 @@ side_remove(TxLog *log, StreamedTx *tx, Error *err)
 		buffer_reset(&s->buffer);
 		s->current = NULL;
 	}
+	early_over(log, tx, false);
 	if (!tx->made)
 		return true;
 	txlog_stream_name(tx->serial, name);

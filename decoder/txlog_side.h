@@ -53,6 +53,7 @@ typedef struct {
 	uint64_t started;  /* the disk was asked to write up to here, */
 	uint64_t finished; /* and has done so up to here */
 	bool made;         /* the file exists */
+	bool offered;      /* to be read early, once; or must not be */
 	SubStart *subs;    /* ascending by nth and by place */
 	size_t sub_count;
 	size_t sub_capacity;

@@ -75,6 +75,12 @@ side_close(SideReader *reader)
 }
 
 void
+side_reader_skip(SideReader *reader)
+{
+	side_close(reader);
+}
+
+void
 side_reader_free(SideReader *reader)
 {
 	side_close(reader);

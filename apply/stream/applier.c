@@ -263,6 +263,13 @@ applier_resume(Applier *applier)
 	pthread_mutex_unlock(&applier->lock);
 }
 
+void
+applier_allow_early(Applier *applier, bool allow)
+{
+	atomic_store(&applier->early_allowed, allow);
+	txlog_wake(applier->options.log);
+}
+
 /* ---- markers ---- */
 
 /* Lock held. */

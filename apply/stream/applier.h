@@ -67,10 +67,17 @@ typedef struct {
 	uint64_t transactions;
 	uint64_t inserts, updates, deletes, truncates; /* as the source did them, not net */
 	uint64_t batches;
-	uint64_t replays; /* batches that were replayed in order */
+	uint64_t replays;        /* batches that were replayed in order */
+	uint64_t early;          /* transactions that were applied before their commit (early.h), */
+	uint64_t early_given_up; /* and those of which that was rolled back */
 } ApplierState;
 
 void applier_state(Applier *applier, ApplierState *out);
+
+/* Large transactions may be applied before their commit: not at first, nor where others want
+ * locks on the target's tables. What is under way is rolled back soon after, but before a
+ * pause is told, and before a marker is. */
+void applier_allow_early(Applier *applier, bool allow);
 
 /* K3: waits until the marker with this content has come through and everything before it
  * is committed on the target, on all lanes. Fails at the deadline, on stop, or when the

@@ -10,6 +10,7 @@
 
 #include "apply/stream/applier.h"
 #include "apply/stream/durable.h"
+#include "apply/stream/early.h"
 #include "apply/stream/feed.h"
 #include "apply/stream/lane.h"
 #include "apply/stream/tally.h"
@@ -67,6 +68,10 @@ struct Applier {
 	Lsn passed_end;    /* of the old transaction read last */
 	Lsn applied_end;   /* as in the state, without its lock */
 	Table *errored;    /* shown as such; NULL: none */
+	Early *early;      /* ahead.h; NULL: none */
+	bool met;          /* its commit is what comes next */
+
+	atomic_bool early_allowed;
 };
 
 /* Runs until stop or error: connects, levels, follows. False: *retry says whether it may

@@ -71,6 +71,7 @@ dispatch_alone(Applier *applier, TaskKind kind)
 
 	task->share = GROUP_ALL_LANES;
 	task->begin = !applier->open_tx;
+	task->limited = applier->early != NULL;
 	/* With one lane a reader of the target sees whole transactions only. */
 	task->commit = !one || applier->flying->whole;
 	write_rows_of(applier, 0, &applier->writes[0], NULL);

@@ -20,6 +20,7 @@ struct Feed {
 	int64_t position;
 	int64_t skip; /* changes of it that are on the target */
 	FeedPassed passed;
+	uint64_t expected; /* feed_expect's */
 	void (*on_old_marker)(void *arg, const char *content);
 	void *arg;
 };
@@ -81,6 +82,27 @@ feed_on_old_marker(Feed *feed, void (*callback)(void *arg, const char *content),
 {
 	feed->on_old_marker = callback;
 	feed->arg = arg;
+}
+
+void
+feed_expect(Feed *feed, uint64_t stream)
+{
+	feed->expected = stream;
+}
+
+TxLogStreamed
+feed_met(const Feed *feed)
+{
+	return txlog_reader_streamed(feed->reader);
+}
+
+void
+feed_pass_met(Feed *feed)
+{
+	feed->from = (Progress){feed_met(feed).commit, LEDGER_WHOLE};
+	feed->pending = SLICE_EMPTY;
+	feed->expected = 0;
+	txlog_reader_skip_streamed(feed->reader);
 }
 
 /* All of the transaction in hand is on the target (P3). */
@@ -320,6 +342,10 @@ take(Feed *feed, Batch *batch, const PgoMessage *message, Slice bytes, Error *er
 {
 	switch (message->kind) {
 	case PGO_BEGIN:
+		if (feed->expected != 0 && feed_met(feed).stream == feed->expected) {
+			feed->pending = bytes;
+			return FEED_MET;
+		}
 		return take_begin(feed, message, err);
 	case PGO_COMMIT:
 		return take_commit(feed, batch, message, err);

@@ -32,6 +32,7 @@ void feed_close(Feed *feed);
 typedef enum {
 	FEED_MORE, /* a message was taken */
 	FEED_FULL, /* the batch is closed */
+	FEED_MET,  /* nothing was taken: the transaction of feed_expect comes next */
 	FEED_WAIT, /* nothing more until the deadline, the stop or txlog_wake */
 	FEED_ERROR
 } FeedNext;
@@ -50,6 +51,13 @@ typedef struct {
 FeedPassed feed_passed(const Feed *feed);
 /* Markers of such transactions: called while reading. */
 void feed_on_old_marker(Feed *feed, void (*callback)(void *arg, const char *content), void *arg);
+
+/* The streamed transaction with this number (0: none) is being applied by somebody else: where
+ * its Begin comes, FEED_MET. Then feed_met says which one it is, and either feed_pass_met
+ * passes over it, for it is on the target, or another feed_expect takes the word back. */
+void feed_expect(Feed *feed, uint64_t stream);
+TxLogStreamed feed_met(const Feed *feed);
+void feed_pass_met(Feed *feed);
 
 int progress_cmp(Progress a, Progress b);
 

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "apply/stream/ahead.h"
 #include "apply/stream/applier_internal.h"
 #include "apply/stream/dispatch.h"
 #include "apply/stream/level.h"
@@ -95,6 +96,7 @@ open_all(Applier *applier, Progress *level, Error *err)
 static void
 close_all(Applier *applier)
 {
+	ahead_drop(applier, "the lanes' sessions are closed");
 	for (int i = 0; applier->lanes != NULL && i < applier->options.lanes; i++)
 		lane_end(applier->lanes[i]);
 	free(applier->lanes);
@@ -192,6 +194,7 @@ account(Applier *applier, const Batch *batch, Lsn wal, Lsn flushed)
 	pthread_cond_broadcast(&applier->changed);
 	pthread_mutex_unlock(&applier->lock);
 
+	ahead_account(applier, batch);
 	if (applier->commits && batch->transactions > 0)
 		durable_add(&applier->durable, wal, batch->commit_lsn, batch->end_lsn);
 	if (applier->commits && durable_flushed(&applier->durable, flushed))
@@ -232,6 +235,13 @@ land(Applier *applier, bool *retry, Error *err)
 		run_succeeded(applier, wal, flushed);
 		return true;
 	case RUN_CONFLICT:
+		/* It may have waited for the early one's locks, for which no lane waits twice. */
+		if (applier->early != NULL) {
+			ahead_drop(applier, err->message);
+			error_clear(err);
+			dispatch_batch(applier, applier->kind);
+			return true;
+		}
 		log_debug("applier", "batch up to %s is replayed in order: %s",
 		          LSN_STR(applier->flying->end.commit_lsn), err->message);
 		error_clear(err);
@@ -268,6 +278,8 @@ launch(Applier *applier)
 	applier->flying = applier->filling;
 	applier->flush_ms = 0;
 	new_batch(applier, applier->options.lanes == 1 && !applier->flying->whole);
+	if (applier->flying->ordered) /* would wait for its locks without a limit */
+		ahead_drop(applier, "a batch is applied in order");
 	dispatch_batch(applier, applier->flying->ordered ? TASK_REPLAY : TASK_SHARE);
 }
 
@@ -322,7 +334,43 @@ read_some(Applier *applier, bool wait, Error *err)
 
 	FeedNext next = feed_next(applier->feed, applier->filling, applier->stop, deadline, err);
 	take_passed(applier);
+	if (next == FEED_MET)
+		applier->met = true;
 	return next != FEED_ERROR;
+}
+
+/* A transaction that was applied early has come to its commit, a barrier (P5). False: perhaps
+ * committed. */
+static bool
+meet(Applier *applier, bool *retry, Error *err)
+{
+	Lsn wal;
+	Lsn flushed;
+
+	if (applier->in_flight) {
+		run_wait(applier->run);
+		return true;
+	}
+	if (applier->filling->any) {
+		launch(applier);
+		return true;
+	}
+	applier->met = false;
+	switch (ahead_finish(applier, applier->filling, &wal, &flushed, err)) {
+	case EARLY_COMMITTED:
+		applier->kind = TASK_SHARE;
+		applier->commits = true;
+		account(applier, applier->filling, wal, flushed);
+		batch_reset(applier->filling, applier->ledger.lanes);
+		return true;
+	case EARLY_UNKNOWN:
+		*retry = true;
+		return false;
+	case EARLY_WORKS:
+	case EARLY_GIVEN_UP:
+		break;
+	}
+	return true;
 }
 
 /* While a giant row is with the lanes (which have a second copy of it in libpq's buffer),
@@ -340,10 +388,14 @@ step(Applier *applier, bool *retry, Error *err)
 {
 	if (applier->in_flight && run_done(applier->run))
 		return land(applier, retry, err);
+	ahead_tend(applier);
 	if (!applier->in_flight && !applier->open_tx && applier_paused(applier)) {
+		ahead_drop(applier, "it is paused");
 		applier_wait_paused(applier);
 		return true;
 	}
+	if (applier->met)
+		return meet(applier, retry, err);
 	if (!applier->in_flight && hand_over(applier))
 		return true;
 	if (applier->filling->closed || flying_is_giant(applier)) {

@@ -79,7 +79,10 @@ open_session(const ConnInfo *target, const Ledger *ledger, int number, const Sto
 {
 	char purpose[32];
 
-	snprintf(purpose, sizeof(purpose), "apply %d", number);
+	if (number == LANE_EARLY)
+		snprintf(purpose, sizeof(purpose), "apply early");
+	else
+		snprintf(purpose, sizeof(purpose), "apply %d", number);
 	Sql *sql = sql_connect(target, "target", purpose, stop, err);
 	if (sql == NULL || (set_replica_role(sql, err) && sql_exec(sql, err, lane_settings) &&
 	                    sql_execf(sql, err, "SET pgbaton.writer = '%s'", ledger->id) &&

@@ -48,6 +48,8 @@ typedef struct {
 	const bool *writes; /* [ledger->lanes]: whose progress rows (P1) */
 } Task;
 
+enum { LANE_EARLY = -1 }; /* the number of the one that is none of the lanes (early.h) */
+
 /* Opens the session (in the caller's thread) and starts the thread. By the ledger's id a
  * fence knows whom to let through. All but err outlive the lane, which may open its session
  * afresh. */

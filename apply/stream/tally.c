@@ -72,6 +72,22 @@ tally_add(Tally *tally, const Batch *batch)
 }
 
 void
+tally_take(Tally *tally, Tally *from)
+{
+	void *value;
+
+	for (size_t i = 0; map_each(from->by_table, &i, NULL, &value);) {
+		const TableCounts *entry = value;
+		Counts *counts = counts_of(tally, entry->table);
+		counts->inserts += entry->counts.inserts;
+		counts->updates += entry->counts.updates;
+		counts->deletes += entry->counts.deletes;
+		counts->truncates += entry->counts.truncates;
+	}
+	tally_clear(from);
+}
+
+void
 tally_commit(Tally *tally, Counts *total)
 {
 	void *value;

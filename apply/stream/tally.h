@@ -18,6 +18,8 @@ typedef struct Tally Tally;
 Tally *tally_new(void);
 void tally_free(Tally *tally);
 void tally_add(Tally *tally, const Batch *batch);
+/* All of `from`, which is empty then. */
+void tally_take(Tally *tally, Tally *from);
 void tally_clear(Tally *tally); /* it was rolled back */
 /* Into the tables' counters; *total gets more by the sum. Clears. */
 void tally_commit(Tally *tally, Counts *total);

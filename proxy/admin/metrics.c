@@ -166,6 +166,10 @@ put_stream(Buffer *out, const MigrationStatus *s)
 	put_counter(out, "batches_total", "Batches committed on the target.", a->batches);
 	put_counter(out, "batches_replayed_total", "Batches replayed in the source's order.",
 	            a->replays);
+	put_counter(out, "transactions_early_total", "Transactions applied before their commit.",
+	            a->early);
+	put_counter(out, "transactions_early_given_up_total",
+	            "Transactions of which that was rolled back.", a->early_given_up);
 }
 
 static void

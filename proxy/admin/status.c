@@ -194,6 +194,8 @@ stream_json(const MigrationStatus *s)
 	json_object_set_new(json, "truncates", json_count(s->applier.truncates));
 	json_object_set_new(json, "batches", json_count(s->applier.batches));
 	json_object_set_new(json, "replays", json_count(s->applier.replays));
+	json_object_set_new(json, "early", json_count(s->applier.early));
+	json_object_set_new(json, "early_given_up", json_count(s->applier.early_given_up));
 	return json;
 }
 

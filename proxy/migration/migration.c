@@ -79,6 +79,9 @@ enter_state(Migration *m, MigrationState state)
 		m->detail[0] = '\0';
 	}
 	pthread_mutex_unlock(&m->lock);
+	/* Everywhere else somebody wants locks on the target's tables. */
+	if (m->applier != NULL)
+		applier_allow_early(m->applier, state == STATE_FOLLOWING);
 	if (changed)
 		log_info("migration", "state is now %s", state_names[state]);
 }

@@ -548,7 +548,9 @@ phase_start_applier(Migration *m, Error *err)
 		return false;
 	pthread_mutex_lock(&m->lock);
 	m->applier = applier;
+	bool following = m->state == STATE_FOLLOWING;
 	pthread_mutex_unlock(&m->lock);
+	applier_allow_early(applier, following);
 	m->paused = false;
 	return true;
 }

@@ -71,6 +71,8 @@ static const NumberField numbers[] = {
 	{"stream.truncates", 126},
 	{"stream.batches", 127},
 	{"stream.replays", 128},
+	{"stream.early", 129},
+	{"stream.early_given_up", 130},
 	{"receiver.reconnects", 112},
 	{"receiver.bytes", 113},
 	{"log.bytes_on_disk", 132},
