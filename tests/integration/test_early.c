@@ -62,6 +62,8 @@ static const char schema[] =
 	"CREATE TABLE other (id int PRIMARY KEY, t text);"
 	"CREATE TABLE step (id int PRIMARY KEY);";
 
+/* With more than two lanes it is given up where too little is done by its commit: that depends
+ * on the machine, so only the random test has them. */
 static void
 case_open(Case *c, const char *name, int lanes)
 {
@@ -285,7 +287,7 @@ START_TEST(applied_before_the_commit)
 {
 	Case c;
 
-	case_open(&c, _i == 0 ? "whole_4" : "whole_1", _i == 0 ? 4 : 1);
+	case_open(&c, _i == 0 ? "whole_2" : "whole_1", _i == 0 ? 2 : 1);
 	case_follow(&c);
 	commits_at_once(&c);
 	expect_counts(&c, 1, 0);
@@ -415,7 +417,7 @@ START_TEST(given_up_and_done_later)
 {
 	Case c;
 
-	case_open(&c, _i == 0 ? "up_4" : "up_1", _i == 0 ? 4 : 1);
+	case_open(&c, _i == 0 ? "up_2" : "up_1", _i == 0 ? 2 : 1);
 	case_follow(&c);
 	rolled_back_on_the_source(&c);
 	given_up_for_others(&c);
@@ -440,7 +442,7 @@ START_TEST(killed_at_each_step)
 	                                     "early_committed"};
 	Case c;
 
-	case_open(&c, "killed", 4);
+	case_open(&c, "killed", 2);
 	for (int i = 0; i < 4; i++) {
 		bool open = i < 2; /* killed before the commit, and after it */
 		case_run(&c, points[i]);
@@ -468,7 +470,7 @@ START_TEST(cut_in_its_commit)
 	Relay *relay = relay_start(cluster_port(target_cluster), "pgbaton apply early");
 	Case c;
 
-	case_open(&c, "cut_early", 4);
+	case_open(&c, "cut_early", 2);
 	snprintf(c.target_uri, sizeof(c.target_uri),
 	         "postgresql://postgres@127.0.0.1:%d/%s?sslmode=disable&gssencmode=disable",
 	         relay_port(relay), c.name);
