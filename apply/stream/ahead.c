@@ -107,28 +107,12 @@ describe(Batch *batch, const TxLogStreamed *met)
 	batch->commit_time_us = met->time_us;
 }
 
-/* One session does what is left of it in less time than the lanes would do all of it. They do
- * not gain as much as there are of them. */
-static bool
-is_worth(Applier *applier, const TxLogStreamed *met)
-{
-	uint64_t lanes = (uint64_t)applier->ledger.lanes;
-	uint64_t done = early_bytes(applier->early);
-	uint64_t left = met->bytes > done ? met->bytes - done : 0;
-
-	return lanes <= 2 || left * lanes <= met->bytes * 2;
-}
-
 EarlyState
 ahead_finish(Applier *applier, Batch *batch, Lsn *wal, Lsn *flushed, Error *err)
 {
 	TxLogStreamed met = feed_met(applier->feed);
 	EarlyState state;
 
-	if (!is_worth(applier, &met)) {
-		ahead_drop(applier, "too little of it has been applied by its commit");
-		return EARLY_GIVEN_UP;
-	}
 	uint64_t before = early_bytes(applier->early);
 	early_finish(applier->early, &met, applier->progress);
 	do

@@ -62,8 +62,6 @@ static const char schema[] =
 	"CREATE TABLE other (id int PRIMARY KEY, t text);"
 	"CREATE TABLE step (id int PRIMARY KEY);";
 
-/* With more than two lanes it is given up where too little is done by its commit: that depends
- * on the machine, so only the random test has them. */
 static void
 case_open(Case *c, const char *name, int lanes)
 {
