@@ -436,7 +436,7 @@ wait_killed(Case *c, const char *point)
 
 START_TEST(killed_at_each_step)
 {
-	static const char *const points[] = {"early_begin", "early_chunk:3", "early_commit",
+	static const char *const points[] = {"early_begin", "early_chunk:2", "early_commit",
 	                                     "early_committed"};
 	Case c;
 
