@@ -434,6 +434,16 @@ wait_killed(Case *c, const char *point)
 	              pgbaton_log(c->p));
 }
 
+/* How many batches so many rows are depends on how fast they come. */
+static void
+grow_until_ended(Case *c, int writer)
+{
+	for (int i = 0; i < 100 && !pgbaton_ended(c->p); i++) {
+		grow(c, writer, LARGE / 4);
+		poll(NULL, 0, 20);
+	}
+}
+
 START_TEST(killed_at_each_step)
 {
 	static const char *const points[] = {"early_begin", "early_chunk:2", "early_commit",
@@ -447,7 +457,7 @@ START_TEST(killed_at_each_step)
 		pgbaton_wait_state(c.p, "following", 60);
 		begin_large(&c, i % 3);
 		if (open) {
-			grow(&c, i % 3, LARGE);
+			grow_until_ended(&c, i % 3);
 		} else {
 			wait_begun(&c);
 			db_exec(c.writers[i % 3], "COMMIT");
