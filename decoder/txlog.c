@@ -347,7 +347,9 @@ sync_once(TxLog *log)
 }
 
 /* T5, oldest first, so that a crash in between leaves no hole. Never the one
- * being written: its header carries the last commit LSN over a restart (T3). */
+ * being written: its header carries the last commit LSN over a restart (T3). Nor one that a
+ * reader has still before it: a target that is further ahead than a log which has lost its
+ * tail releases what is only being written again. */
 static void
 remove_released(TxLog *log)
 {
@@ -355,7 +357,8 @@ remove_released(TxLog *log)
 
 	log->release_news = false;
 	while (gone + 1 < log->segment_count && lsn_valid(log->released) &&
-	       lsn_cmp(log->segments[gone].last_commit, log->released) <= 0) {
+	       lsn_cmp(log->segments[gone].last_commit, log->released) <= 0 &&
+	       !txlog_readers_need(log, log->segments[gone].number)) {
 		char name[TXLOG_NAME_SIZE];
 		txlog_segment_name(log->segments[gone].number, name);
 		if (unlinkat(log->dir_fd, name, 0) != 0 && errno != ENOENT) {

@@ -471,5 +471,7 @@ void txlog_output_wrote(TxLog *log, uint64_t offset, uint64_t len, bool whole);
 
 /* Lock held. woken: not for news, but since somebody asked (txlog_wake). */
 void txlog_wake_readers(TxLog *log, bool woken);
+/* Lock held: some reader has that segment still before it. */
+bool txlog_readers_need(const TxLog *log, uint64_t number);
 
 #endif

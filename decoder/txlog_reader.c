@@ -28,7 +28,7 @@ struct TxLogReader {
 	bool woken;   /* txlog_wake: the next wait ends at once; under the lock */
 
 	int fd;
-	uint64_t number;
+	uint64_t number; /* of the segment that is open; written under the log's lock */
 	char name[TXLOG_NAME_SIZE];
 	uint64_t offset; /* of the next block */
 	uint64_t limit;  /* what is known to be readable of this segment (T2) */
@@ -62,41 +62,51 @@ txlog_wake(TxLog *log)
 	pthread_mutex_unlock(&log->lock);
 }
 
+bool
+txlog_readers_need(const TxLog *log, uint64_t number)
+{
+	for (const TxLogReader *reader = log->readers; reader != NULL; reader = reader->next)
+		if (number > reader->number)
+			return true;
+	return false;
+}
+
 static bool
 reader_enter(TxLogReader *reader, uint64_t number, Error *err)
 {
+	TxLog *log = reader->log;
 	SegmentHeader header;
 	int fd;
 
-	if (!segment_open(reader->log->dir_fd, number, O_RDONLY, &fd, &header, err))
+	if (!segment_open(log->dir_fd, number, O_RDONLY, &fd, &header, err))
 		return false;
 	if (reader->fd >= 0)
 		close(reader->fd);
 	reader->fd = fd;
-	reader->number = number;
 	txlog_segment_name(number, reader->name);
 	reader->offset = reader->limit = header.size;
 	reader->last_good = header.previous_commit;
+	pthread_mutex_lock(&log->lock);
+	reader->number = number;
+	log->release_news = true; /* perhaps this reader was what kept a segment */
+	pthread_cond_signal(&log->flusher);
+	pthread_mutex_unlock(&log->lock);
 	return true;
 }
 
+/* Lock held. Nothing from this segment on is removed any more. */
 static TxLogReader *
-reader_new(TxLog *log, uint64_t number, Error *err)
+reader_new(TxLog *log, uint64_t number)
 {
 	TxLogReader *reader = mem_zalloc(sizeof(TxLogReader));
 
 	reader->log = log;
 	reader->fd = -1;
-	if (!reader_enter(reader, number, err)) {
-		free(reader);
-		return NULL;
-	}
+	reader->number = number - 1;
 	reader->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	CHECK(reader->event >= 0);
-	pthread_mutex_lock(&log->lock);
 	reader->next = log->readers;
 	log->readers = reader;
-	pthread_mutex_unlock(&log->lock);
 	return reader;
 }
 
@@ -112,7 +122,8 @@ txlog_reader_close(TxLogReader *reader)
 	*link = reader->next;
 	pthread_mutex_unlock(&reader->log->lock);
 	close(reader->event);
-	close(reader->fd);
+	if (reader->fd >= 0)
+		close(reader->fd);
 	block_free(&reader->block);
 	side_reader_free(&reader->side);
 	free(reader);
@@ -128,17 +139,21 @@ txlog_reader_open(TxLog *log, Lsn after, Error *err)
 	while (i + 1 < log->segment_count && lsn_cmp(log->segments[i].last_commit, after) <= 0)
 		i++;
 	uint64_t number = log->segments[i].number;
+	TxLogReader *reader = reader_new(log, number);
 	pthread_mutex_unlock(&log->lock);
 
-	if (lsn_valid(after) && lsn_cmp(released, after) > 0) {
+	bool ok = !lsn_valid(after) || lsn_cmp(released, after) <= 0;
+	if (!ok) {
 		error_set(err, ERROR_STORAGE,
 		          "the transaction log starts behind commit %s, but %s is the last one applied",
 		          LSN_STR(released), LSN_STR(after));
 		error_set_hint(err, "the target is older than the log, as after a restore: cancel the "
 		                    "migration and start it again");
-		return NULL;
 	}
-	return reader_new(log, number, err);
+	if (ok && reader_enter(reader, number, err))
+		return reader;
+	txlog_reader_close(reader);
+	return NULL;
 }
 
 /* The segment is no longer written to: all of the file is readable, even when

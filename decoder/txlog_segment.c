@@ -54,7 +54,7 @@ make_file(TxLog *log, const SegmentHeader *header, const Buffer *bytes, int *fd,
 }
 
 /* The old file goes once the flusher has let go of it. All in it was synced, so
- * synced_end may move along (T7). */
+ * synced_end may move along (T7). What was released of it is the flusher's to remove. */
 static void
 switch_to(TxLog *log, int fd, const SegmentHeader *header)
 {
@@ -76,6 +76,8 @@ switch_to(TxLog *log, int fd, const SegmentHeader *header)
 	log->visible = header->size;
 	log->synced_publications = log->written_publications;
 	log->synced_end = log->written_end;
+	log->release_news = true;
+	pthread_cond_signal(&log->flusher);
 	pthread_cond_broadcast(&log->synced);
 	txlog_wake_readers(log, false);
 	pthread_mutex_unlock(&log->lock);
