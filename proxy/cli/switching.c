@@ -49,8 +49,18 @@ judge_after_restart(const Switch *asked, const json_t *status, Error *err)
 	return FOLLOW_FAILED;
 }
 
+/* The outcome is told a moment before the state, which the next command is judged by. */
+static bool
+is_in_between(const json_t *status)
+{
+	MigrationState state;
+
+	return doc_state(status, &state) &&
+	       (state == STATE_CUTTING_OVER || state == STATE_FAILING_BACK);
+}
+
 static FollowVerdict
-judge(void *arg, const json_t *status, bool gone UNUSED, Error *err)
+judge(void *arg, const json_t *status, bool gone, Error *err)
 {
 	const Switch *asked = arg;
 	uint64_t now = (uint64_t)doc_number(status, "cutover.id");
@@ -63,7 +73,7 @@ judge(void *arg, const json_t *status, bool gone UNUSED, Error *err)
 		return FOLLOW_FAILED;
 	}
 	if (strcmp(outcome, "switched") == 0 || strcmp(outcome, "rehearsed") == 0)
-		return FOLLOW_DONE;
+		return !gone && is_in_between(status) ? FOLLOW_ON : FOLLOW_DONE;
 	if (strcmp(outcome, "aborted") != 0)
 		return FOLLOW_ON;
 	if (!doc_error(status, "cutover.error", err))

@@ -4,6 +4,7 @@
  * is the one built beside this test program, or what PGBATON_BIN names.
  */
 #include <jansson.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -436,6 +437,23 @@ START_TEST(cutover_is_waited_for)
 }
 END_TEST
 
+/* What follows at once, `finish` above all, finds the state that allows it. */
+START_TEST(cutover_ends_with_the_state)
+{
+	const char *args[] = {"cutover", "--json", "--state-dir", dir, NULL};
+
+	set_cutover(3, CUTOVER_SWITCHED);
+	set_state(STATE_CUTTING_OVER);
+	start_admin();
+	start(args);
+	while (fake_migration_statuses(migration) < 3 && !process_ended(last))
+		poll(NULL, 0, 5);
+	ck_assert(!process_ended(last));
+	set_state(STATE_SWITCHED);
+	ck_assert_int_eq(process_wait(last, PATIENCE_S), 0);
+}
+END_TEST
+
 /* Killed and started again inside the cutover: the state tells how it ended. */
 START_TEST(cutover_with_a_restart)
 {
@@ -565,6 +583,7 @@ cli_suite(void)
 	tcase_add_test(tests, cutover_switches);
 	tcase_add_test(tests, cutover_is_undone);
 	tcase_add_test(tests, cutover_is_waited_for);
+	tcase_add_test(tests, cutover_ends_with_the_state);
 	tcase_add_test(tests, cutover_with_a_restart);
 	tcase_add_test(tests, refused_commands);
 	tcase_add_test(tests, plain_commands);

@@ -49,6 +49,7 @@ void
 migration_status(Migration *m, MigrationStatus *out)
 {
 	pthread_mutex_lock(&m->lock);
+	m->statuses++;
 	*out = m->status;
 	pthread_mutex_unlock(&m->lock);
 }
@@ -97,6 +98,15 @@ fake_migration_commands(Migration *m)
 	int commands = m->commands;
 	pthread_mutex_unlock(&m->lock);
 	return commands;
+}
+
+int
+fake_migration_statuses(Migration *m)
+{
+	pthread_mutex_lock(&m->lock);
+	int statuses = m->statuses;
+	pthread_mutex_unlock(&m->lock);
+	return statuses;
 }
 
 Catalog *

@@ -15,6 +15,7 @@ struct Migration {
 	pthread_mutex_t lock;
 	MigrationStatus status;
 	int commands; /* how many came */
+	int statuses; /* how often it was looked at */
 	MigrationRequest last;
 	Error refuse; /* not NONE: the answer to every command */
 	uint64_t ticket;
@@ -25,6 +26,7 @@ struct Migration {
 Migration *fake_migration_new(void);
 MigrationRequest fake_migration_last(Migration *m);
 int fake_migration_commands(Migration *m);
+int fake_migration_statuses(Migration *m);
 
 /* Two tables with awkward names; catalog_free-like: fake_catalog_free. */
 Catalog *fake_catalog_new(void);
