@@ -62,3 +62,14 @@ deadline_left_ms(int64_t deadline_ms)
 		return 0;
 	return left > INT_MAX ? INT_MAX : (int)left;
 }
+
+void
+cond_init_monotonic(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}

@@ -4,6 +4,7 @@
 #ifndef PGBATON_COMMON_CLOCK_H
 #define PGBATON_COMMON_CLOCK_H
 
+#include <pthread.h>
 #include <stdint.h>
 
 /* Microseconds between 1970-01-01 and 2000-01-01, PostgreSQL's epoch. */
@@ -22,5 +23,8 @@ int64_t clock_jitter_ms(int64_t base_ms);
  * INT_MAX when there is none, ready for poll(2). */
 int64_t deadline_in_ms(int64_t ms);
 int deadline_left_ms(int64_t deadline_ms);
+
+/* For pthread_cond_timedwait until a moment of the same clock. */
+void cond_init_monotonic(pthread_cond_t *cond);
 
 #endif

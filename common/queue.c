@@ -23,15 +23,11 @@ queue_new(size_t capacity)
 {
 	CHECK(capacity > 0);
 	Queue *queue = mem_zalloc(sizeof(Queue) + capacity * sizeof(void *));
-	pthread_condattr_t attr;
 
 	queue->capacity = capacity;
 	pthread_mutex_init(&queue->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&queue->not_empty, &attr);
-	pthread_cond_init(&queue->not_full, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init_monotonic(&queue->not_empty);
+	cond_init_monotonic(&queue->not_full);
 	return queue;
 }
 

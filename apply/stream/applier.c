@@ -165,8 +165,6 @@ thread_main(void *arg)
 Applier *
 applier_start(const ApplierOptions *options, Error *err)
 {
-	pthread_condattr_t attr;
-
 	if (options->lanes <= 0 || options->lanes > APPLIER_MOST_LANES) {
 		error_set(err, ERROR_CONFIG, "%d lanes: 1 to %d are possible", options->lanes,
 		          APPLIER_MOST_LANES);
@@ -186,10 +184,7 @@ applier_start(const ApplierOptions *options, Error *err)
 	applier->stop = stop_new();
 	applier->tally = tally_new();
 	pthread_mutex_init(&applier->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&applier->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init_monotonic(&applier->changed);
 	CHECK(pthread_create(&applier->thread, NULL, thread_main, applier) == 0);
 	return applier;
 }

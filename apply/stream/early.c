@@ -343,18 +343,6 @@ early_main(void *arg)
 
 /* ---- for the applier's thread ---- */
 
-static void
-init_sync(Early *early)
-{
-	pthread_condattr_t attr;
-
-	pthread_mutex_init(&early->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&early->changed, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
 Early *
 early_start(const EarlyOptions *options, TxLogEarly *tx, Lsn applied)
 {
@@ -374,7 +362,8 @@ early_start(const EarlyOptions *options, TxLogEarly *tx, Lsn applied)
 	early->writes = mem_zalloc(sizeof(bool) * (size_t)options->ledger->lanes);
 	early->filling = batch_new(1);
 	early->tally = tally_new();
-	init_sync(early);
+	pthread_mutex_init(&early->lock, NULL);
+	cond_init_monotonic(&early->changed);
 	CHECK(pthread_create(&early->thread, NULL, early_main, early) == 0);
 	return early;
 }

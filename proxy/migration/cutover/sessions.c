@@ -198,7 +198,6 @@ static Keeper *
 keeper_new(Cutover *c)
 {
 	Keeper *keeper = mem_zalloc(sizeof(Keeper));
-	pthread_condattr_t attr;
 
 	keeper->listener = c->m->listener;
 	keeper->to = route_to(c);
@@ -209,10 +208,7 @@ keeper_new(Cutover *c)
 	keeper->held_us = clock_mono_us();
 	keeper->stop = stop_new();
 	pthread_mutex_init(&keeper->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&keeper->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init_monotonic(&keeper->changed);
 	return keeper;
 }
 
