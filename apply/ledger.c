@@ -622,11 +622,24 @@ end_old_lanes(Sql *target, const Ledger *ledger)
 		log_failure(LOG_WARNING, "ledger", &local);
 }
 
-static bool
-read_progress(Sql *target, const Ledger *ledger, Progress *progress, Error *err)
+/*
+ * The lock conflicts with that of a lane which has written its row and not yet ended. The
+ * primary key makes two processes that both try harmless. One message without BEGIN and COMMIT:
+ * a server that no longer reaches us ends it by itself, and nobody finds the lock held by a
+ * session that waits for a COMMIT.
+ */
+bool
+ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start, Progress *progress, Error *err)
 {
+	end_old_lanes(target, ledger);
 	PGresult *result = sql_queryf(
-		target, err, "SELECT lane, commit_lsn, position FROM %s.progress ORDER BY lane",
+		target, err,
+		"LOCK TABLE %s.progress IN SHARE ROW EXCLUSIVE MODE;"
+		"INSERT INTO %s.progress (lane, commit_lsn, position)"
+		" SELECT lane, '%s', %" PRId64 " FROM pg_catalog.generate_series(0, %d) lane"
+		" ON CONFLICT (lane) DO NOTHING;"
+		"SELECT lane, commit_lsn, position FROM %s.progress ORDER BY lane",
+		ledger->schema, ledger->schema, LSN_STR(start), LEDGER_WHOLE, ledger->lanes - 1,
 		ledger->schema);
 	if (result == NULL)
 		return false;
@@ -642,62 +655,28 @@ read_progress(Sql *target, const Ledger *ledger, Progress *progress, Error *err)
 	return ok;
 }
 
-/* The lock conflicts with that of a lane which has written its row and not yet ended. The
- * primary key makes two processes that both try harmless. */
-bool
-ledger_load_progress(Sql *target, const Ledger *ledger, Lsn start, Progress *progress, Error *err)
-{
-	end_old_lanes(target, ledger);
-	bool ok = sql_execf(target, err,
-	                    "BEGIN; LOCK TABLE %s.progress IN SHARE ROW EXCLUSIVE MODE;"
-	                    "INSERT INTO %s.progress (lane, commit_lsn, position)"
-	                    " SELECT lane, '%s', %" PRId64
-	                    " FROM pg_catalog.generate_series(0, %d) lane"
-	                    " ON CONFLICT (lane) DO NOTHING",
-	                    ledger->schema, ledger->schema, LSN_STR(start), LEDGER_WHOLE,
-	                    ledger->lanes - 1) &&
-	          read_progress(target, ledger, progress, err);
-
-	if (!ok)
-		(void)!sql_exec(target, NULL, "ROLLBACK");
-	return ok && sql_exec(target, err, "COMMIT");
-}
-
 /* The rows of lanes that did not come to the same point say who has done what: P4. */
-static bool
-set_lanes_locked(Sql *target, const Ledger *ledger, int lanes, Error *err)
-{
-	char differing[16];
-	char *level = mem_printf("SELECT count(DISTINCT (commit_lsn, position)) FROM %s.progress",
-	                         ledger->schema);
-	bool ok = sql_execf(target, err, "BEGIN; LOCK TABLE %s.progress", ledger->schema) &&
-	          sql_value(target, err, differing, sizeof(differing), level);
-
-	free(level);
-	if (!ok)
-		return false;
-	if (atoi(differing) > 1)
-		return error_set(err, ERROR_BUG, "the number of lanes changes while they are not level");
-	return sql_execf(target, err,
-	                 "INSERT INTO %s.progress (lane, commit_lsn, position)"
-	                 " SELECT lane, p.commit_lsn, p.position FROM (SELECT commit_lsn, position"
-	                 " FROM %s.progress LIMIT 1) p, pg_catalog.generate_series(0, %d) lane"
-	                 " ON CONFLICT (lane) DO NOTHING;"
-	                 "DELETE FROM %s.progress WHERE lane >= %d;"
-	                 "UPDATE %s.migration SET lanes = %d, changed = now(); COMMIT",
-	                 ledger->schema, ledger->schema, lanes - 1, ledger->schema, lanes,
-	                 ledger->schema, lanes);
-}
-
 bool
 ledger_set_lanes(Sql *target, Ledger *ledger, int lanes, Error *err)
 {
 	if (lanes <= 0)
 		return error_set(err, ERROR_BUG, "%d lanes", lanes);
-	if (!set_lanes_locked(target, ledger, lanes, err)) {
-		(void)!sql_exec(target, NULL, "ROLLBACK");
-		return false;
-	}
-	ledger->lanes = lanes;
-	return true;
+	/* One message, as above. */
+	bool ok = sql_execf(target, err,
+	                    "LOCK TABLE %s.progress;"
+	                    "UPDATE %s.migration SET changed = now(), lanes = %d /"
+	                    " (SELECT (count(DISTINCT (commit_lsn, position)) <= 1)::integer"
+	                    " FROM %s.progress);"
+	                    "INSERT INTO %s.progress (lane, commit_lsn, position)"
+	                    " SELECT lane, p.commit_lsn, p.position FROM (SELECT commit_lsn, position"
+	                    " FROM %s.progress LIMIT 1) p, pg_catalog.generate_series(0, %d) lane"
+	                    " ON CONFLICT (lane) DO NOTHING;"
+	                    "DELETE FROM %s.progress WHERE lane >= %d",
+	                    ledger->schema, ledger->schema, lanes, ledger->schema, ledger->schema,
+	                    ledger->schema, lanes - 1, ledger->schema, lanes);
+	if (!ok && error_has_sqlstate(err, "22012"))
+		return error_set(err, ERROR_BUG, "the number of lanes changes while they are not level");
+	if (ok)
+		ledger->lanes = lanes;
+	return ok;
 }

@@ -533,9 +533,12 @@ START_TEST(cut_in_commit)
 	snprintf(c.target_uri, sizeof(c.target_uri),
 	         "postgresql://postgres@127.0.0.1:%d/%s?sslmode=disable&gssencmode=disable",
 	         relay_port(relay), c.name);
+	/* The first of all COMMITs never arrives, and the server does not hear that we are gone:
+	 * that session holds what it holds while the next one is opened. */
+	relay_cut(relay, 1, RELAY_SILENT);
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
-	for (int done = 0; done < cuts;) {
+	for (int done = relay_cuts(relay); done < cuts;) {
 		relay_cut(relay, 1 + (int)random_below(&random, 6), (RelayCut)random_below(&random, 3));
 		for (int64_t deadline = deadline_in_ms(60000); relay_cuts(relay) == done;) {
 			ck_assert_msg(deadline_left_ms(deadline) > 0, "PGBATON_SEED=%llu: no commit\n%s",
