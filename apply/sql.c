@@ -25,6 +25,8 @@ enum { CANCEL_GRACE_MS = 5000 };
 static const char session_settings[] =
 	"SET statement_timeout = 0; SET lock_timeout = 0;"
 	"SET idle_in_transaction_session_timeout = 0;"
+	/* Of a session that lost us nobody hears for two hours, with all that it has locked. */
+	"SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;"
 	"SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';"
 	"SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C';"
 	"SET search_path = ''; SET row_security = off; SET default_transaction_read_only = off;"

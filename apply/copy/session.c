@@ -8,11 +8,13 @@ static const char startup_options[] =
 	"-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /* row_security off: C5. lc_monetary: money's text has the locale's digits and signs;
- * C reads back what C has written. xmloption: a document setting refuses fragments. */
+ * C reads back what C has written. xmloption: a document setting refuses fragments.
+ * tcp_keepalives: as in apply/sql.c. */
 static const char both_settings[] =
 	"SET client_encoding = 'UTF8'; SET search_path = ''; SET row_security = off;"
 	"SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';"
 	"SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C';"
+	"SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;"
 	"SET xmloption = content; SET standard_conforming_strings = on";
 
 /* What we call copied must survive the target's crash (C3). */

@@ -207,6 +207,21 @@ START_TEST(progress_and_lanes)
 }
 END_TEST
 
+/* What a session holds on a server is not held for hours when the network loses us. */
+START_TEST(servers_look_whether_we_are_there)
+{
+	Error err = ERROR_INIT;
+	char shown[16];
+	Sql *target = servers_open(cluster, "target");
+
+	ASSERT_OK(sql_value(target, &err, shown, sizeof(shown), "SHOW tcp_keepalives_idle"));
+	ck_assert_str_eq(shown, "30");
+	ASSERT_OK(sql_value(target, &err, shown, sizeof(shown), "SHOW tcp_keepalives_count"));
+	ck_assert_str_eq(shown, "3");
+	sql_close(target);
+}
+END_TEST
+
 /* From the beginning to the end, and what a late transaction of somebody else comes to. */
 START_TEST(tables_are_apart_and_join)
 {
@@ -394,6 +409,7 @@ make_ledger(void)
 	tcase_add_test(server, what_is_written_is_read_back);
 	tcase_add_test(server, foreign_schema_is_not_touched);
 	tcase_add_test(server, progress_and_lanes);
+	tcase_add_test(server, servers_look_whether_we_are_there);
 	tcase_add_test(server, tables_keep_their_state);
 	tcase_add_test(server, tables_are_apart_and_join);
 	tcase_add_test(server, undone_newest_first_and_leftovers_named);
