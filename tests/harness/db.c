@@ -222,6 +222,23 @@ db_try(PGconn *conn, char sqlstate[6], const char *fmt, ...)
 	return ok;
 }
 
+/* What the server's sessions do, and for whom they wait. */
+static void
+show_activity(PGconn *conn)
+{
+	PGresult *rows = PQexec(
+		conn, "SELECT pid, application_name, state, wait_event_type || '/' || wait_event,"
+			  " pg_blocking_pids(pid), left(query, 120) FROM pg_stat_activity"
+			  " WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY pid");
+
+	for (int i = 0; i < PQntuples(rows); i++) {
+		for (int k = 0; k < PQnfields(rows); k++)
+			fprintf(stderr, "%s%s", k == 0 ? "--- " : " | ", PQgetvalue(rows, i, k));
+		fprintf(stderr, "\n");
+	}
+	PQclear(rows);
+}
+
 void
 db_wait_until(PGconn *conn, const char *sql, int timeout_s)
 {
@@ -230,9 +247,11 @@ db_wait_until(PGconn *conn, const char *sql, int timeout_s)
 	for (;;) {
 		char *value = db_value(conn, "%s", sql);
 		bool done = value != NULL && strcmp(value, "t") == 0;
-		if (!done && deadline_left_ms(deadline) == 0)
+		if (!done && deadline_left_ms(deadline) == 0) {
+			show_activity(conn);
 			ck_abort_msg("not true within %d s (last: %.500s): %.1500s", timeout_s,
 			             value != NULL ? value : "NULL", sql);
+		}
 		free(value);
 		if (done)
 			return;

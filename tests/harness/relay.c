@@ -218,8 +218,10 @@ down_main(void *arg)
 		pthread_mutex_lock(&link->relay->lock);
 		bool swallow = link->swallow;
 		pthread_mutex_unlock(&link->relay->lock);
-		bool done = swallow && message[0] == 'C' &&
-		            strcmp((const char *)message + 5, "COMMIT") == 0;
+		/* An error: what was to be committed was refused before. */
+		bool done = swallow &&
+		            (message[0] == 'E' ||
+		             (message[0] == 'C' && strcmp((const char *)message + 5, "COMMIT") == 0));
 		bool sent = swallow || write_all(link->client, message, len);
 		free(message);
 		if (done)

@@ -207,6 +207,27 @@ taken_back(char **lines, size_t count, size_t at)
 	return false;
 }
 
+/* The end of what a program said whose test did not live to ask for it. */
+static void
+show_output(const char *dir)
+{
+	enum { SHOWN = 6000 };
+	char path[PATH_MAX];
+	char text[SHOWN + 1];
+
+	snprintf(path, sizeof(path), "%s/stderr", dir);
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return;
+	if (fseek(file, -SHOWN, SEEK_END) != 0)
+		rewind(file);
+	size_t len = fread(text, 1, SHOWN, file);
+	fclose(file);
+	text[len] = '\0';
+	if (len > 0)
+		fprintf(stderr, "--- left behind by a test that ended early: %s\n%s---\n", path, text);
+}
+
 static void
 clear_up_line(const char *line)
 {
@@ -216,6 +237,7 @@ clear_up_line(const char *line)
 
 	if (line[1] == 'D') {
 		server_kill(line + 3);
+		show_output(line + 3);
 		dir_remove(line + 3);
 	} else if (sscanf(line + 3, "%d %llu", &pid, &started) == 2) {
 		if (proc_stat(pid, &stat) && stat.started == started)
@@ -248,7 +270,7 @@ watch(int fd)
 	int null = open("/dev/null", O_RDWR);
 
 	setsid();
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 2; i++)
 		dup2(null, i);
 	if (fd > 3)
 		close_range(3, (unsigned)fd - 1, 0);

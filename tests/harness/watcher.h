@@ -5,7 +5,8 @@
  * that holds the read end of a pipe. The write end lives in the test process
  * alone (close-on-exec); when it closes, by exit, crash or kill -9, the watcher
  * kills the registered programs, stops the registered servers and removes the
- * registered directories. A test process forked by Check gets its own watcher.
+ * registered directories; the end of a file "stderr" in one of them goes to the
+ * test's own stderr before. A test process forked by Check gets its own watcher.
  */
 #ifndef PGBATON_TESTS_HARNESS_WATCHER_H
 #define PGBATON_TESTS_HARNESS_WATCHER_H
