@@ -31,7 +31,8 @@ static const char session_settings[] =
 	"SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C';"
 	"SET search_path = ''; SET row_security = off; SET default_transaction_read_only = off;"
 	"SET default_transaction_isolation = 'read committed';"
-	"SET standard_conforming_strings = on; SET xmloption = content; SET check_function_bodies = off;"
+	"SET standard_conforming_strings = on; SET array_nulls = on; SET xmloption = content;"
+	"SET check_function_bodies = off;"
 	/* Catalogue queries are estimated dear and run short: compiling them takes seconds. */
 	"SET synchronous_commit = on; SET jit = off; SET client_min_messages = notice;";
 

@@ -79,14 +79,15 @@ receiver_main(void *arg)
 	return NULL;
 }
 
-/* Text that means the same whatever the server's, database's or role's own
- * settings are; no timeout of the server's may end the stream. */
+/* Text that means the same whatever the server's, database's or role's own settings are
+ * (search_path: without it a regclass of schema public has no schema, and the reader looks
+ * nowhere but in pg_catalog); no timeout of the server's may end the stream. */
 static char *
 session_options(int64_t wal_sender_timeout_ms)
 {
-	const char *common =
-		"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3"
-		" -c lc_monetary=C -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+	const char *common = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3"
+						 " -c lc_monetary=C -c timezone=UTC -c search_path=pg_catalog"
+						 " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
 	if (wal_sender_timeout_ms == 0)
 		return mem_strdup(common);
 	return mem_printf("%s -c wal_sender_timeout=%lld", common, (long long)wal_sender_timeout_ms);

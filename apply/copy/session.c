@@ -15,7 +15,7 @@ static const char both_settings[] =
 	"SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';"
 	"SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C';"
 	"SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;"
-	"SET xmloption = content; SET standard_conforming_strings = on";
+	"SET array_nulls = on; SET xmloption = content; SET standard_conforming_strings = on";
 
 /* What we call copied must survive the target's crash (C3). */
 static const char target_settings[] = "SET synchronous_commit = on";

@@ -102,7 +102,7 @@ static const char spoilers[] =
 	"ALTER ROLE \"mo ver%\" SET datestyle = 'German';"
 	"ALTER ROLE \"mo ver%\" SET intervalstyle = 'sql_standard';"
 	"ALTER ROLE \"mo ver%\" SET timezone = 'Asia/Kolkata';"
-	"ALTER ROLE \"mo ver%\" SET search_path = 'nowhere';"
+	"ALTER ROLE \"mo ver%\" SET search_path = public, nowhere;"
 	"ALTER ROLE \"mo ver%\" SET bytea_output = 'escape';"
 	"ALTER ROLE \"mo ver%\" SET extra_float_digits = 0;"
 	"ALTER ROLE \"mo ver%\" SET client_encoding = 'LATIN1';"
@@ -165,11 +165,12 @@ START_TEST(settings_and_names)
 	db_exec(sides.target, "SET statement_timeout = 0; SET client_encoding = 'UTF8'");
 	db_exec(
 		sides.source,
+		"CREATE TABLE no_key (a int[], f float8);"
 		"CREATE TABLE \"T a'b\\c%%s\" (\"I d\" int PRIMARY KEY, t timestamptz, i interval, f float8,"
-		" b bytea, a int[], \"s\"\"\" text);"
+		" b bytea, a int[], \"s\"\"\" text, n text[], r regclass);"
 		"INSERT INTO \"T a'b\\c%%s\" SELECT g, now() + g * interval '1 day', g * interval '1 min',"
-		" g / 7.0, decode(md5(g::text), 'hex'), ARRAY[g, NULL], 'ü' || g"
-		" FROM generate_series(1, 500) g; CREATE TABLE no_key (a int[], f float8);"
+		" g / 7.0, decode(md5(g::text), 'hex'), ARRAY[g, NULL], 'ü' || g, ARRAY['NULL', NULL],"
+		" 'no_key' FROM generate_series(1, 500) g;"
 		"INSERT INTO no_key SELECT ARRAY[NULL, g], g / 3.0 FROM generate_series(1, 10) g");
 
 	Pgbaton *p = begin(&sides, target_uri, "spoiled");
