@@ -99,6 +99,21 @@ set_all(Sql *sql, Error *err)
 	return sql_server_version(sql) < 140000 || sql_exec(sql, err, "SET idle_session_timeout = 0");
 }
 
+bool
+sql_rest_event_triggers(Sql *sql, Error *err)
+{
+	Error refused = ERROR_INIT;
+	const char *text = sql_server_version(sql) >= 170000
+	                       ? "SET session_replication_role = replica; SET event_triggers = off"
+	                       : "SET session_replication_role = replica";
+
+	if (sql_exec(sql, &refused, text) || error_has_sqlstate(&refused, "42501"))
+		return true;
+	if (err != NULL)
+		*err = refused;
+	return false;
+}
+
 /* libpq would print notices on stderr as they are: ours is one line an event. */
 static void
 on_notice(void *arg, const PGresult *result)

@@ -42,6 +42,9 @@ void sql_set_timeout_ms(Sql *sql, int64_t timeout_ms);
 /* Runs one or several statements, wants no rows. */
 MUST_CHECK bool sql_exec(Sql *sql, Error *err, const char *text);
 MUST_CHECK bool sql_execf(Sql *sql, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Event triggers do not fire for this session from here on, as far as its user may ask for
+ * that (before 17 those that are ENABLE ALWAYS do). */
+MUST_CHECK bool sql_rest_event_triggers(Sql *sql, Error *err);
 /* The last result; PQclear it. NULL on error. values: text parameters. */
 PGresult *sql_query(Sql *sql, Error *err, const char *text);
 PGresult *sql_query_params(Sql *sql, Error *err, const char *text, int count,

@@ -54,6 +54,16 @@ static const char identities_sql[] =
 	" JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace"
 	" ORDER BY 1";
 
+/* What they write because of our own statements, an ALTER TABLE at the switch say, would be rows
+ * that the source does not have; of those only that are ours to alter (a provider's are not). */
+static const char event_triggers_sql[] =
+	"SELECT pg_catalog.format('event trigger %%s', evtname),"
+	" pg_catalog.format('ALTER EVENT TRIGGER %%I DISABLE', evtname),"
+	" pg_catalog.format('ALTER EVENT TRIGGER %%I ENABLE %%s', evtname, CASE evtenabled"
+	"  WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' END)"
+	" FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'"
+	" AND pg_catalog.pg_has_role(evtowner, 'USAGE') ORDER BY 1";
+
 static void
 put_target_oids(Buffer *out, const Catalog *catalog)
 {
@@ -97,7 +107,9 @@ target_prepare_booked(Sql *to, const Book *book, const Catalog *catalog, Error *
 
 	put_target_oids(&oids, catalog);
 	const char *list = buffer_cstr(&oids);
-	bool ok = disable_found(to, book, "trigger", sql_queryf(to, err, triggers_sql, list), err) &&
+	bool ok = disable_found(to, book, "event_trigger", sql_queryf(to, err, event_triggers_sql),
+	                        err) &&
+	          disable_found(to, book, "trigger", sql_queryf(to, err, triggers_sql, list), err) &&
 	          disable_found(to, book, "trigger", sql_queryf(to, err, rules_sql, list), err) &&
 	          disable_found(to, book, "identity", sql_queryf(to, err, identities_sql, list), err);
 	buffer_free(&oids);
@@ -129,7 +141,8 @@ put_undo(const Book *book, const char *kind, Buffer *sql, Error *err)
 bool
 target_restore_booked_sql(const Book *book, Buffer *sql, Error *err)
 {
-	return put_undo(book, "trigger", sql, err) && put_undo(book, "identity", sql, err);
+	return put_undo(book, "trigger", sql, err) && put_undo(book, "identity", sql, err) &&
+	       put_undo(book, "event_trigger", sql, err);
 }
 
 bool
@@ -144,6 +157,7 @@ bool
 target_forget_restored(const Book *book, Error *err)
 {
 	return sql_execf(book->sql, err,
-	                 "DELETE FROM %s.object WHERE side = '%s' AND kind IN ('trigger', 'identity')",
+	                 "DELETE FROM %s.object WHERE side = '%s'"
+	                 " AND kind IN ('trigger', 'identity', 'event_trigger')",
 	                 book->ledger->schema, book->side);
 }

@@ -10,7 +10,7 @@
 #include "apply/sql.h"
 
 /* Triggers ENABLE ALWAYS or ENABLE REPLICA (they would fire in spite of
- * session_replication_role) are disabled; identity columns GENERATED ALWAYS become BY
+ * session_replication_role) and event triggers are disabled; identity columns GENERATED ALWAYS become BY
  * DEFAULT (UPDATE could not set them). Recorded in the ledger with the statement that
  * puts them back. Idempotent. */
 MUST_CHECK bool target_prepare(Sql *target, const Ledger *ledger, const Catalog *catalog,

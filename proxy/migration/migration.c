@@ -144,13 +144,28 @@ is_alive(Sql *sql)
 	return alive;
 }
 
+/* Event triggers rest: what they write because of what we set up or take away can meet a table
+ * that is fenced, or would be rows that the other side does not have. NULL on error. */
+static Sql *
+control_session(const ConnInfo *info, const char *side, const char *purpose, const Stop *stop,
+                Error *err)
+{
+	Sql *sql = sql_connect(info, side, purpose, stop, err);
+
+	if (sql != NULL && !sql_rest_event_triggers(sql, err)) {
+		sql_close(sql);
+		return NULL;
+	}
+	return sql;
+}
+
 static bool
 reopen(Migration *m, Sql **sql, const ConnInfo *info, const char *side, Error *err)
 {
 	if (is_alive(*sql))
 		return true;
 	sql_close(*sql);
-	*sql = sql_connect(info, side, "control", m->stop, err);
+	*sql = control_session(info, side, "control", m->stop, err);
 	return *sql != NULL;
 }
 
@@ -611,9 +626,10 @@ run_cancel(Migration *m)
 	/* The old stop has been used up; what undoes must not be stopped by it. */
 	sql_close(m->source);
 	sql_close(m->target);
-	m->source = sql_connect(m->config->source, "source", "cancel", NULL, &err);
-	m->target = m->source != NULL ? sql_connect(m->config->target, "target", "cancel", NULL, &err)
-	                              : NULL;
+	m->source = control_session(m->config->source, "source", "cancel", NULL, &err);
+	m->target = m->source != NULL
+	                ? control_session(m->config->target, "target", "cancel", NULL, &err)
+	                : NULL;
 	if (m->target != NULL && cleanup_all(m, false, &err)) {
 		enter_state(m, STATE_CANCELLED);
 		return;

@@ -197,6 +197,45 @@ START_TEST(settings_and_names)
 }
 END_TEST
 
+/* ---- event triggers ---- */
+
+/* One that notes each statement in a table that is migrated, as an audit does. */
+static const char audit[] =
+	"CREATE TABLE ddl (what text); CREATE TABLE t (id int PRIMARY KEY);"
+	"CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS"
+	" $$BEGIN INSERT INTO public.ddl VALUES (tg_event || ' ' || tg_tag); END$$;"
+	"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+	"CREATE TRIGGER act BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION act();"
+	"ALTER TABLE t ENABLE ALWAYS TRIGGER act;"
+	"CREATE EVENT TRIGGER ended ON ddl_command_end EXECUTE FUNCTION note();"
+	"CREATE EVENT TRIGGER dropped ON sql_drop EXECUTE FUNCTION note()";
+
+START_TEST(event_triggers_rest)
+{
+	static const char ddl[] = "CREATE TABLE made (a int); DROP TABLE made";
+	static const char noted[] = "SELECT count(*) FROM ddl";
+	Sides sides;
+
+	open_sides(&sides, "audit", audit);
+	Pgbaton *p = begin(&sides, sides.target_uri, "audit");
+	pgbaton_wait_state(p, "following", 60);
+	db_exec(sides.source, ddl);
+	command(p, "verify");
+	command(p, "cutover");
+	compare_databases(sides.source, sides.target, &(CompareOptions){.own_schema = "audit"});
+	command(p, "finish");
+	nothing_left(sides.source, "audit");
+
+	/* CREATE, DROP and sql_drop; none for what was made for the migration. */
+	ck_assert_int_eq(db_int(sides.source, noted), 3);
+	ck_assert_int_eq(db_int(sides.target, noted), 3);
+	db_exec(sides.target, ddl);
+	ck_assert_int_eq(db_int(sides.target, noted), 6);
+	pgbaton_free(p);
+	close_sides(&sides);
+}
+END_TEST
+
 /* ---- two migrations from one database ---- */
 
 START_TEST(two_from_one_database)
@@ -367,6 +406,7 @@ operator_suite(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_add_test(tc, settings_and_names);
+	tcase_add_test(tc, event_triggers_rest);
 	tcase_add_test(tc, two_from_one_database);
 	tcase_add_test(tc, cutover_after_silent_restarts);
 	tcase_add_test(tc, pause_while_catching_up);

@@ -68,7 +68,9 @@ open_sessions(Cutover *c, Error *err)
 	c->switcher = c->fence != NULL
 	                  ? sql_connect(way->to_info, way->to_side, "switch", c->m->stop, err)
 	                  : NULL;
-	if (c->switcher == NULL)
+	/* As in control_session(). */
+	if (c->switcher == NULL || !sql_rest_event_triggers(c->fence, err) ||
+	    !sql_rest_event_triggers(c->switcher, err))
 		return false;
 	c->switcher_pid = PQbackendPID(sql_pgconn(c->switcher));
 	return true;

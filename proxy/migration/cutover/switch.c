@@ -21,9 +21,10 @@ put_opening(Cutover *c, Error *err)
 		return false;
 	if (way->back)
 		return source_fence_disable_sql(way_to(way), &c->m->ledger, sql, &tables, err);
-	buffer_printf(
-		sql, "; DELETE FROM %s.object WHERE side = 'target' AND kind IN ('trigger', 'identity');",
-		way->ledger->schema);
+	buffer_printf(sql,
+	              "; DELETE FROM %s.object WHERE side = 'target'"
+	              " AND kind IN ('trigger', 'identity', 'event_trigger');",
+	              way->ledger->schema);
 	if (cutover_has_way_back(c))
 		ledger_way_back_start_sql(way->ledger, sql);
 	return true;

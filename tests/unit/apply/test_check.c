@@ -180,6 +180,7 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	     "CREATE FUNCTION ef() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
 	     "CREATE EVENT TRIGGER et ON ddl_command_end EXECUTE FUNCTION ef();"
 	     "ALTER EVENT TRIGGER et ENABLE ALWAYS;"
+	     "CREATE EVENT TRIGGER rests ON ddl_command_end EXECUTE FUNCTION ef();"
 	     "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
 	     "CREATE FOREIGN TABLE ft (a int) SERVER s",
 	     NULL);
@@ -196,6 +197,7 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	expect(findings, FINDING_INFO, "triggers", "source", NULL);
 	expect(findings, FINDING_INFO, "foreign_tables", "source", NULL);
 	expect(findings, FINDING_WARNING, "event_trigger", "event trigger et", "DISABLE");
+	expect(findings, FINDING_INFO, "event_trigger", "event trigger rests", NULL);
 	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == 0, "%s", listing(findings));
 	findings_free(findings);
 

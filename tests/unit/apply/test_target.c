@@ -104,15 +104,24 @@ static const char guarded[] =
 	"CREATE TABLE pt (id int, k int) PARTITION BY LIST (k);"
 	"CREATE TABLE pt1 PARTITION OF pt FOR VALUES IN (1);"
 	"CREATE TRIGGER rowwise BEFORE INSERT ON pt FOR EACH ROW EXECUTE FUNCTION note();"
-	"ALTER TABLE pt ENABLE ALWAYS TRIGGER rowwise;";
+	"ALTER TABLE pt ENABLE ALWAYS TRIGGER rowwise;"
+	"CREATE FUNCTION note_ddl() RETURNS event_trigger LANGUAGE plpgsql AS"
+	" $$BEGIN INSERT INTO public.log VALUES ('ddl'); END$$;"
+	"CREATE EVENT TRIGGER \"ev ent\" ON ddl_command_end EXECUTE FUNCTION note_ddl();"
+	"CREATE EVENT TRIGGER \"ev always\" ON ddl_command_end EXECUTE FUNCTION note_ddl();"
+	"ALTER EVENT TRIGGER \"ev always\" ENABLE ALWAYS;"
+	"CREATE EVENT TRIGGER \"ev off\" ON ddl_command_end EXECUTE FUNCTION note_ddl();"
+	"ALTER EVENT TRIGGER \"ev off\" DISABLE;";
 
 static const char states[] =
 	"SELECT tgrelid::regclass, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal UNION ALL"
 	" SELECT ev_class::regclass, rulename, ev_enabled FROM pg_rewrite WHERE rulename = 'ruled' UNION ALL"
+	" SELECT 0, evtname, evtenabled FROM pg_event_trigger UNION ALL"
 	" SELECT attrelid::regclass, attname, attidentity FROM pg_attribute WHERE attrelid = 't'::regclass"
 	" AND attnum > 0 ORDER BY 1, 2";
 
 static const char as_apply[] =
+	"ALTER TABLE t ALTER v SET DEFAULT 1;"
 	"SET session_replication_role = replica; INSERT INTO t (v) VALUES (1);"
 	"UPDATE t SET id = 1000 + id; INSERT INTO pt1 VALUES (1, 1); RESET session_replication_role";
 
@@ -122,6 +131,7 @@ START_TEST(what_would_act_in_the_replica_role_is_off_and_comes_back)
 	Job job;
 
 	job_open(&job, cluster, guarded, NULL);
+	db_exec(job.target, "TRUNCATE log");
 	char *before = db_rows(job.target, "%s", states);
 	free(db_expect_error(job.target, "428C9",
 	                     "SET session_replication_role = replica;"
@@ -135,8 +145,11 @@ START_TEST(what_would_act_in_the_replica_role_is_off_and_comes_back)
 	restore(&job);
 	char *after = db_rows(job.target, "%s", states);
 	ck_assert_str_eq(after, before);
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM log"), 0);
 	db_exec(job.target, "INSERT INTO t (v) VALUES (2)");
 	assert_rows(job.target, "SELECT DISTINCT what FROM log ORDER BY 1", "always\norigin\nrule");
+	db_exec(job.target, "ALTER TABLE t ALTER v DROP DEFAULT");
+	ck_assert_int_eq(db_int(job.target, "SELECT count(*) FROM log WHERE what = 'ddl'"), 2);
 	free(before);
 	free(after);
 	job_close(&job);
