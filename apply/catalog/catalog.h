@@ -43,8 +43,9 @@ typedef struct {
 	/* target side; 0/NULL until matched */
 	int16_t target_attnum;
 	uint32_t target_type_oid;
-	uint32_t target_array_oid; /* the array type over target_type_oid, 0: none */
-	const char *target_type;   /* format_type() with typmod on the target, for casts */
+	uint32_t target_array_oid;   /* the array type over target_type_oid, 0: none */
+	const char *target_type;     /* format_type() with typmod on the target, for casts */
+	const char *target_equality; /* types_equality() */
 	char target_identity;
 	bool target_generated;
 } Column;

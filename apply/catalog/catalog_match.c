@@ -107,6 +107,8 @@ match_column(Matcher *matcher, Table *table, int row)
 	column->target_type_oid = (uint32_t)sql_get_int(rows, row, COL_TYPE_OID);
 	column->target_array_oid = types_array_over(matcher->types, column->target_type_oid);
 	column->target_type = arena_strdup(arena, PQgetvalue(rows, row, COL_TYPE));
+	column->target_equality = arena_strdup(arena,
+	                                       types_equality(matcher->types, column->target_type_oid));
 	column->target_identity = PQgetvalue(rows, row, COL_IDENTITY)[0];
 	column->target_generated = sql_get_bool(rows, row, COL_GENERATED);
 

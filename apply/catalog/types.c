@@ -14,8 +14,8 @@ typedef struct {
 	char kind;             /* typtype: b c d e r m p */
 	uint32_t inner;        /* element, base, subtype or range type; 0 for the others */
 	bool is_array;
-	bool has_io; /* send and receive functions */
-	bool has_opclass;
+	bool has_io;          /* send and receive functions */
+	const char *equality; /* of a base type's operator class; NULL: none */
 	uint32_t array_over;
 	const char *field_text; /* composite: names and types */
 	uint32_t *fields;
@@ -90,10 +90,19 @@ query_types(Sql *sql, Error *err)
 		" coalesce(e.extname, ''),"
 		" coalesce(el.oid, nullif(t.typbasetype, 0), r.rngsubtype, %s, 0),"
 		" el.oid IS NOT NULL, t.typsend <> 0 AND t.typreceive <> 0,"
-		" EXISTS (SELECT 1 FROM pg_catalog.pg_opclass o WHERE o.opcdefault"
+		/* An extension's operator is in the extension's schema, which no search_path of ours
+		 * has; a lone "=" would find another one (text's, for citext) or none. */
+		" (SELECT CASE WHEN s.nspname = 'pg_catalog' AND q.oprname = '=' THEN '='"
+		"  ELSE pg_catalog.format('OPERATOR(%%I.%%s)', s.nspname, q.oprname) END"
+		"  FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_amop m ON m.amopfamily = o.opcfamily"
+		"  AND m.amoplefttype = o.opcintype AND m.amoprighttype = o.opcintype"
+		"  AND m.amopstrategy = CASE o.opcmethod WHEN 403 THEN 3 ELSE 1 END"
+		"  JOIN pg_catalog.pg_operator q ON q.oid = m.amopopr"
+		"  JOIN pg_catalog.pg_namespace s ON s.oid = q.oprnamespace WHERE o.opcdefault"
 		"  AND o.opcmethod IN (403, 405) AND (o.opcintype = t.oid OR EXISTS (SELECT 1"
 		"  FROM pg_catalog.pg_cast k WHERE k.castsource = t.oid AND k.casttarget = o.opcintype"
-		"  AND k.castmethod = 'b' AND k.castcontext = 'i'))),"
+		"  AND k.castmethod = 'b' AND k.castcontext = 'i'))"
+		"  ORDER BY o.opcintype <> t.oid, o.opcmethod LIMIT 1),"
 		" t.typarray,"
 		/* not quote_ident: what it quotes differs between majors */
 		" CASE WHEN t.typtype = 'c' THEN (SELECT string_agg("
@@ -147,7 +156,9 @@ read_type(TypeSet *types, const PGresult *result, int row)
 	type->inner = (uint32_t)sql_get_int(result, row, 4);
 	type->is_array = sql_get_bool(result, row, 5);
 	type->has_io = sql_get_bool(result, row, 6);
-	type->has_opclass = sql_get_bool(result, row, 7);
+	type->equality = PQgetisnull(result, row, 7)
+	                     ? NULL
+	                     : arena_strdup(types->arena, PQgetvalue(result, row, 7));
 	type->array_over = (uint32_t)sql_get_int(result, row, 8);
 	type->field_text = arena_strdup(types->arena, PQgetvalue(result, row, 9));
 	read_fields(type, oids != NULL ? oids : "", types->arena);
@@ -235,7 +246,7 @@ types_binary_safe(const TypeSet *types, uint32_t oid)
 static bool
 base_has_equality(const Type *type)
 {
-	return type->has_opclass;
+	return type->equality != NULL;
 }
 
 bool
@@ -244,13 +255,29 @@ types_has_equality(const TypeSet *types, uint32_t oid)
 	return all_inside(types, oid, 0, base_has_equality, true);
 }
 
-bool
-types_is_array(const TypeSet *types, uint32_t oid)
+static const Type *
+without_domains(const TypeSet *types, uint32_t oid)
 {
 	const Type *type = type_find(types, oid);
 
 	for (int depth = 0; type != NULL && type->kind == 'd' && depth < DEPTH_LIMIT; depth++)
 		type = type_find(types, type->inner);
+	return type;
+}
+
+const char *
+types_equality(const TypeSet *types, uint32_t oid)
+{
+	const Type *type = without_domains(types, oid);
+
+	return type != NULL && type->equality != NULL ? type->equality : "=";
+}
+
+bool
+types_is_array(const TypeSet *types, uint32_t oid)
+{
+	const Type *type = without_domains(types, oid);
+
 	return type != NULL && type->is_array;
 }
 

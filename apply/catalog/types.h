@@ -24,6 +24,9 @@ void types_free(TypeSet *types); /* NULL is allowed */
 bool types_binary_safe(const TypeSet *types, uint32_t oid);
 /* Has `=` of a default btree or hash operator class. */
 bool types_has_equality(const TypeSet *types, uint32_t oid);
+/* That operator as SQL: "=" where it is in pg_catalog, otherwise OPERATOR(schema.=). Lives in
+ * the arena. */
+const char *types_equality(const TypeSet *types, uint32_t oid);
 /* An array, after domains. */
 bool types_is_array(const TypeSet *types, uint32_t oid);
 /* The array type over it; 0: none. */

@@ -1,5 +1,7 @@
 #include "apply/stream/stmt.h"
 
+#include <string.h>
+
 #include "common/memory.h"
 
 enum {
@@ -254,7 +256,7 @@ put_key_condition(Writer *w)
 		put_joint(w->sql, &more, " AND ");
 		buffer_put_text(w->sql, "t.");
 		put_name(w->sql, key_column(w->shape, i)->name);
-		buffer_put_text(w->sql, " = ");
+		buffer_printf(w->sql, " %s ", key_column(w->shape, i)->target_equality);
 		put_value_of(w, true, i, (int)i + 1);
 	}
 }
@@ -455,7 +457,8 @@ write_delete_image(Writer *w)
 }
 
 /* Where no row has the very bytes, one with equal values is taken (a NaN has several
- * images). Types without equality are compared as text. */
+ * images). Types without equality are compared as text, and so are those that
+ * IS NOT DISTINCT FROM, which takes no OPERATOR(), does not find the equality of. */
 static void
 put_one_image(Writer *w)
 {
@@ -473,10 +476,11 @@ put_one_image(Writer *w)
 	for (unsigned i = 0; i < plan->count; i++) {
 		if (w->shape->key_forms[i] == FORM_ABSENT)
 			continue;
-		bool equality = plan->columns[i].column->has_equality;
+		const Column *column = plan->columns[i].column;
+		bool equality = column->has_equality && strcmp(column->target_equality, "=") == 0;
 		put_joint(w->sql, &more, " AND ");
 		buffer_put_text(w->sql, "t.");
-		put_name(w->sql, plan->columns[i].column->name);
+		put_name(w->sql, column->name);
 		buffer_put_text(w->sql,
 		                equality ? " IS NOT DISTINCT FROM " : "::text IS NOT DISTINCT FROM (");
 		put_value_of(w, true, i, ++parameter);

@@ -307,6 +307,41 @@ START_TEST(images_of_many_types)
 }
 END_TEST
 
+/* An extension's = is in no search_path of the lanes: as a key, in a domain, and in an image that
+ * is looked for by its values, since a large one is not sent. */
+START_TEST(types_of_extensions)
+{
+	Rig rig;
+
+	rig_open(&rig, cluster,
+	         "CREATE SCHEMA ext; CREATE EXTENSION ltree SCHEMA ext; CREATE EXTENSION hstore;"
+	         "CREATE DOMAIN place AS ext.ltree;"
+	         "CREATE TABLE k (p ext.ltree, q place, v int, PRIMARY KEY (p, q));"
+	         "CREATE TABLE h (h hstore PRIMARY KEY, v int);"
+	         "CREATE TABLE f (p ext.ltree, h hstore, large text, v int);"
+	         "ALTER TABLE f REPLICA IDENTITY FULL; ALTER TABLE f ALTER large SET STORAGE EXTERNAL",
+	         variants[_i]);
+	rig_start(&rig);
+	db_exec(rig.source,
+	        "SET search_path = public, ext;"
+	        "INSERT INTO k SELECT ('a.b' || i)::ltree, ('c' || i)::ltree, i"
+	        " FROM generate_series(1, 200) i;"
+	        "INSERT INTO h SELECT hstore('a', i::text), i FROM generate_series(1, 200) i;"
+	        "INSERT INTO f SELECT ('f.' || i)::ltree, 'a=>NULL', repeat('x', 5000), i"
+	        " FROM generate_series(1, 20) i");
+	rig_compare(&rig);
+	db_exec(rig.source,
+	        "SET search_path = public, ext; UPDATE k SET v = -v WHERE v < 150;"
+	        "UPDATE k SET p = 'moved' || p, q = 'moved' WHERE v < 5;"
+	        "DELETE FROM k WHERE v > 190; UPDATE h SET v = -v; DELETE FROM h WHERE v > -9;"
+	        "UPDATE f SET v = -v WHERE v < 9; DELETE FROM f WHERE v > 15");
+	rig_compare(&rig);
+	db_exec(rig.source, "UPDATE k SET v = 7 WHERE v = 180; UPDATE f SET h = 'b=>1' WHERE v = 12");
+	rig_compare(&rig);
+	rig_close(&rig);
+}
+END_TEST
+
 /* ---- losing sessions, stopping and starting while the source writes ---- */
 
 /* A bounded number of statements, so that the applier of a small batch size is not simply
@@ -488,6 +523,7 @@ make(void)
 	tcase_add_loop_test(tcase, divergence_is_named, 0, VARIANTS);
 	tcase_add_loop_test(tcase, divergence_without_key, 0, VARIANTS);
 	tcase_add_loop_test(tcase, images_of_many_types, 0, VARIANTS);
+	tcase_add_loop_test(tcase, types_of_extensions, 0, VARIANTS);
 	tcase_add_loop_test(tcase, durable_when_idle, 0, VARIANTS);
 	suite_add_tcase(suite, tcase);
 
