@@ -69,14 +69,15 @@ ask_locale(Check *check, Sql *sql)
 static void
 check_encoding(Check *check, const char *source, const char *target)
 {
-	if (strcmp(source, target) == 0)
-		return;
+	/* Our sessions speak UTF8, to a target without an encoding, too. */
 	if (strcmp(source, "SQL_ASCII") == 0)
-		findings_add(check->findings, FINDING_WARNING, "encoding", "target",
-		             "make the target's database with ENCODING 'SQL_ASCII', or repair the texts",
-		             "the source has no encoding (SQL_ASCII) and the target is %s: the first text "
-		             "that is not valid there stops the copy",
+		findings_add(check->findings, FINDING_WARNING, "encoding", "source",
+		             "repair such texts on the source",
+		             "the source has no encoding (SQL_ASCII), the target's is %s: the first text "
+		             "that is not valid UTF8 stops the copy, or later the stream",
 		             target);
+	else if (strcmp(source, target) == 0)
+		return;
 	else if (strcmp(target, "UTF8") != 0)
 		findings_add(
 			check->findings, FINDING_WARNING, "encoding", "target",
@@ -209,6 +210,59 @@ check_roles(Check *check)
 	PQclear(theirs);
 }
 
+/* Owners of everything that pg_dump gives an owner, as UNIONs. Schema public belongs to
+ * pg_database_owner from 15 on, and to a superuser before: pg_dump 15 and newer says so. */
+static void
+put_owners(Check *check, Buffer *sql)
+{
+	static const struct {
+		const char *catalog;
+		const char *owner;
+		const char *schema; /* NULL: in none */
+		const char *which;
+	} owned[] = {
+		{"pg_class", "relowner", "relnamespace", "relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c')"},
+		{"pg_namespace", "nspowner", "oid", "true"},
+		{"pg_type", "typowner", "typnamespace",
+	     "typtype IN ('b', 'd', 'e', 'r') AND typcategory <> 'A'"},
+		{"pg_proc", "proowner", "pronamespace", "true"},
+		{"pg_operator", "oprowner", "oprnamespace", "true"},
+		{"pg_opclass", "opcowner", "opcnamespace", "true"},
+		{"pg_opfamily", "opfowner", "opfnamespace", "true"},
+		{"pg_collation", "collowner", "collnamespace", "true"},
+		{"pg_conversion", "conowner", "connamespace", "true"},
+		{"pg_ts_config", "cfgowner", "cfgnamespace", "true"},
+		{"pg_ts_dict", "dictowner", "dictnamespace", "true"},
+		{"pg_statistic_ext", "stxowner", "stxnamespace", "true"},
+		{"pg_foreign_data_wrapper", "fdwowner", NULL, "true"},
+		{"pg_foreign_server", "srvowner", NULL, "true"},
+		{"pg_event_trigger", "evtowner", NULL, "true"},
+		{"pg_language", "lanowner", NULL, "true"},
+	};
+	const Selection *selection = &check->options->selection;
+	/* Then pg_dump has nothing but relations. */
+	bool named = selection->lists[INCLUDE_TABLE].count > 0 ||
+	             selection->lists[INCLUDE_SCHEMA].count > 0;
+	enum { FIRST_NORMAL_OID = 16384 }; /* below: made by initdb */
+
+	for (size_t i = 0; i < (named ? 1 : sizeof(owned) / sizeof(owned[0])); i++)
+		buffer_printf(
+			sql,
+			"SELECT o.%s AS role FROM pg_catalog.%s o WHERE o.oid >= %d AND %s AND NOT"
+			" EXISTS (SELECT 1 FROM pg_catalog.pg_depend x WHERE x.classid ="
+			" 'pg_catalog.%s'::regclass AND x.objid = o.oid AND x.deptype = 'e')"
+			" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace n WHERE n.oid = %s AND"
+			" (n.nspname ~ '^pg_' OR n.nspname = 'information_schema')) UNION ",
+			owned[i].owner, owned[i].catalog, FIRST_NORMAL_OID, owned[i].which, owned[i].catalog,
+			owned[i].schema != NULL ? check_text(check, "o.%s", owned[i].schema)
+									: "NULL::pg_catalog.oid");
+	if (!named)
+		buffer_put_text(sql, "SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'public'"
+		                     " UNION ");
+	buffer_printf(sql, "SELECT lomowner FROM pg_catalog.pg_largeobject_metadata WHERE %s",
+	              check->catalog != NULL && check->catalog->moves_large_objects ? "true" : "false");
+}
+
 /* ALTER ... OWNER TO on the target wants membership; SET is an option of its own from 16 on.
  * Owners that the target does not have are a finding already: then nobody's are restored. */
 static void
@@ -216,19 +270,14 @@ check_memberships(Check *check)
 {
 	const char *right = sql_server_version(check->target) >= 160000 ? "SET" : "MEMBER";
 	const char *user = check_quoted(check, PQuser(sql_pgconn(check->target)));
-	bool large_objects = check->catalog != NULL && check->catalog->moves_large_objects;
-	PGresult *owners = check_askf(
-		check, check->source, "owners",
-		"SELECT DISTINCT r.rolname FROM pg_catalog.pg_class c"
-		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-		" JOIN pg_catalog.pg_roles r ON r.oid = c.relowner"
-		" WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_'"
-		" AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT 1 FROM"
-		" pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_class'::regclass"
-		" AND x.objid = c.oid AND x.deptype = 'e') UNION SELECT r.rolname"
-		" FROM pg_catalog.pg_largeobject_metadata m JOIN pg_catalog.pg_roles r"
-		" ON r.oid = m.lomowner WHERE %s ORDER BY 1",
-		large_objects ? "true" : "false");
+	Buffer sql = BUFFER_INIT;
+
+	buffer_put_text(&sql, "SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.rolname !~ '^pg_'"
+	                      " AND r.oid IN (");
+	put_owners(check, &sql);
+	buffer_put_text(&sql, ") ORDER BY 1");
+	PGresult *owners = check_ask(check, check->source, "owners", buffer_cstr(&sql));
+	buffer_free(&sql);
 	PGresult *roles =
 		owners == NULL
 			? NULL

@@ -441,7 +441,7 @@ START_TEST(target_settings_locale_encoding)
 	              " LC_CTYPE 'C.UTF-8'");
 	findings = run();
 	expect(findings, FINDING_WARNING, "locale", "target, character type", "LC_CTYPE 'C'");
-	ck_assert_ptr_nonnull(strstr(find(findings, "encoding", "target")->message, "SQL_ASCII"));
+	ck_assert_ptr_nonnull(strstr(find(findings, "encoding", "source")->message, "SQL_ASCII"));
 	findings_free(findings);
 	PQfinish(conn);
 }
@@ -495,6 +495,17 @@ START_TEST(owners_on_the_target)
 	Findings *findings = run_on(cluster, "source", "target", "small");
 	expect(findings, FINDING_BLOCKER, "target_membership", "target, role postgres",
 	       "GRANT \"postgres\" TO \"small\"");
+	findings_free(findings);
+
+	/* Other things have owners, too; not those of an extension or of the server itself. */
+	remake_role("maker", "");
+	fill("CREATE EXTENSION citext; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';"
+	     "ALTER FUNCTION f() OWNER TO maker",
+	     NULL);
+	findings = run_on(cluster, "source", "target", "small");
+	expect(findings, FINDING_BLOCKER, "target_membership", "target, role maker",
+	       "GRANT \"maker\" TO \"small\"");
+	ck_assert_ptr_null(find(findings, "target_membership", "target, role postgres"));
 	findings_free(findings);
 
 	options.no_owner = true;
