@@ -1,6 +1,7 @@
 #include "apply/stream/describe.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { SHOWN_BYTES = 120, SHOWN_COLUMNS = 6 };
 
@@ -127,6 +128,10 @@ describe_failure(const Change *change, Error *err)
 	if (change->plan == NULL && error_has_sqlstate(err, "0A000"))
 		error_set_hint(err, "a table on the target refers to one that is truncated: drop that "
 		                    "foreign key on the target, then \"pgbaton resume\"");
+	else if (error_has_sqlstate(err, "22P02") && strstr(err->message, " for enum ") != NULL)
+		error_set_hint(err, "the type was changed on the source while it was being migrated: ALTER "
+		                    "TYPE ... ADD VALUE (or RENAME VALUE) on the target, too, then "
+		                    "\"pgbaton resume\"");
 	else if (err->hint[0] == '\0')
 		error_set_hint(err, "mend the row on the target, then \"pgbaton resume\"");
 	buffer_free(&text);

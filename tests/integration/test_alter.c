@@ -55,6 +55,8 @@ case_open(Case *c, const char *name)
 	c->target = db_connect_uri(target_uri);
 	db_exec(c->source, "CREATE TABLE keyed (id int PRIMARY KEY, a text, b int);"
 	                   "CREATE TABLE bare (a text, b int); CREATE TABLE step (id int PRIMARY KEY);"
+	                   "CREATE TYPE mood AS ENUM ('calm');"
+	                   "CREATE TABLE felt (id int PRIMARY KEY, m mood);"
 	                   "INSERT INTO keyed SELECT i, 'a', i FROM generate_series(1, 500) i;"
 	                   "INSERT INTO bare SELECT 'a', i %% 9 FROM generate_series(1, 100) i");
 	const char *args[] = {"--name", name, NULL};
@@ -104,9 +106,9 @@ case_equal(Case *c, const char *name)
 	compare_databases(c->source, c->target, &(CompareOptions){.own_schema = name});
 }
 
-/* It has stopped, and says which column. */
+/* It has stopped, and says at what, and what to do. */
 static void
-wait_failed(Case *c, const char *column)
+wait_failed(Case *c, const char *word, const char *hint)
 {
 	int64_t deadline = deadline_in_ms(30000);
 	char *error = NULL;
@@ -120,8 +122,8 @@ wait_failed(Case *c, const char *column)
 		poll(NULL, 0, failed ? 0 : 10);
 	}
 	error = pgbaton_status_text(c->p, "error.message");
-	ck_assert_msg(strstr(error, column) != NULL, "%s", error);
-	ck_assert_ptr_nonnull(strstr(pgbaton_log(c->p), "start pgbaton again"));
+	ck_assert_msg(strstr(error, word) != NULL, "%s", error);
+	ck_assert_ptr_nonnull(strstr(pgbaton_log(c->p), hint));
 	free(error);
 }
 
@@ -149,7 +151,7 @@ START_TEST(add_column)
 	write_some(&c, "a");
 	db_exec(c.source,
 	        "UPDATE keyed SET c = id WHERE id %% 2 = 0; INSERT INTO bare VALUES ('n', 1, 'c')");
-	wait_failed(&c, "\"c\"");
+	wait_failed(&c, "\"c\"", "start pgbaton again");
 	start_again(&c);
 	case_equal(&c, "adds");
 	write_some(&c, "a");
@@ -186,13 +188,30 @@ START_TEST(rename_column)
 	write_some(&c, "a");
 	db_exec(c.source, "%s", ddl);
 	write_some(&c, "renamed");
-	wait_failed(&c, "\"renamed\"");
+	wait_failed(&c, "\"renamed\"", "start pgbaton again");
 	/* What came before it is applied. */
 	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM keyed WHERE id = 1001"), 1);
 	db_exec(c.target, "%s", ddl);
 	start_again(&c);
 	write_some(&c, "renamed");
 	case_equal(&c, "renames");
+	case_close(&c);
+}
+END_TEST
+
+START_TEST(add_value)
+{
+	static const char ddl[] = "ALTER TYPE mood ADD VALUE 'cross'";
+	Case c;
+
+	case_open(&c, "values_");
+	db_exec(c.source, "%s", ddl);
+	db_exec(c.source, "INSERT INTO felt VALUES (1, 'cross')");
+	wait_failed(&c, "\"cross\"", "ADD VALUE");
+	db_exec(c.target, "%s", ddl);
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "resume", NULL), 0);
+	write_some(&c, "a");
+	case_equal(&c, "values_");
 	case_close(&c);
 }
 END_TEST
@@ -208,6 +227,7 @@ make(void)
 	tcase_add_test(tcase, add_column);
 	tcase_add_test(tcase, drop_column);
 	tcase_add_test(tcase, rename_column);
+	tcase_add_test(tcase, add_value);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
