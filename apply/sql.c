@@ -169,18 +169,24 @@ sql_connect(const ConnInfo *info, const char *side, const char *purpose, const S
 	char name[64];
 	const char **keywords;
 	const char **values;
+	const char *options = conninfo_get(info, "options");
+	/* At the start already: a very short one would end session_settings. */
+	char *all_options = mem_printf("%s%s-c statement_timeout=0", options != NULL ? options : "",
+	                               options != NULL ? " " : "");
 
 	snprintf(sql->side, sizeof(sql->side), "%s", side);
 	sql->stop = stop;
 	snprintf(name, sizeof(name), "pgbaton %s", purpose);
 	conninfo_set(own, "application_name", name);
 	conninfo_set(own, "client_encoding", "UTF8");
+	conninfo_set(own, "options", all_options);
 	conninfo_libpq_params(own, &keywords, &values);
 	sql->conn = PQconnectStartParams(keywords, values, 0);
 	CHECK(sql->conn != NULL);
 	PQsetNoticeReceiver(sql->conn, on_notice, sql);
 	free(keywords);
 	free(values);
+	free(all_options);
 	conninfo_free(own);
 
 	Error local = ERROR_INIT;

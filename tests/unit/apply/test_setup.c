@@ -280,6 +280,25 @@ START_TEST(slot_names_whom_it_waits_for)
 }
 END_TEST
 
+/* Shorter than it takes to say that there is to be none. */
+START_TEST(a_short_statement_timeout_ends_nothing)
+{
+	enum { TRIES = 30 };
+	Error err = ERROR_INIT;
+
+	servers_clean(cluster);
+	PGconn *conn = db_connect(cluster, "source");
+	db_exec(conn, "DROP ROLE IF EXISTS hasty; CREATE ROLE hasty LOGIN;"
+	              "ALTER ROLE hasty SET statement_timeout = '1ms'");
+	for (int i = 0; i < TRIES; i++) {
+		Sql *sql = servers_open_as(cluster, "source", "hasty");
+		ASSERT_OK(sql_exec(sql, &err, "DO 'BEGIN PERFORM pg_catalog.pg_sleep(0.01); END'"));
+		sql_close(sql);
+	}
+	PQfinish(conn);
+}
+END_TEST
+
 START_TEST(foreign_slot_is_not_taken)
 {
 	Bench bench;
@@ -596,6 +615,7 @@ make_setup(void)
 	tcase_add_test(made, altered_publication_is_named);
 	tcase_add_test(made, lock_is_not_waited_for_long);
 	tcase_add_test(made, slot_names_whom_it_waits_for);
+	tcase_add_test(made, a_short_statement_timeout_ends_nothing);
 	tcase_add_test(made, foreign_slot_is_not_taken);
 	tcase_add_test(made, fence_holds_writers_and_refuses_them_afterwards);
 	tcase_add_test(made, an_undone_fence_lets_go_on);
