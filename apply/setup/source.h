@@ -153,9 +153,13 @@ MUST_CHECK bool source_fence_disable(Sql *source, const Ledger *ledger, const Ca
  * fence off in the one that commits its journal. */
 MUST_CHECK bool source_fence_disable_sql(Sql *source, const Ledger *ledger, Buffer *sql,
                                          int *tables, Error *err);
-/* The switch will not be: who waits at the committed fence for its outcome goes on. To be called on
- * the fence's own session before that is closed. */
+/* Who waits at the committed fence for the switch's outcome goes on: it will not be. To be called on
+ * the fence's own session before that is closed: when it ends without a word they wait until
+ * another session says it, or, from the transaction's deadline on, for 30 s. */
 MUST_CHECK bool source_fence_open_gate(Sql *sql, const Ledger *ledger, Error *err);
+/* They are refused. Only sent, the session is of no other use any more; where it is lost, they are
+ * refused later. */
+void source_fence_shut_gate(Sql *fence, const Ledger *ledger);
 /* Whether the fence is on (a trigger of ours enabled anywhere). */
 MUST_CHECK bool source_fence_state(Sql *source, const Ledger *ledger, bool *on, Error *err);
 /* Commits the marker on a second session; content comes back through the stream: as a

@@ -90,10 +90,15 @@ locked_list(const Catalog *catalog)
  * of the switch tells the sequence `gate`, whose value a writer sees at once, whatever its
  * snapshot: a table would show a REPEATABLE READ transaction the past. An application's role
  * need not be allowed to read it, so the function runs as its owner.
+ *
+ * A session that is lost has said nothing, and then the writer goes on waiting: the next start
+ * may find that the switch was not committed. So an undecided gate's value is the time, of the
+ * server's clock in ms, up to which somebody may come and say it.
  */
-#define GATE_CLOSED "1"
+#define GATE_SHUT "1"
 #define GATE_OPEN "2"
-#define GATE_PATIENCE "30s" /* then it is refused, as if the switch had happened */
+#define GATE_PATIENCE_MS "30000" /* then it is refused, as if the switch had happened */
+#define GATE_LOOK_S "0.02"
 
 static void
 put_gate_key(Buffer *sql, const Ledger *ledger)
@@ -112,13 +117,17 @@ make_function(const SourceSetup *setup, Error *err)
 
 	/* format() in the body would read % in a name; a literal does not. */
 	buffer_printf(&body,
-	              "BEGIN IF pg_catalog.current_setting('pgbaton.writer', true) = '%s' THEN"
+	              "DECLARE said bigint; BEGIN"
+	              " IF pg_catalog.current_setting('pgbaton.writer', true) = '%s' THEN"
 	              " RETURN NULL; END IF; BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(",
 	              setup->ledger->id);
 	put_gate_key(&body, setup->ledger);
 	buffer_printf(&body,
 	              "); EXCEPTION WHEN lock_not_available THEN NULL; END;"
-	              " IF (SELECT last_value FROM %s.gate) = " GATE_OPEN " THEN RETURN NULL; END IF; ",
+	              " LOOP SELECT last_value INTO said FROM %s.gate;"
+	              " IF said = " GATE_OPEN " THEN RETURN NULL; END IF;"
+	              " EXIT WHEN said < extract(epoch FROM pg_catalog.clock_timestamp()) * 1000;"
+	              " PERFORM pg_catalog.pg_sleep(" GATE_LOOK_S "); END LOOP; ",
 	              setup->ledger->schema);
 	buffer_put_text(&body,
 	                "RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE ="
@@ -130,7 +139,7 @@ make_function(const SourceSetup *setup, Error *err)
 	              "SET LOCAL client_min_messages = warning;"
 	              "CREATE SEQUENCE IF NOT EXISTS %s.gate;"
 	              "CREATE OR REPLACE FUNCTION %s.refuse_writes() RETURNS trigger"
-	              " LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '" GATE_PATIENCE "' AS ",
+	              " LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = " GATE_PATIENCE_MS " AS ",
 	              setup->ledger->schema, setup->ledger->schema);
 	sql_put_literal(&sql, buffer_cstr(&body));
 	bool ok = sql_exec(setup->source, err, buffer_cstr(&sql));
@@ -488,7 +497,10 @@ source_fence_enable_begin(Sql *fence, const Ledger *ledger, const Catalog *catal
 	/* Under the tables' locks: nobody who has waited at the gate is in a transaction still. */
 	buffer_put_text(&sql, "SELECT pg_catalog.pg_advisory_lock(");
 	put_gate_key(&sql, ledger);
-	buffer_printf(&sql, "), pg_catalog.setval('%s.gate', " GATE_CLOSED ");", ledger->schema);
+	buffer_printf(&sql,
+	              "), pg_catalog.setval('%s.gate', pg_catalog.current_setting('pgbaton.deadline')"
+	              "::bigint + " GATE_PATIENCE_MS ");",
+	              ledger->schema);
 	for (size_t i = 0; i < list.count; i++)
 		put_switch(list.items[i].schema, list.items[i].name, "ENABLE ALWAYS", ledger, &sql);
 	buffer_put_text(&sql, SILENCE_UNTIL_DEADLINE);
@@ -525,14 +537,34 @@ source_fence_enable(Sql *fence, const Ledger *ledger, const Catalog *catalog, Er
 	       source_fence_enable_end(fence, err);
 }
 
+/* By the catalogue: a fence that an older version of ours has made has none. */
+static char *
+gate_statement(const Ledger *ledger, const char *value)
+{
+	return mem_printf("SELECT pg_catalog.setval(c.oid::pg_catalog.regclass, %s)"
+	                  " FROM pg_catalog.pg_class c WHERE c.oid ="
+	                  " pg_catalog.to_regclass('%s.gate')",
+	                  value, ledger->schema);
+}
+
 bool
 source_fence_open_gate(Sql *sql, const Ledger *ledger, Error *err)
 {
-	/* By the catalogue: a fence that an older version of ours has made has none. */
-	return sql_execf(sql, err,
-	                 "SELECT pg_catalog.setval(c.oid::pg_catalog.regclass, " GATE_OPEN
-	                 ") FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass('%s.gate')",
-	                 ledger->schema);
+	char *statement = gate_statement(ledger, GATE_OPEN);
+	bool ok = sql_exec(sql, err, statement);
+
+	free(statement);
+	return ok;
+}
+
+void
+source_fence_shut_gate(Sql *fence, const Ledger *ledger)
+{
+	char *statement = gate_statement(ledger, GATE_SHUT);
+
+	if (PQsendQuery(sql_pgconn(fence), statement))
+		(void)!PQflush(sql_pgconn(fence));
+	free(statement);
 }
 
 /* Of whatever tables have it on, whether or not the catalogue knows them. All in one

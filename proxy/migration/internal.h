@@ -153,6 +153,8 @@ MUST_CHECK bool migration_connect(Migration *m, Error *err);
 MUST_CHECK bool migration_connect_source(Migration *m, Error *err);
 MUST_CHECK bool migration_connect_target(Migration *m, Error *err);
 SourceSetup migration_source_setup(Migration *m);
+/* Where the listener's new sessions go, and those that wait in their login. */
+void migration_tell_route(Migration *m, ListenerRoute route);
 
 /* ---- way.c ---- */
 

@@ -368,8 +368,8 @@ undo_fresh_start(Migration *m)
 		log_failure(LOG_ERROR, "migration", &err);
 }
 
-static void
-tell_route(Migration *m, ListenerRoute route)
+void
+migration_tell_route(Migration *m, ListenerRoute route)
 {
 	if (m->listener != NULL)
 		listener_set_route(m->listener, route);
@@ -385,7 +385,7 @@ begin(Migration *m, MigrationState *at)
 	*at = STATE_CHECKING;
 	if (!phase_open(m, &err) || !cutover_recover(m, at, &err))
 		goto failed;
-	tell_route(m, *at == STATE_SWITCHED ? ROUTE_TARGET : ROUTE_SOURCE);
+	migration_tell_route(m, *at == STATE_SWITCHED ? ROUTE_TARGET : ROUTE_SOURCE);
 	if (*at != STATE_CHECKING)
 		return true;
 	if (!phase_check(m, &blocked, &err))
@@ -575,7 +575,7 @@ enter_failed_back(Migration *m)
 		if (!stop_sleep_ms(m->stop, RETRY_FIRST_MS, NULL))
 			return;
 	}
-	tell_route(m, ROUTE_SOURCE);
+	migration_tell_route(m, ROUTE_SOURCE);
 }
 
 /* The way back goes on by itself, or is tried again; the application depends on none of it. */
@@ -598,7 +598,7 @@ run_switched(Migration *m, MigrationState at)
 {
 	int64_t next_lock_ms = 0;
 
-	tell_route(m, at == STATE_SWITCHED ? ROUTE_TARGET : ROUTE_SOURCE);
+	migration_tell_route(m, at == STATE_SWITCHED ? ROUTE_TARGET : ROUTE_SOURCE);
 	enter_state(m, at);
 	while (!stop_requested(m->stop)) {
 		MigrationRequest *request = NULL;

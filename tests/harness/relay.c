@@ -27,7 +27,10 @@ typedef struct Link {
 	int server;
 	pthread_t up;
 	pthread_t down;
-	bool swallow;    /* under the relay's lock: the server's answers go nowhere */
+	bool down_joined;
+	bool swallow;  /* under the relay's lock: the server's answers go nowhere */
+	uint8_t *late; /* a COMMIT that is to be delivered */
+	size_t late_len;
 	char commit[64]; /* of the client's thread: the statement that is prepared as COMMIT */
 } Link;
 
@@ -39,7 +42,8 @@ struct Relay {
 	int server_port;
 	Link *links;
 	char application[64];
-	int left; /* COMMITs until the cut; 0: none is wanted */
+	Link *late; /* under the lock: whose COMMIT is kept */
+	int left;   /* COMMITs until the cut; 0: none is wanted */
 	RelayCut how;
 	int cuts;
 };
@@ -144,7 +148,7 @@ cut(Link *link, bool server_too)
 
 /* False: the connection has been cut here. */
 static bool
-pass_commit(Link *link)
+pass_commit(Link *link, uint8_t **message, size_t len)
 {
 	Relay *relay = link->relay;
 
@@ -153,6 +157,12 @@ pass_commit(Link *link)
 	RelayCut how = relay->how;
 	if (now && how != RELAY_BEFORE)
 		link->swallow = true;
+	if (now && how == RELAY_LATE) {
+		link->late = *message;
+		link->late_len = len;
+		relay->late = link;
+		*message = NULL;
+	}
 	pthread_mutex_unlock(&relay->lock);
 	if (!now || how == RELAY_AFTER)
 		return true;
@@ -189,7 +199,8 @@ up_main(void *arg)
 	while ((message = read_message(link->client, startup ? 0 : 1, &len)) != NULL) {
 		if (startup)
 			watched = is_of_application(message, len, link->relay->application);
-		bool go = startup || !watched || !is_commit(link, message, len) || pass_commit(link);
+		bool go = startup || !watched || !is_commit(link, message, len) ||
+		          pass_commit(link, &message, len);
 		startup = false;
 		bool sent = go && write_all(link->server, message, len);
 		free(message);
@@ -224,7 +235,7 @@ down_main(void *arg)
 		             (message[0] == 'C' && strcmp((const char *)message + 5, "COMMIT") == 0));
 		bool sent = swallow || write_all(link->client, message, len);
 		free(message);
-		if (done)
+		if (done && link->late == NULL)
 			cut(link, true);
 		if (done || !sent)
 			break;
@@ -300,7 +311,9 @@ relay_free(Relay *relay)
 		shutdown(link->client, SHUT_RDWR);
 		shutdown(link->server, SHUT_RDWR);
 		pthread_join(link->up, NULL);
-		pthread_join(link->down, NULL);
+		if (!link->down_joined)
+			pthread_join(link->down, NULL);
+		free(link->late);
 		close(link->client);
 		close(link->server);
 		free(link);
@@ -323,6 +336,20 @@ relay_cut(Relay *relay, int count, RelayCut how)
 	relay->left = count;
 	relay->how = how;
 	pthread_mutex_unlock(&relay->lock);
+}
+
+void
+relay_deliver(Relay *relay)
+{
+	pthread_mutex_lock(&relay->lock);
+	Link *link = relay->late;
+	relay->late = NULL;
+	pthread_mutex_unlock(&relay->lock);
+	ck_assert_ptr_nonnull(link);
+	/* Its server may have gone; down_main ends with its answer or its end. */
+	(void)!write_all(link->server, link->late, link->late_len);
+	pthread_join(link->down, NULL);
+	link->down_joined = true;
 }
 
 int

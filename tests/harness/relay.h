@@ -14,7 +14,8 @@ typedef struct Relay Relay;
 typedef enum {
 	RELAY_BEFORE, /* the COMMIT does not reach the server, which sees the connection close */
 	RELAY_AFTER,  /* the server has committed; its answer does not reach the client */
-	RELAY_SILENT  /* the COMMIT does not reach the server, which hears nothing any more at all */
+	RELAY_SILENT, /* the COMMIT does not reach the server, which hears nothing any more at all */
+	RELAY_LATE    /* the same, until relay_deliver */
 } RelayCut;
 
 /* application: cut are sessions whose application_name begins so. */
@@ -25,6 +26,9 @@ int relay_port(const Relay *relay);
 /* Cuts the connection of the count-th COMMIT from now on (1: the next one). It takes the
  * place of a cut that is still to come. */
 void relay_cut(Relay *relay, int count, RelayCut how);
+/* After a cut with RELAY_LATE: the server gets the COMMIT now. Returns when it has answered, or
+ * when its side is closed. */
+void relay_deliver(Relay *relay);
 /* How many have been cut so far. */
 int relay_cuts(Relay *relay);
 

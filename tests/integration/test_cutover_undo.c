@@ -93,7 +93,7 @@ case_open(Case *c)
 }
 
 static void
-case_run(Case *c, const char *fault)
+case_start(Case *c, const char *fault)
 {
 	char text[96];
 	const char *env[] = {text, NULL};
@@ -107,6 +107,12 @@ case_run(Case *c, const char *fault)
 	                                       .args = c->args,
 	                                       .env = env,
 	                                       .state_dir = c->state_dir});
+}
+
+static void
+case_run(Case *c, const char *fault)
+{
+	case_start(c, fault);
 	pgbaton_wait_state(c->p, "following", 60);
 	if (c->through == NULL)
 		c->through = through_start(c->app, CLIENTS);
@@ -164,7 +170,7 @@ writers_begin(Case *c, Writer writers[2])
 }
 
 static void
-writers_end(Case *c, Writer writers[2], bool refused)
+writers_answer(Case *c, Writer writers[2], bool refused)
 {
 	for (int i = 0; i < 2; i++) {
 		PGresult *r;
@@ -174,12 +180,24 @@ writers_end(Case *c, Writer writers[2], bool refused)
 		else
 			ck_assert_msg(PQresultStatus(r) == PGRES_COMMAND_OK, "%s", PQresultErrorMessage(r));
 		PQclear(r);
-		if (i == 1)
-			db_exec(writers[i].conn, "COMMIT");
-		PQfinish(writers[i].conn);
 	}
 	if (refused)
 		c->rows -= 2;
+}
+
+static void
+writers_commit(Writer writers[2])
+{
+	db_exec(writers[1].conn, "COMMIT");
+	for (int i = 0; i < 2; i++)
+		PQfinish(writers[i].conn);
+}
+
+static void
+writers_end(Case *c, Writer writers[2], bool refused)
+{
+	writers_answer(c, writers, refused);
+	writers_commit(writers);
 }
 
 /* ---- the ways in which it can go wrong ---- */
@@ -213,7 +231,8 @@ target_lost(Case *c)
 	ck_assert_int_eq(through_reconnects(c->through), reconnects);
 }
 
-/* Whoever waits is refused, since nobody knows; the next start undoes it. */
+/* Nobody tells the outcome to those who wait, until the next start undoes it. From then on the
+ * application is served, too, whoever has tables locked still. */
 static void
 killed(Case *c)
 {
@@ -225,9 +244,18 @@ killed(Case *c)
 	db_wait_until(c->source, fenced, 30);
 	writers_begin(c, writers);
 	pgbaton_stop(c->p, SIGKILL);
-	writers_end(c, writers, true);
 	process_free(cutover);
-	case_run(c, "none");
+	/* They wait on without the session that was to tell them. */
+	db_wait_until(c->source,
+	              "SELECT count(*) = 2 FROM pg_stat_activity WHERE usename = 'app' AND "
+	              "wait_event = 'PgSleep'",
+	              30);
+	case_start(c, "none");
+	writers_answer(c, writers, false);
+	through_progress(c->through, 5);
+	ck_assert(db_true(c->source, fenced));
+	writers_commit(writers);
+	pgbaton_wait_state(c->p, "following", 60);
 	ck_assert(db_true(c->source, not_fenced));
 }
 
@@ -274,6 +302,20 @@ answer_lost(Case *c, RelayCut how)
 	ck_assert_int_eq(through_reconnects(c->through), reconnects);
 }
 
+/* The fence's COMMIT reaches the source when its clients have gone on already. */
+static void
+comes_late(Case *c)
+{
+	int reconnects = through_reconnects(c->through);
+
+	relay_cut(c->to_source, 1, RELAY_LATE);
+	Process *cutover = begin(c);
+	ck_assert_int_eq(process_wait(cutover, 60), 1);
+	relay_deliver(c->to_source);
+	is_undone(c, cutover);
+	ck_assert_int_eq(through_reconnects(c->through), reconnects);
+}
+
 static void
 switched(Case *c)
 {
@@ -303,6 +345,7 @@ START_TEST(undone_at_the_last_moment)
 	killed(&c);
 	answer_lost(&c, RELAY_BEFORE);
 	answer_lost(&c, RELAY_AFTER);
+	comes_late(&c);
 	source_lost(&c);
 	switched(&c);
 	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "finish", NULL), 0);

@@ -105,13 +105,18 @@ journal_end_fence(const Way *way, Error *err)
 	}
 }
 
+/* Nobody can commit the switch any more once the fence's session is ended, and with the gate open
+ * `from` takes writes: the application need not wait until the triggers are off, for whoever has
+ * waited at the gate has locks on his tables until the end of his transaction. */
 static bool
 undo_cut_off(const Way *way, Error *err)
 {
 	log_warning("cutover", "a cutover was cut off before its journal: undoing it");
+	if (!journal_end_fence(way, err) || !source_fence_open_gate(way_from(way), way->ledger, err))
+		return false;
+	migration_tell_route(way->m, way->back ? ROUTE_TARGET : ROUTE_SOURCE);
 	/* The catalogue is not read yet; the fence is known by its triggers' name. */
-	return journal_end_fence(way, err) &&
-	       source_fence_disable(way_from(way), way->ledger, NULL, err) &&
+	return source_fence_disable(way_from(way), way->ledger, NULL, err) &&
 	       journal_set(way, JOURNAL_NONE, err);
 }
 

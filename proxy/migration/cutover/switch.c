@@ -94,6 +94,8 @@ switch_over(Cutover *c, Error *err)
 	int64_t start_us = clock_mono_us();
 	bool ok = ready_target(c, err) && enable_fence(c, err) &&
 	          (c->rehearsal ? give_back(c, err) : commit_fence(c, err) && journal_commit(c, err));
+	if (ok && !c->rehearsal)
+		source_fence_shut_gate(c->fence, c->way.ledger);
 	c->now.commit_ms = cutover_ms_since(start_us);
 	FAULT_POINT("cutover_switched");
 	return ok;

@@ -51,8 +51,8 @@ close_journal(Cutover *c, Error *err)
 	return ok || way->back;
 }
 
-/* Writers beside the listener who wait for the outcome go on. Where the session is lost already
- * they have been refused; the triggers are switched off all the same. */
+/* Writers beside the listener who wait for the outcome go on; where the session is lost, when the
+ * triggers are switched off. */
 static void
 open_gate(Cutover *c)
 {

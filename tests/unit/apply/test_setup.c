@@ -364,8 +364,9 @@ START_TEST(fence_holds_writers_and_refuses_them_afterwards)
 	ASSERT_OK(source_emit_marker(bench.source, &bench.ledger, "m1", &err));
 	ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
 	ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
-	/* Until that session says what became of the switch, or ends. */
+	/* Until that session says what became of the switch. */
 	db_wait_until(bench.app, waits_at_gate, 30);
+	source_fence_shut_gate(fence, &bench.ledger);
 	sql_close(fence);
 	pthread_join(writer.thread, NULL);
 	ck_assert(!writer.ok);
@@ -430,6 +431,43 @@ START_TEST(an_undone_fence_lets_go_on)
 		ck_assert_msg(writer.ok, "%s", writer.sqlstate);
 		db_exec(bench.app, "DELETE FROM pk");
 		ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
+	}
+	bench_close(&bench);
+}
+END_TEST
+
+/* The fence's session ends without a word. Who waits goes on waiting: until somebody undoes the
+ * switch, or until the time is over. */
+START_TEST(an_undecided_fence_is_waited_for)
+{
+	Bench bench;
+	Error err = ERROR_INIT;
+	Lsn from;
+	Writer writer;
+
+	bench_open(&bench, cluster, all_of_it);
+	make_all(&bench, &from);
+	for (int undone = 1; undone >= 0; undone--) {
+		Sql *fence = servers_open(cluster, "source");
+		ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(10000), &err));
+		ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
+		ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
+		writer_start(&writer, cluster, "INSERT INTO pk VALUES (7, 'x')");
+		db_wait_until(bench.app, waits_at_gate, 30);
+		sql_close(fence);
+		db_wait_until(bench.app,
+		              "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'", 30);
+		if (undone)
+			ASSERT_OK(source_fence_disable(bench.source, &bench.ledger, bench.setup.catalog, &err));
+		else
+			ASSERT_OK(sql_execf(bench.source, &err,
+			                    "SELECT setval('%s.gate', (extract(epoch FROM clock_timestamp())"
+			                    " * 1000)::bigint)",
+			                    bench.ledger.schema));
+		pthread_join(writer.thread, NULL);
+		ck_assert_msg(writer.ok == (undone == 1), "%s", writer.sqlstate);
+		if (!undone)
+			ck_assert_str_eq(writer.sqlstate, "25006");
 	}
 	bench_close(&bench);
 }
@@ -619,6 +657,7 @@ make_setup(void)
 	tcase_add_test(made, foreign_slot_is_not_taken);
 	tcase_add_test(made, fence_holds_writers_and_refuses_them_afterwards);
 	tcase_add_test(made, an_undone_fence_lets_go_on);
+	tcase_add_test(made, an_undecided_fence_is_waited_for);
 	tcase_add_test(made, fence_gives_up_at_the_deadline);
 	tcase_add_test(made, silent_fence_is_ended_by_the_server);
 	tcase_add_test(made, slot_in_use_is_freed_by_undo);
