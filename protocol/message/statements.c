@@ -54,6 +54,20 @@ names_foreign_types(Slice body)
 	return false;
 }
 
+static void
+scan(Statements *statements, Slice text, uint32_t group)
+{
+	Mentions *mentions = &statements->mentions;
+	bool before = mentions->sequences;
+
+	mentions->sequences = false;
+	mentions_scan(mentions, text);
+	if (mentions->sequences)
+		statements->sequences_group = group;
+	else
+		mentions->sequences = before;
+}
+
 /* A whole Parse. The body's bytes are in `passing` behind a header. */
 static void
 parse_passed(Statements *statements, uint32_t group)
@@ -64,7 +78,7 @@ parse_passed(Statements *statements, uint32_t group)
 
 	size_t name = strnlen((const char *)body.data, body.len);
 	if (name < body.len)
-		mentions_scan(&statements->mentions, slice_of(body.data + name + 1, body.len - name - 1));
+		scan(statements, slice_of(body.data + name + 1, body.len - name - 1), group);
 	if (statements->passing_whole) {
 		statements->foreign_types = statements->foreign_types || names_foreign_types(body);
 	} else if (parse.unnamed) {
@@ -106,8 +120,8 @@ statements_body(Statements *statements, Slice bytes, bool last, uint32_t group)
 {
 	if (statements->passing_type == 'Q' && statements->passing.len == 0 &&
 	    (last || bytes.len >= MENTIONS_SCAN_MAX)) {
-		/* The usual case: nothing is copied. */
-		mentions_scan(&statements->mentions, bytes);
+		/* The usual case: nothing is copied. A Query is counted already. */
+		scan(statements, bytes, group - 1);
 		statements->passing_type = 0;
 		return;
 	}
@@ -117,7 +131,7 @@ statements_body(Statements *statements, Slice bytes, bool last, uint32_t group)
 	if (statements->passing_type == 'P')
 		parse_passed(statements, group);
 	else
-		mentions_scan(&statements->mentions, buffer_slice(&statements->passing));
+		scan(statements, buffer_slice(&statements->passing), group - 1);
 	statements->passing_type = 0;
 	if (statements->passing.cap > MENTIONS_SCAN_MAX)
 		buffer_free(&statements->passing);
@@ -143,6 +157,13 @@ statements_parsed(Statements *statements, uint32_t group)
 		statements->unnamed = statements->pending[0].kept;
 	}
 	shift(statements, 1);
+}
+
+void
+statements_discarded(Statements *statements, uint32_t group)
+{
+	if ((int32_t)(statements->sequences_group - group) < 0)
+		statements->mentions.sequences = false;
 }
 
 void

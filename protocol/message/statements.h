@@ -36,6 +36,7 @@ typedef struct {
 	KeptParse unnamed;  /* the server has it */
 	bool foreign_types; /* a Parse named a type's OID of STATEMENTS_FIRST_USER_OID or more */
 	Mentions mentions;
+	uint32_t sequences_group; /* the last request that mentioned currval or lastval */
 
 	PendingParse *pending; /* sent, not yet completed, oldest first */
 	uint32_t pending_count;
@@ -62,6 +63,9 @@ void statements_body(Statements *statements, Slice bytes, bool last, uint32_t gr
 
 /* ParseComplete, while the request `group` is answered. */
 void statements_parsed(Statements *statements, uint32_t group);
+/* DISCARD ALL was done, while the request `group` is answered: what was mentioned before it of
+ * currval and lastval has no meaning any more. */
+void statements_discarded(Statements *statements, uint32_t group);
 /* Requests below `group` are answered; what they had not completed was not done. */
 void statements_answered(Statements *statements, uint32_t group, bool was_query);
 

@@ -185,6 +185,20 @@ is_set(uint32_t length, const uint8_t *body, const uint8_t *end)
 	       (length == DISCARD_ALL && (body == end || *body == 'D'));
 }
 
+/* A tag that is cut is not waited for: then it is not known. */
+static inline void
+command_complete(Track *track, uint32_t length, const uint8_t *body, const uint8_t *end)
+{
+	static const char discard_all[] = "DISCARD ALL";
+
+	if (!is_set(length, body, end))
+		return;
+	track->sets++;
+	if (track->statements != NULL && end - body >= (ptrdiff_t)sizeof(discard_all) &&
+	    memcmp(body, discard_all, sizeof(discard_all)) == 0)
+		statements_discarded(track->statements, track->answers);
+}
+
 static inline void
 server_message(Track *track, uint8_t type, uint8_t status)
 {
@@ -357,7 +371,7 @@ track_server(Track *track, Slice bytes)
 		walk->header_len = 0;
 		server_message(track, header[0], header[0] == 'Z' ? header[HEADER] : 0);
 		if (header[0] == 'C')
-			track->sets += is_set(length, at, end);
+			command_complete(track, length, at, end);
 	}
 	return true;
 }

@@ -78,7 +78,7 @@ reason_of_statements(const Move *move)
 	if (move->statements.foreign_types)
 		return "its client names types by numbers that are not the same on the other server";
 	if (move->statements.mentions.sequences)
-		return "it uses currval or lastval, whose values stay behind";
+		return "it uses currval or lastval, whose values stay behind (until it does DISCARD ALL)";
 	if (move->statements.mentions.crowded)
 		return "it mentions more custom settings than can be followed";
 	if (move->statements.unnamed.too_long)

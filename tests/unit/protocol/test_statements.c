@@ -272,6 +272,49 @@ START_TEST(commands_that_set)
 }
 END_TEST
 
+/* What was asked of sequences before a DISCARD ALL has no meaning after it; what a pipeline asked
+ * already has. */
+START_TEST(discarded_sequences)
+{
+	cut(_i);
+	const bool seen = piece > 20; /* a tag that is cut is not known */
+	client_query("SELECT lastval()");
+	server('C', "SELECT 1");
+	server('Z', NULL);
+	client_query("DISCARD ALL");
+	ck_assert(statements.mentions.sequences);
+	server('C', "DISCARD ALL");
+	ck_assert(statements.mentions.sequences == !seen);
+	server('Z', NULL);
+
+	client_parse("", "SELECT currval('s')");
+	client_sync();
+	server('1', NULL);
+	server('Z', NULL);
+	client_query("DROP SCHEMA s");
+	server('C', "DROP SCHEMA"); /* as long, and the same letter */
+	server('Z', NULL);
+	ck_assert(statements.mentions.sequences);
+	client_parse("", "DISCARD ALL");
+	client_sync();
+	client_parse("", "SELECT 1");
+	client_sync();
+	server('1', NULL);
+	server('C', "DISCARD ALL");
+	server('Z', NULL);
+	ck_assert(statements.mentions.sequences == !seen);
+	server('1', NULL);
+	server('Z', NULL);
+
+	client_query("DISCARD ALL");
+	client_query("SELECT lastval()");
+	server('C', "DISCARD ALL");
+	server('Z', NULL);
+	ck_assert(statements.mentions.sequences);
+	end();
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -284,6 +327,7 @@ make(void)
 	tcase_add_loop_test(tcase, types_of_this_server, 0, 7);
 	tcase_add_loop_test(tcase, parses_that_are_none, 0, 7);
 	tcase_add_loop_test(tcase, commands_that_set, 0, 7);
+	tcase_add_loop_test(tcase, discarded_sequences, 0, 7);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -178,6 +178,10 @@ START_TEST(reasons_that_stay)
 	expect_reason(sequences, "");
 	db_exec(sequences, "SELECT currval('numbers')");
 	expect_reason(sequences, "currval");
+	db_exec(sequences, "DISCARD ALL");
+	expect_reason(sequences, "");
+	db_exec(sequences, "SELECT nextval('numbers'), lastval()");
+	expect_reason(sequences, "lastval");
 
 	const Oid mood = (Oid)db_int(numbers, "SELECT 'mood'::regtype::oid");
 	ok(PQexecParams(numbers, "SELECT $1", 1, &mood, nothing, NULL, NULL, 0));
