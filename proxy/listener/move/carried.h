@@ -20,15 +20,15 @@
 #include "common/error.h"
 
 typedef enum {
-	CARRIED_BLOCK = 'b',  /* cannot be carried; value is the reason */
-	CARRIED_CUSTOM = 'c', /* a setting with a dot in its name that no view shows */
-	CARRIED_DIGEST = 'd', /* of all that follows; see carried_put_quick_question */
-	CARRIED_CHANNEL = 'l',
-	/* LISTEN */ CARRIED_NAMES = 'n', /* of all settings that can be SET, with commas */
-	CARRIED_PROTOCOL = 'p',           /* a statement prepared by Parse; value is its text */
-	CARRIED_SQL = 'q',                /* by PREPARE; value is that command */
-	CARRIED_REPORT = 'r',             /* a setting that clients are told of, and role */
-	CARRIED_SETTING = 's'             /* was SET in this session */
+	CARRIED_BLOCK = 'b',    /* cannot be carried; value is the reason */
+	CARRIED_CUSTOM = 'c',   /* a setting with a dot in its name that no view shows */
+	CARRIED_DIGEST = 'd',   /* of all that follows; see carried_put_quick_question */
+	CARRIED_CHANNEL = 'l',  /* LISTEN */
+	CARRIED_NAMES = 'n',    /* of all settings that can be SET, with commas */
+	CARRIED_PROTOCOL = 'p', /* a statement prepared by Parse; value is its text */
+	CARRIED_SQL = 'q',      /* by PREPARE; value is that command */
+	CARRIED_REPORT = 'r',   /* a setting that clients are told of, and role */
+	CARRIED_SETTING = 's'   /* was SET in this session */
 } CarriedKind;
 
 typedef struct {
@@ -64,7 +64,8 @@ carried_known(const Carried *carried)
  *
  * The quick question costs a third: only a digest comes, of all values but not of where they
  * are from. The same digest as in the last answer says that nothing has changed, unless a
- * setting was SET to the value that it had by default; for that case the owner watches * the commands (Track.sets, Mentions.settings). settings: the last answer's CARRIED_NAMES.
+ * setting was SET to the value that it had by default; for that case the owner watches
+ * the commands (Track.sets, Mentions.settings). settings: the last answer's CARRIED_NAMES.
  */
 void carried_put_question(Buffer *out, Slice names);
 void carried_put_quick_question(Buffer *out, Slice names, const char *settings);
@@ -86,8 +87,10 @@ bool carried_digest_will_do(const Carried *carried);
  * it was set there without an error. */
 void carried_add_hidden(Carried *answer, const Carried *wanted);
 /* The same settings, statements, channels and role, as far as a client could tell. NULL, or
- * the item that differs (of either side). Reports but for the role are not looked at. */
-const CarriedItem *carried_difference(const Carried *a, const Carried *b);
+ * the item that differs (of either side). Reports but for the role are not looked at. A custom
+ * setting that only the other server has it has by its own defaults, as it has others that were
+ * not SET: it never goes away once it was SET in a session. */
+const CarriedItem *carried_difference(const Carried *wanted, const Carried *there);
 
 /* ---- from one to the other ---- */
 

@@ -153,7 +153,8 @@ plan_settings(const Carried *have, const Carried *want, Plan *plan)
 		put_set(plan, "role", "none");
 	for (size_t i = 0; i < have->count; i++) {
 		const CarriedItem *item = &have->items[i];
-		if (is_setting(item) && !is_encoding(item->name) && setting_of(want, item->name) == NULL)
+		if (item->kind == CARRIED_SETTING && !is_encoding(item->name) &&
+		    setting_of(want, item->name) == NULL)
 			put_command_on(plan, STEP_SETTING, "RESET", item->name);
 	}
 	for (size_t i = 0; i < want->count; i++) {

@@ -256,10 +256,12 @@ find_like(const Carried *in, const CarriedItem *item)
 }
 
 static const CarriedItem *
-missing(const Carried *from, const Carried *in)
+missing(const Carried *from, const Carried *in, bool with_customs)
 {
 	for (size_t i = 0; i < from->count; i++) {
 		const CarriedItem *item = &from->items[i];
+		if (item->kind == CARRIED_CUSTOM && !with_customs)
+			continue;
 		if ((item->kind == CARRIED_REPORT && !is_role(item)) || item->kind == CARRIED_BLOCK ||
 		    item->kind == CARRIED_DIGEST || item->kind == CARRIED_NAMES)
 			continue;
@@ -285,9 +287,9 @@ carried_add_hidden(Carried *answer, const Carried *wanted)
 }
 
 const CarriedItem *
-carried_difference(const Carried *a, const Carried *b)
+carried_difference(const Carried *wanted, const Carried *there)
 {
-	const CarriedItem *item = missing(a, b);
+	const CarriedItem *item = missing(wanted, there, true);
 
-	return item != NULL ? item : missing(b, a);
+	return item != NULL ? item : missing(there, wanted, false);
 }

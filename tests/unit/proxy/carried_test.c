@@ -177,6 +177,34 @@ START_TEST(the_plan_is_what_differs)
 }
 END_TEST
 
+/* A custom setting of the other server's own (ALTER ROLE ... SET, a login trigger) is its default,
+ * which is neither taken away nor a difference; one of the session's own is. */
+START_TEST(custom_settings_of_the_other_server)
+{
+	Carried have, want;
+	size_t groups;
+
+	session_of(&have, "none");
+	session_of(&want, "none");
+	carried_add(&have, CARRIED_CUSTOM, "app.here", "by role");
+	carried_complete(&have);
+	carried_complete(&want);
+	char *steps = steps_of(&have, &want, &groups);
+	ck_assert_str_eq(steps, "");
+	free(steps);
+	ck_assert_ptr_null(carried_difference(&want, &have));
+	ck_assert_str_eq(carried_difference(&have, &want)->name, "app.here");
+	carried_add(&want, CARRIED_CUSTOM, "app.here", "SET");
+	carried_complete(&want);
+	steps = steps_of(&have, &want, &groups);
+	ck_assert_str_eq(steps, "app.here");
+	free(steps);
+	ck_assert_str_eq(carried_difference(&want, &have)->name, "app.here");
+	carried_free(&have);
+	carried_free(&want);
+}
+END_TEST
+
 /* What the session's own role may set is set as that role. */
 START_TEST(the_role_comes_last)
 {
@@ -230,6 +258,7 @@ make(void)
 	tcase_add_test(tcase, rows_with_wrong_lengths);
 	tcase_add_test(tcase, kinds_and_limits);
 	tcase_add_test(tcase, the_plan_is_what_differs);
+	tcase_add_test(tcase, custom_settings_of_the_other_server);
 	tcase_add_test(tcase, the_role_comes_last);
 	tcase_add_test(tcase, texts_that_cannot_be_prepared);
 	suite_add_tcase(suite, tcase);

@@ -276,6 +276,26 @@ START_TEST(a_login_that_is_refused)
 }
 END_TEST
 
+/* Custom settings that the other server has by its own defaults are in nobody's way. */
+START_TEST(defaults_of_the_other_server)
+{
+	static const char there[] = "SELECT current_setting('app.there', true)";
+	PGconn *target = move_admin(move_target);
+	PGconn *conn = move_session("");
+
+	db_exec(target, "ALTER ROLE app SET app.there = 'by role'");
+	db_exec(conn, "%s", there);
+	move_all();
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	char *value = db_value(conn, "%s", there);
+	ck_assert_str_eq(value, "by role");
+	free(value);
+	db_exec(target, "ALTER ROLE app RESET app.there");
+	PQfinish(target);
+	PQfinish(conn);
+}
+END_TEST
+
 /* ---- policies ---- */
 
 START_TEST(wait_and_abort_leave_everything_as_it_is)
@@ -745,6 +765,7 @@ make(void)
 	tcase_add_test(tcase, types_of_the_other_server);
 	tcase_add_test(tcase, what_the_other_server_refuses);
 	tcase_add_test(tcase, a_login_that_is_refused);
+	tcase_add_test(tcase, defaults_of_the_other_server);
 	tcase_add_test(tcase, wait_and_abort_leave_everything_as_it_is);
 	tcase_add_test(tcase, close_ends_them_cleanly);
 	tcase_add_test(tcase, what_came_after_prepare);
