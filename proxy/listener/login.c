@@ -190,6 +190,7 @@ static void
 begin_server_login(Session *session)
 {
 	Login *login = session->login;
+	const ConnInfo *info = login->endpoint->info;
 	Error err = ERROR_INIT;
 
 	session_set_state(session, SESSION_SERVER_LOGIN);
@@ -202,10 +203,15 @@ begin_server_login(Session *session)
 		                                     ? &login->keys
 		                                     : NULL,
 		                   .md5_secret = login->md5_secret,
+		                   .channel_binding = conninfo_get(info, "channel_binding"),
+		                   .require_auth = conninfo_get(info, "require_auth"),
 		                   .tls = tls_is(&session->server),
 		                   .binding_data = tls_binding_data(&session->server)},
 			&err);
-		CHECK(login->server_auth != NULL);
+		if (login->server_auth == NULL) {
+			cannot_connect(session, &err);
+			return;
+		}
 	}
 	startup_put_for_server(&login->startup, &login->to_server);
 	if (flush_server(session))

@@ -121,14 +121,22 @@ begin_login(Session *session)
 	target->state = TARGET_LOGIN;
 	frame_reader_init(&target->in, (FrameLimits){64 * 1024, CARRIED_BYTES_MAX});
 	bool keys = move->md5_secret == NULL && move->password == NULL && !move->keyless;
-	target->auth = auth_new(&(AuthOptions){.user = move->startup.user,
-	                                       .password = move->password,
-	                                       .scram_keys = keys ? &move->keys : NULL,
-	                                       .md5_secret = move->md5_secret,
-	                                       .tls = tls_is(&target->channel),
-	                                       .binding_data = tls_binding_data(&target->channel)},
-	                        &err);
-	CHECK(target->auth != NULL);
+	/* Who has nothing to be kept from a wrong server is asked for nothing either. */
+	const ConnInfo *demands = move->keyless ? NULL : target->endpoint->info;
+	target->auth = auth_new(
+		&(AuthOptions){.user = move->startup.user,
+	                   .password = move->password,
+	                   .scram_keys = keys ? &move->keys : NULL,
+	                   .md5_secret = move->md5_secret,
+	                   .channel_binding = demands ? conninfo_get(demands, "channel_binding") : NULL,
+	                   .require_auth = demands ? conninfo_get(demands, "require_auth") : NULL,
+	                   .tls = tls_is(&target->channel),
+	                   .binding_data = tls_binding_data(&target->channel)},
+		&err);
+	if (target->auth == NULL) {
+		target_fail(session, "it cannot log in on the other server: %s", err.message);
+		return;
+	}
 	startup_put_for_server(&move->startup, &target->out);
 	target_flush(session);
 }

@@ -221,6 +221,46 @@ START_TEST(auth_file)
 }
 END_TEST
 
+static ConnInfo *demanding;
+
+static void
+with_demands(ListenerOptions *options)
+{
+	options->source = demanding;
+}
+
+/* What our own connection string demands of the server holds for the clients' secrets, too. */
+START_TEST(demands_of_the_connection_string)
+{
+	static const struct {
+		const char *demand, *words;
+	} cases[] = {
+		{"require_auth=!md5", "require_auth"},
+		{"channel_binding=require", "channel binding"},
+	};
+	PGconn *admin = fixture_admin();
+
+	db_exec(admin, "SET password_encryption = 'scram-sha-256';"
+	               "CREATE ROLE demands SUPERUSER LOGIN PASSWORD 'secret'");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Error err = ERROR_INIT;
+		char *text = mem_printf("host=127.0.0.1 port=%d user=demands password=secret"
+		                        " dbname=postgres sslmode=require %s",
+		                        cluster_port(fixture_server), cases[i].demand);
+		demanding = conninfo_parse(text, &err);
+		ck_assert_msg(demanding != NULL, "%s", err.message);
+		fixture_listen(with_demands);
+		gets_in(fixture_client("user=scram password=secret"), "scram");
+		is_refused(fixture_client("user=hashed password=secret"), cases[i].words);
+		fixture_unlisten();
+		conninfo_free(demanding);
+		free(text);
+	}
+	db_exec(admin, "DROP ROLE demands");
+	PQfinish(admin);
+}
+END_TEST
+
 START_TEST(auth_file_wrong)
 {
 	static const struct {
@@ -392,6 +432,7 @@ make(void)
 	tcase_add_test(special, passed_through);
 	tcase_add_test(special, auth_file);
 	tcase_add_test(special, auth_file_wrong);
+	tcase_add_test(special, demands_of_the_connection_string);
 	tcase_add_test(special, tls_and_channel_binding);
 	tcase_add_test(special, tls_required);
 	tcase_add_test(special, tls_client_certificates);
