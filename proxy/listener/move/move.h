@@ -4,7 +4,8 @@
  *
  *   ask.c     asks the session's own server what it carries (question.c, carried.h)
  *   target.c  a connection to the other server, logged in as the session's client
- *   level.c   brings that connection level with the session (plan.c) *   leaving.c closes the connections to the old one, bit by bit
+ *   level.c   brings that connection level with the session (plan.c)
+ *   leaving.c closes the connections to the old one, bit by bit
  *   step.c    drives one session through these, and puts the connection in its place
  *   queue.c   how many sessions at a time
  *   move.c    all sessions: listener_move_*, listener_sessions

@@ -67,15 +67,32 @@ name_unknown_setting(const Session *session, ListenerSession *row)
 	}
 }
 
+/* What the other server said when it was last tried: it may have been mended since. */
+static void
+name_last_try(const Session *session, ListenerSession *row)
+{
+	enum { JUST_NOW_MS = 1000 };
+	const Target *target = &session->move->target;
+	int64_t age_ms = (int64_t)(ev_now(session->loop->ev) * 1000.0) - target->used_ms;
+
+	if (age_ms > JUST_NOW_MS && target->used_ms > 0)
+		reason_set(row->reason, "%s (at the last try, %lld s ago)", target->reason,
+		           (long long)(age_ms / 1000));
+}
+
 static void
 fill_row(const Session *session, ListenerSession *row)
 {
+	const char *reason = move_reason(session);
+
 	*row = (ListenerSession){.pid = session->server_pid, .since_ms = session->since_ms};
 	snprintf(row->who, sizeof(row->who), "%s", session->who);
 	snprintf(row->state, sizeof(row->state), "%s", state_name(session));
-	snprintf(row->reason, sizeof(row->reason), "%s", move_reason(session));
-	if (row->reason[0] == '\0')
+	snprintf(row->reason, sizeof(row->reason), "%s", reason);
+	if (reason[0] == '\0')
 		name_unknown_setting(session, row);
+	else if (session->move != NULL && reason == session->move->target.reason)
+		name_last_try(session, row);
 }
 
 static void

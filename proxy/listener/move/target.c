@@ -65,6 +65,19 @@ target_fail(Session *session, const char *fmt, ...)
 	move_step(session);
 }
 
+/* One that is kept for the next try is opened anew then: its end is nothing to be told. In a hold
+ * nobody asks again. */
+static void
+target_lost(Session *session, const char *why)
+{
+	Target *target = &session->move->target;
+
+	if (target->state == TARGET_OPEN && session->move->wish == WISH_NONE && !session->loop->holding)
+		target_close(target, session->loop);
+	else
+		target_fail(session, "its new connection has ended: %s", why);
+}
+
 /* ---- sending ---- */
 
 void
@@ -240,7 +253,7 @@ take_frame(Session *session, const Frame *frame)
 		break;
 	default:
 		if (frame->type == 'E')
-			target_fail(session, "the other server has ended its connection");
+			target_lost(session, "the other server has closed it");
 		else
 			target_note(target, frame);
 	}
@@ -258,7 +271,7 @@ read_target(Session *session)
 		uint8_t *at = frame_reader_room(&target->in, &room);
 		ssize_t got = target->channel.ops->read(&target->channel, at, room, &err);
 		if (got < 0) {
-			target_fail(session, "its new connection has ended: %s", err.message);
+			target_lost(session, err.message);
 			return;
 		}
 		n = (size_t)got;

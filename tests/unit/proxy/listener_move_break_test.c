@@ -210,6 +210,7 @@ START_TEST(the_target_goes_after_prepare)
 	db_wait_until(target, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'", 30);
 	while (pids_on_target() == before) /* until the listener knows, too */
 		usleep(1000);
+	ck_assert_str_eq(move_reason_of(conn), "");
 	move_hold();
 	move_open(UNMOVABLE_ABORT, &report); /* made again */
 	move_report_free(&report);

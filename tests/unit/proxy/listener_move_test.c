@@ -262,6 +262,9 @@ START_TEST(a_login_that_is_refused)
 	                  strstr(report.which[0].reason, "28P01") != NULL,
 	              "%s", report.which[0].reason);
 	move_report_free(&report);
+	/* It stays until the next try, and says that it is of this one. */
+	while (strstr(move_reason_of(conn), "28P01) (at the last try, ") == NULL)
+		usleep(10000);
 	PGconn *source = move_admin(move_source);
 	char *stored = db_value(source, "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'");
 	db_exec(target, "ALTER ROLE app PASSWORD '%s'", stored);
