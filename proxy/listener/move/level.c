@@ -99,6 +99,19 @@ kind_name(char kind)
 	}
 }
 
+/* Defaults of the other server hold for a session there, but not this one: writes would fail that
+ * have not failed here. */
+static bool
+may_only_read(const Carried *wanted, const Carried *there)
+{
+	static const char setting[] = "default_transaction_read_only";
+	const CarriedItem *here = carried_find(wanted, CARRIED_REPORT, setting);
+	const CarriedItem *now = carried_find(there, CARRIED_REPORT, setting);
+
+	return here != NULL && now != NULL && strcmp(here->value, "off") == 0 &&
+	       strcmp(now->value, "on") == 0;
+}
+
 static void
 all_answered(Session *session)
 {
@@ -118,6 +131,10 @@ all_answered(Session *session)
 		reason_set(reason, "%s %s is not the same on the other server", kind_name(item->kind),
 		           item->name);
 		target_fail(session, "%s", reason);
+		return;
+	}
+	if (may_only_read(&move->carried, &target->answer)) {
+		target_fail(session, "default_transaction_read_only is on for it on the other server");
 		return;
 	}
 	plan_free(&target->plan);

@@ -299,6 +299,32 @@ START_TEST(defaults_of_the_other_server)
 }
 END_TEST
 
+/* But not the one by which their writes would fail; who has SET it takes his own along. */
+START_TEST(read_only_on_the_other_server)
+{
+	PGconn *target = move_admin(move_target);
+	PGconn *conn = move_session(""), *own = move_session("");
+	MoveReport report;
+
+	db_exec(target, "ALTER ROLE app SET default_transaction_read_only = on");
+	db_exec(own, "SET default_transaction_read_only = off");
+	move_prepare(&report);
+	ck_assert_uint_eq(report.unmovable, 1);
+	ck_assert_msg(strstr(report.which[0].reason, "default_transaction_read_only") != NULL, "%s",
+	              report.which[0].reason);
+	ck_assert_uint_eq(report.which[0].pid, PQbackendPID(conn));
+	move_report_free(&report);
+	db_exec(target, "ALTER ROLE app RESET default_transaction_read_only");
+	move_all();
+	for (int i = 0; i < 2; i++)
+		db_exec(i == 0 ? conn : own, "UPDATE ledger SET n = n");
+	ck_assert_int_eq(move_where(own), cluster_port(move_target));
+	PQfinish(target);
+	PQfinish(conn);
+	PQfinish(own);
+}
+END_TEST
+
 /* ---- policies ---- */
 
 START_TEST(wait_and_abort_leave_everything_as_it_is)
@@ -769,6 +795,7 @@ make(void)
 	tcase_add_test(tcase, what_the_other_server_refuses);
 	tcase_add_test(tcase, a_login_that_is_refused);
 	tcase_add_test(tcase, defaults_of_the_other_server);
+	tcase_add_test(tcase, read_only_on_the_other_server);
 	tcase_add_test(tcase, wait_and_abort_leave_everything_as_it_is);
 	tcase_add_test(tcase, close_ends_them_cleanly);
 	tcase_add_test(tcase, what_came_after_prepare);
