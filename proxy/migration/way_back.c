@@ -226,8 +226,11 @@ read_catalogs(Migration *m, Error *err)
 {
 	if (m->catalog == NULL) {
 		Catalog *catalog = catalog_read_source(m->source, &m->selection, m->ledger.name, err);
-		if (catalog == NULL)
+		/* Their states are for the status alone. */
+		if (catalog == NULL || !ledger_sync_tables(m->target, &m->ledger, catalog, err)) {
+			catalog_free(catalog);
 			return false;
+		}
 		pthread_mutex_lock(&m->lock);
 		m->catalog = catalog;
 		pthread_mutex_unlock(&m->lock);

@@ -586,6 +586,10 @@ START_TEST(killed_as_they_move)
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "switched", 60);
 	through_progress(c.through, 5);
+	/* What a start after the switch says of itself. */
+	case_wait_way_back(&c);
+	ck_assert_int_eq(pgbaton_status_int(c.p, "tables.copied"), 2);
+	ck_assert_int_eq(pgbaton_status_int(c.p, "tables.queued"), 0);
 	case_close(&c, TARGET);
 }
 END_TEST
