@@ -34,14 +34,18 @@ judge(void *arg, const json_t *status, bool gone, Error *err)
 	return FOLLOW_ON;
 }
 
-/* Asked for once more: there is nothing to do, which is what was wanted. */
+/* Asked for once more: there is nothing to do, which is what was wanted. The process may have gone,
+ * or go on serving clients. */
 static bool
 has_ended_so(Client *client, MigrationState wanted)
 {
-	json_t *last = client_last_status(client);
+	Error ignored = ERROR_INIT;
+	json_t *last = client_status(client, &ignored);
 	MigrationState state;
-	bool same = last != NULL && doc_state(last, &state) && state == wanted;
 
+	if (last == NULL)
+		last = client_last_status(client);
+	bool same = last != NULL && doc_state(last, &state) && state == wanted;
 	json_decref(last);
 	return same;
 }
@@ -79,7 +83,7 @@ end_migration(const Config *config, Client *client, bool finish, json_t **status
 	json_decref(client_status(client, &unread));
 	if (client_post(client, finish ? "finish" : "cancel", NULL, NULL, &post))
 		return follow_status(client, &options, status, err);
-	if (post.class == ERROR_NETWORK && config->source == NULL &&
+	if ((post.class != ERROR_NETWORK || config->source == NULL) &&
 	    has_ended_so(client, ending.wanted))
 		return true;
 	if (post.class == ERROR_NETWORK)

@@ -42,7 +42,9 @@ judge_silence(Follow *follow, Client *client, json_t **status, Error *err)
 		*status = client_last_status(client);
 	if (*status != NULL)
 		return judge_last_word(options, *status, err);
-	int64_t patience = follow->seen ? GONE_PATIENCE_MS : options->unreached_ms;
+	int64_t patience = !follow->seen          ? options->unreached_ms
+	                   : options->gone_ms > 0 ? options->gone_ms
+	                                          : GONE_PATIENCE_MS;
 	return options->deadline_ms == 0 && silent >= patience ? FOLLOW_FAILED : FOLLOW_ON;
 }
 

@@ -20,6 +20,7 @@ typedef struct {
 	int64_t poll_ms;      /* between two questions */
 	int64_t deadline_ms;  /* clock.h; 0: none */
 	int64_t unreached_ms; /* give up when it never answered for so long */
+	int64_t gone_ms;      /* the same of one that has answered; 0: 10 s */
 	FollowJudge judge;
 	void *arg;
 } FollowOptions;

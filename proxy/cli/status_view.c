@@ -280,17 +280,18 @@ view_cutover(FILE *out, const json_t *status)
 {
 	const json_t *cutover = doc_at(status, "cutover");
 	const char *outcome = doc_text(cutover, "outcome");
+	const char *what = doc_true(cutover, "failback") ? "failback" : "cutover";
 
 	if (doc_number(cutover, "id") < 1)
 		return;
 	if (strcmp(outcome, "running") == 0) {
-		fprintf(out, "cutover    running: %s\n", doc_text(cutover, "step"));
+		fprintf(out, "%-10s running: %s\n", what, doc_text(cutover, "step"));
 		return;
 	}
 	fprintf(out,
-	        "cutover    %s; writes held %.1f ms (fence %.1f, drain %.1f, sequences %.1f, "
+	        "%-10s %s; writes held %.1f ms (fence %.1f, drain %.1f, sequences %.1f, "
 	        "commit %.1f), %.0f sequences\n",
-	        outcome, doc_number(cutover, "hold_ms"), doc_number(cutover, "fence_ms"),
+	        what, outcome, doc_number(cutover, "hold_ms"), doc_number(cutover, "fence_ms"),
 	        doc_number(cutover, "drain_ms"), doc_number(cutover, "sequences_ms"),
 	        doc_number(cutover, "commit_ms"), doc_number(cutover, "sequences"));
 	view_error(out, cutover, "error", "");

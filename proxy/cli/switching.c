@@ -6,7 +6,8 @@
 #include "proxy/cli/follow.h"
 #include "proxy/cli/switching_report.h"
 
-enum { POLL_MS = 30 };
+/* A rehearsal that was cut off has no outcome that a new process could tell. */
+enum { POLL_MS = 30, REHEARSAL_GONE_MS = 2000 };
 
 typedef struct {
 	MigrationCommand command;
@@ -84,6 +85,19 @@ judge(void *arg, const json_t *status, bool gone, Error *err)
 
 /* ---- */
 
+/* Nobody answers any more, and nobody has left a last word. */
+static bool
+outcome_unknown(const Switch *asked, Error *err)
+{
+	error_add_context(err, "the process is gone, and the outcome of the %s is not known here",
+	                  asked->what);
+	return error_set_hint(
+		err, asked->command == COMMAND_REHEARSE
+				 ? "a rehearsal changes nothing: `pgbaton run` with the same arguments goes on"
+				 : "`pgbaton run` with the same arguments finds out and goes on from there; "
+				   "`pgbaton status` then says where it stands");
+}
+
 static bool
 ask(const Config *config, Client *client, Switch *asked, json_t **status, Error *err)
 {
@@ -91,6 +105,7 @@ ask(const Config *config, Client *client, Switch *asked, json_t **status, Error 
 	FollowOptions options = {
 		.poll_ms = POLL_MS,
 		.unreached_ms = 10000,
+		.gone_ms = asked->command == COMMAND_REHEARSE ? REHEARSAL_GONE_MS : 0,
 		.judge = judge,
 		.arg = asked,
 	};
@@ -101,10 +116,10 @@ ask(const Config *config, Client *client, Switch *asked, json_t **status, Error 
 	if (config->unmovable_given)
 		json_object_set_new(body, "unmovable",
 		                    json_string(config_unmovable_names[config->unmovable]));
-	bool ok = client_post(client, asked->path, body, &asked->id, err) &&
-	          follow_status(client, &options, status, err);
+	bool posted = client_post(client, asked->path, body, &asked->id, err);
+	bool ok = posted && follow_status(client, &options, status, err);
 	json_decref(body);
-	return ok;
+	return ok || (posted && err->class == ERROR_NETWORK && outcome_unknown(asked, err));
 }
 
 int

@@ -808,11 +808,38 @@ refuse(Error *err, MigrationState state, const char *what, const char *needs)
 	return error_set_hint(err, "%s", needs);
 }
 
+/* What helps in that state whoever wants something that can be done while following only. */
+static bool
+refuse_unless_following(Error *err, MigrationState state, const char *what)
+{
+	static const char *const needs[] = {
+		[STATE_CUTTING_OVER] = "wait for the cutover's end",
+		[STATE_SWITCHED] = "it has switched: `pgbaton failback` leads back where `run` was given"
+						   " --failback, `pgbaton finish` ends the migration",
+		[STATE_FAILING_BACK] = "wait for the failback's end",
+		[STATE_FAILED_BACK] = "it has come back to the old source: `pgbaton finish` ends the"
+							  " migration, and another one can begin",
+		[STATE_FINISHED] = "this migration is over",
+		[STATE_FAILED] = "`pgbaton status` says why; `pgbaton resume` tries again",
+		[STATE_CANCELLED] = "this migration is over",
+	};
+
+	if (state == STATE_FOLLOWING)
+		return true;
+	return refuse(err, state, what,
+	              needs[state] != NULL ? needs[state]
+	                                   : "`pgbaton wait --for following` waits until it can");
+}
+
 static bool
 failback_allowed(Migration *m, Error *err)
 {
 	if (m->cutover.outcome == CUTOVER_RUNNING)
-		return error_set(err, ERROR_CONFIG, "a failback is running already");
+		return error_set(err, ERROR_CONFIG, "a %s is running already",
+		                 m->cutover.failback ? "failback" : "cutover");
+	if (m->state == STATE_FAILED_BACK)
+		return refuse(err, m->state, "fail back",
+		              "the old source is live already: `pgbaton finish` ends the migration");
 	if (m->state != STATE_SWITCHED)
 		return refuse(err, m->state, "fail back", "the way back is open once it has switched");
 	switch (m->back.state) {
@@ -841,7 +868,6 @@ being_added(Error *err)
 static bool
 addition_allowed(Migration *m, MigrationCommand command, Error *err)
 {
-	static const char needs[] = "`pgbaton wait --for following` waits until it can";
 	bool add = command == COMMAND_ADD_TABLE;
 
 	if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
@@ -854,8 +880,7 @@ addition_allowed(Migration *m, MigrationCommand command, Error *err)
 	/* A table that stopped the apply is a reason to copy it afresh. */
 	if (m->state == STATE_FAILED && !add && m->resumes_in == STATE_CATCHING_UP)
 		return true;
-	return m->state == STATE_FOLLOWING ||
-	       refuse(err, m->state, add ? "add tables" : "copy tables afresh", needs);
+	return refuse_unless_following(err, m->state, add ? "add tables" : "copy tables afresh");
 }
 
 /* Which states a command may come in; the caller holds the lock. */
@@ -873,10 +898,10 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 		if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
 			return being_added(err);
 		if (m->cutover.outcome == CUTOVER_RUNNING)
-			return error_set(err, ERROR_CONFIG, "a cutover is running already");
-		if (now != STATE_FOLLOWING)
-			return refuse(err, now, "cut over",
-			              "`pgbaton wait --for following` waits until it can");
+			return error_set(err, ERROR_CONFIG, "a %s is running already",
+			                 m->cutover.failback ? "failback" : "cutover");
+		if (!refuse_unless_following(err, now, "cut over"))
+			return false;
 		if (atomic_load(&m->pause_wanted))
 			return refuse(err, now, "cut over a paused migration", "run `pgbaton resume` first");
 		return true;
@@ -885,8 +910,7 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 			return being_added(err);
 		if (m->verify.outcome == VERIFY_RUNNING)
 			return error_set(err, ERROR_CONFIG, "a comparison is running already");
-		return now == STATE_FOLLOWING ||
-		       refuse(err, now, "verify", "`pgbaton wait --for following` waits until it can");
+		return refuse_unless_following(err, now, "verify");
 	case COMMAND_FAILBACK:
 		return failback_allowed(m, err);
 	case COMMAND_FINISH:
@@ -902,6 +926,9 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 		return true;
 	case COMMAND_PAUSE:
 	case COMMAND_RESUME:
+		/* It needs the applier until its end, and may end the migration. */
+		if (m->cutover.outcome == CUTOVER_RUNNING && command == COMMAND_PAUSE)
+			return error_set(err, ERROR_CONFIG, "a cutover is running: wait for its end");
 		if (now == STATE_FAILED && (m->resumes_in == STATE_FAILED || command == COMMAND_PAUSE))
 			return refuse(err, now, "pause or resume", "see `pgbaton status` for why");
 		if (now == STATE_SWITCHED && command == COMMAND_RESUME && m->back.state == WAY_BACK_FAILED)

@@ -441,6 +441,10 @@ START_TEST(writers_past_the_listener)
 		wait_for_waiters(&c, 1); /* the fence, for the one under way */
 		ck_assert_int_eq(pthread_create(&writer, NULL, write_main, &write), 0);
 		wait_for_waiters(&c, 2); /* and the later one, for the fence */
+		char *out;
+		ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "pause", NULL), 1);
+		ck_assert_msg(strstr(out, "a cutover is running") != NULL, "%s", out);
+		free(out);
 		if (!undone)
 			db_exec(under_way, "COMMIT");
 		PGresult *result;
@@ -590,6 +594,10 @@ START_TEST(killed_as_they_move)
 	case_wait_way_back(&c);
 	ck_assert_int_eq(pgbaton_status_int(c.p, "tables.copied"), 2);
 	ck_assert_int_eq(pgbaton_status_int(c.p, "tables.queued"), 0);
+	char *out;
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", NULL), 1);
+	ck_assert_msg(strstr(out, "it has switched: `pgbaton failback`") != NULL, "%s", out);
+	free(out);
 	case_close(&c, TARGET);
 }
 END_TEST

@@ -467,6 +467,24 @@ START_TEST(cutover_with_a_restart)
 }
 END_TEST
 
+/* Killed inside, and nobody starts it again. */
+START_TEST(rehearsal_whose_process_dies)
+{
+	const char *args[] = {"cutover", "--rehearse", "--state-dir", dir, NULL};
+
+	set_cutover(3, CUTOVER_RUNNING);
+	start_admin();
+	start(args);
+	while (fake_migration_statuses(migration) < 2 && !process_ended(last))
+		poll(NULL, 0, 5);
+	admin_stop(admin);
+	admin = NULL;
+	ck_assert_int_eq(process_wait(last, PATIENCE_S), 1);
+	assert_err("the outcome of the rehearsal is not known here");
+	assert_err("a rehearsal changes nothing");
+}
+END_TEST
+
 START_TEST(refused_commands)
 {
 	error_set(&migration->refuse, ERROR_CONFIG, "cannot now");
@@ -534,6 +552,12 @@ START_TEST(finish_and_cancel)
 	set_state(STATE_CANCELLED);
 	ck_assert_int_eq(client("cancel", NULL, NULL, NULL), 0);
 	assert_out("cancelled");
+	/* Once more, while the process goes on serving. */
+	set_state(STATE_FINISHED);
+	error_set(&migration->refuse, ERROR_CONFIG, "cannot finish while finished");
+	ck_assert_int_eq(client("finish", NULL, NULL, NULL), 0);
+	assert_out("finished");
+	error_clear(&migration->refuse);
 	/* What finish stumbles over stays in the status. */
 	set_state(STATE_SWITCHED);
 	pthread_mutex_lock(&migration->lock);
@@ -585,6 +609,7 @@ cli_suite(void)
 	tcase_add_test(tests, cutover_is_waited_for);
 	tcase_add_test(tests, cutover_ends_with_the_state);
 	tcase_add_test(tests, cutover_with_a_restart);
+	tcase_add_test(tests, rehearsal_whose_process_dies);
 	tcase_add_test(tests, refused_commands);
 	tcase_add_test(tests, plain_commands);
 	tcase_add_test(tests, finish_and_cancel);
