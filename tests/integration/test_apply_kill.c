@@ -63,7 +63,8 @@ typedef struct {
 	char target_uri[160];
 	char *state_dir;
 	Pgbaton *p;
-	int steps; /* rows in the table step */
+	int steps;      /* rows in the table step */
+	int batch_rows; /* 0: as many as usual */
 } Case;
 
 static const char schema[] =
@@ -101,11 +102,12 @@ case_open(Case *c, const char *name, int lanes, const char *confirm)
 static void
 case_run(Case *c, const char *fault)
 {
-	char text[96];
-	const char *env[] = {text, NULL};
+	char text[96], batch[40];
+	const char *env[] = {text, batch, NULL};
 	const char *args[] = {"--name", c->name, "--lanes", c->lanes, "--confirm", c->confirm, NULL};
 
 	snprintf(text, sizeof(text), "PGBATON_FAULT=%s", fault != NULL ? fault : "none");
+	snprintf(batch, sizeof(batch), "PGBATON_BATCH_ROWS=%d", c->batch_rows);
 	pgbaton_free(c->p);
 	c->p = pgbaton_start(&(PgbatonOptions){.source = c->source_uri,
 	                                       .target = c->target_uri,
@@ -722,6 +724,9 @@ START_TEST(target_loses_commits)
 
 	snprintf(name, sizeof(name), "lost_%d", _i);
 	case_open(&c, name, rounds[_i].lanes, rounds[_i].confirm);
+	/* Many batches: it asks for a flush only when it has nothing more to do, and must not come
+	 * to that before the test has seen the first of them and stopped it. */
+	c.batch_rows = 300;
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
 	pause_apply(&c);
