@@ -123,6 +123,12 @@ pgbaton_ended(Pgbaton *p)
 	return process_ended(p->process);
 }
 
+void
+pgbaton_wait_stopped(Pgbaton *p, int timeout_s)
+{
+	process_wait_stopped(p->process, timeout_s);
+}
+
 pid_t
 pgbaton_pid(const Pgbaton *p)
 {

@@ -37,6 +37,8 @@ void pgbaton_again(Pgbaton *p);
 /* Waits for the end of `run`; its exit code (process_wait). */
 int pgbaton_wait_exit(Pgbaton *p, int timeout_s);
 bool pgbaton_ended(Pgbaton *p);
+/* Waits until a fault point (":stop") has stopped it (process_wait_stopped). */
+void pgbaton_wait_stopped(Pgbaton *p, int timeout_s);
 pid_t pgbaton_pid(const Pgbaton *p);
 
 /*

@@ -148,6 +148,30 @@ process_wait(Process *process, int timeout_s)
 	return process->status;
 }
 
+/* WNOWAIT: only looked at. process_ended asks for ends alone. */
+static bool
+is_stopped(const Process *process)
+{
+	siginfo_t info = {.si_pid = 0};
+
+	return waitid(P_PID, (id_t)process->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+	       info.si_pid == process->pid;
+}
+
+void
+process_wait_stopped(Process *process, int timeout_s)
+{
+	int64_t deadline = deadline_in_ms((int64_t)timeout_s * 1000);
+
+	while (!is_stopped(process)) {
+		if (process_ended(process))
+			abort_with_output(process, "ended and was to be stopped");
+		if (deadline_left_ms(deadline) == 0)
+			abort_with_output(process, "did not stop in time");
+		poll(NULL, 0, 5);
+	}
+}
+
 void
 process_kill(Process *process, int signal)
 {

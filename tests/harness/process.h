@@ -22,6 +22,9 @@ Process *process_start(const char *const argv[], const char *const env[]);
 int process_wait(Process *process, int timeout_s);
 /* Has it ended by now? */
 bool process_ended(Process *process);
+/* Waits until a signal has stopped it, all its threads; fails when it ends. To be
+ * waited for before SIGCONT: one that comes earlier is lost, and it stops for good. */
+void process_wait_stopped(Process *process, int timeout_s);
 void process_kill(Process *process, int signal);
 pid_t process_pid(const Process *process);
 

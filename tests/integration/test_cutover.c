@@ -449,12 +449,7 @@ START_TEST(stopped_past_deadline)
 	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
 	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
 	Process *cutover = process_start(argv, NULL);
-	/* Held: an EXCLUSIVE lock of the fence's session is there. */
-	db_wait_until(c.source,
-	              "SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-	              "WHERE l.mode = 'ExclusiveLock' AND l.locktype = 'relation' AND l.granted "
-	              "AND a.application_name LIKE 'pgbaton fence%'",
-	              30);
+	pgbaton_wait_stopped(c.p, 60);  /* the fence's locks are held */
 	ck_assert(source_writable(&c)); /* waits for the server's own deadline, then goes in */
 
 	kill(pgbaton_pid(c.p), SIGCONT);
@@ -582,9 +577,9 @@ START_TEST(target_away_at_the_switch)
 	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
 	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
 	Process *cutover = process_start(argv, NULL);
-	db_wait_until(
-		c.source,
-		"SELECT count(*) > 0 FROM pg_trigger WHERE tgname = 'away_fence' AND tgenabled <> 'D'", 30);
+	pgbaton_wait_stopped(c.p, 60);
+	ck_assert(db_true(c.source, "SELECT count(*) > 0 FROM pg_trigger WHERE tgname = 'away_fence'"
+	                            " AND tgenabled <> 'D'"));
 	cluster_stop(target_cluster, CLUSTER_IMMEDIATE);
 	kill(pgbaton_pid(c.p), SIGCONT);
 	/* The journal's outcome is looked up on a target that is away: still fenced, K4. */
@@ -617,7 +612,7 @@ START_TEST(table_made_meanwhile)
 	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
 	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
 	Process *cutover = process_start(argv, NULL);
-	db_wait_until(c.target, "SELECT journal = 'switching' FROM meanwhile.migration", 30);
+	pgbaton_wait_stopped(c.p, 60);
 	db_exec(c.source, "CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)");
 	kill(pgbaton_pid(c.p), SIGCONT);
 	ck_assert_int_eq(process_wait(cutover, 60), 1);

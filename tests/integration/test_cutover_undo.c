@@ -223,7 +223,7 @@ target_lost(Case *c)
 	writers_open(c, writers);
 	relay_cut(c->to_target, 1, RELAY_BEFORE);
 	Process *cutover = begin(c);
-	db_wait_until(c->source, fenced, 30);
+	pgbaton_wait_stopped(c->p, 60);
 	writers_begin(c, writers);
 	kill(pgbaton_pid(c->p), SIGCONT);
 	writers_end(c, writers, false);
@@ -241,7 +241,7 @@ killed(Case *c)
 	case_run(c, window);
 	writers_open(c, writers);
 	Process *cutover = begin(c);
-	db_wait_until(c->source, fenced, 30);
+	pgbaton_wait_stopped(c->p, 60);
 	writers_begin(c, writers);
 	pgbaton_stop(c->p, SIGKILL);
 	process_free(cutover);
@@ -267,7 +267,7 @@ source_lost(Case *c)
 	case_run(c, window);
 	relay_cut(c->to_target, 1, RELAY_BEFORE);
 	Process *cutover = begin(c);
-	db_wait_until(c->source, fenced, 30);
+	pgbaton_wait_stopped(c->p, 60);
 	cluster_stop(c->source_cluster, CLUSTER_IMMEDIATE);
 	kill(pgbaton_pid(c->p), SIGCONT);
 	for (int i = 0;; i++) {
@@ -325,7 +325,7 @@ switched(Case *c)
 	int reconnects = through_reconnects(c->through);
 	writers_open(c, writers);
 	Process *cutover = begin(c);
-	db_wait_until(c->source, fenced, 30);
+	pgbaton_wait_stopped(c->p, 60);
 	writers_begin(c, writers);
 	kill(pgbaton_pid(c->p), SIGCONT);
 	writers_end(c, writers, true);

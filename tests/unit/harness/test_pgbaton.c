@@ -44,7 +44,7 @@ START_TEST(run_gets_its_arguments_and_stops)
 	const char *const args[] = {"--jobs", "3", NULL};
 	const char *const env[] = {"WORD=hello", NULL};
 
-	use_script("echo \"$WORD $*\" >&2; trap 'exit 3' TERM; while :; do sleep 0.01; done");
+	use_script("trap 'exit 3' TERM; echo \"$WORD $*\" >&2; while :; do sleep 0.01; done");
 	Pgbaton *p = pgbaton_start(
 		&(PgbatonOptions){.source = "from", .target = "to", .args = args, .env = env});
 	while (strchr(pgbaton_log(p), '\n') == NULL)
@@ -67,18 +67,35 @@ START_TEST(run_gets_its_arguments_and_stops)
 }
 END_TEST
 
+/* A SIGCONT after that is not too early, and a second stop is waited for as well. */
+START_TEST(a_stop_is_waited_for)
+{
+	use_script("kill -STOP $$; kill -STOP $$; exit 3");
+	Pgbaton *p = pgbaton_start(&(PgbatonOptions){.source = "from", .target = "to"});
+	for (int i = 0; i < 2; i++) {
+		pgbaton_wait_stopped(p, 60);
+		pgbaton_wait_stopped(p, 60); /* it is only looked at */
+		ck_assert(!pgbaton_ended(p));
+		kill(pgbaton_pid(p), SIGCONT);
+	}
+	ck_assert_int_eq(pgbaton_wait_exit(p, 60), 3);
+	pgbaton_free(p);
+	done_with_script();
+}
+END_TEST
+
 START_TEST(cli_names_the_admin_port)
 {
 	char *out;
 
 	use_script("[ \"$1\" = run ] && exec sleep 600; echo \"$*\"; echo err >&2; exit 4");
 	Pgbaton *p = pgbaton_start(&(PgbatonOptions){.source = "from", .target = "to"});
-	ck_assert_int_eq(pgbaton_cli(p, &out, 10, "cutover", "--json", NULL), 4);
+	ck_assert_int_eq(pgbaton_cli(p, &out, 60, "cutover", "--json", NULL), 4);
 	char *expected = mem_printf("cutover --admin 127.0.0.1:%d --json\n", pgbaton_admin_port(p));
 	ck_assert_str_eq(out, expected);
 	free(expected);
 	free(out);
-	ck_assert_int_eq(pgbaton_run((const char *const[]){"check", "x", NULL}, NULL, 10, &out), 4);
+	ck_assert_int_eq(pgbaton_run((const char *const[]){"check", "x", NULL}, NULL, 60, &out), 4);
 	ck_assert_str_eq(out, "check x\nerr\n");
 	free(out);
 	pgbaton_free(p);
@@ -146,6 +163,7 @@ make_pgbaton(void)
 	TCase *tcase = tcase_create("pgbaton");
 
 	tcase_add_test(tcase, run_gets_its_arguments_and_stops);
+	tcase_add_test(tcase, a_stop_is_waited_for);
 	tcase_add_test(tcase, cli_names_the_admin_port);
 	tcase_add_test(tcase, waits_for_a_state_or_a_later_one);
 	tcase_add_test(tcase, failed_can_be_waited_for);
