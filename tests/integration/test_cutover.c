@@ -334,7 +334,7 @@ START_TEST(rehearsal_is_blocked)
 	pgbaton_wait_state(c.p, "following", 60);
 	PGconn *writer = db_connect_uri(c.source_uri);
 	db_exec(writer, "BEGIN; INSERT INTO parent VALUES (1000)");
-	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--rehearse", "--hold-timeout", "0.3", NULL);
+	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--rehearse", "--hold-timeout", "1", NULL);
 	ck_assert_int_eq(code, 1);
 	char expected[32];
 	snprintf(expected, sizeof(expected), "%d", PQbackendPID(writer));
@@ -478,7 +478,7 @@ START_TEST(long_transaction)
 	db_exec(writer, "BEGIN; INSERT INTO parent VALUES (1000)");
 	int pid = PQbackendPID(writer);
 
-	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--hold-timeout", "0.3", NULL);
+	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--hold-timeout", "1", NULL);
 	ck_assert_int_eq(code, 1);
 	char expected[32];
 	snprintf(expected, sizeof(expected), "%d", pid);

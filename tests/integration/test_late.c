@@ -132,7 +132,7 @@ START_TEST(undone_when_they_cannot_come)
 
 	case_open(&c, "late_undone", args);
 	db_exec(c.target, "BEGIN; SELECT count(*) FROM fast");
-	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", "--hold-timeout", "0.5", NULL), 1);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", "--hold-timeout", "1.5", NULL), 1);
 	ck_assert_msg(strstr(out, "unlogged tables") != NULL && strstr(out, "--hold-timeout") != NULL,
 	              "%s", out);
 	free(out);

@@ -237,7 +237,7 @@ nothing_while_the_target_is_locked(Case *c)
 	char *out;
 
 	db_exec(c->target, "BEGIN; LOCK TABLE pg_catalog.pg_largeobject IN ACCESS EXCLUSIVE MODE");
-	int code = pgbaton_cli(c->p, &out, 60, "cutover", "--rehearse", "--hold-timeout", "0.5", NULL);
+	int code = pgbaton_cli(c->p, &out, 60, "cutover", "--rehearse", "--hold-timeout", "1.5", NULL);
 	ck_assert_msg(code == 1 && strstr(out, "large objects") != NULL &&
 	                  strstr(out, "--hold-timeout") != NULL,
 	              "%s", out);
