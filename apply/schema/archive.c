@@ -147,6 +147,8 @@ archive_open(const SchemaWork *work, bool fresh, Archive *out, Error *err)
 	if (work->addition > 0 && work->before == NULL)
 		return error_set(err, ERROR_STORAGE,
 		                 "%s is gone: the definitions of the tables that are added", out->path);
+	if (work->tools != NULL && work->addition == 0)
+		schema_tools_free(work->tools);
 	return dump_write(work, out, err);
 }
 
@@ -203,4 +205,74 @@ archive_read(const SchemaWork *work, const Archive *archive, const char *section
 	buffer_free(&list);
 	buffer_free(&script);
 	return ok || error_add_context(err, "reading the %s of %s", section, archive->path);
+}
+
+/* ---- the post-data ---- */
+
+struct PostData {
+	Arena *arena;
+	Entries entries;
+};
+
+void
+schema_tools_free(SchemaTools *tools)
+{
+	if (tools->post == NULL)
+		return;
+	arena_free(tools->post->arena);
+	free(tools->post);
+	tools->post = NULL;
+}
+
+static bool
+is_kept(const SchemaWork *work)
+{
+	return work->tools != NULL && work->addition == 0;
+}
+
+bool
+archive_post_data(const SchemaWork *work, const Archive *archive, Entries *out, Error *err)
+{
+	if (!is_kept(work))
+		return archive_read(work, archive, "post-data", out, err);
+	if (work->tools->post == NULL) {
+		Archive into = *archive;
+		struct PostData post = {.arena = arena_new(0)};
+		into.arena = post.arena;
+		if (!archive_read(work, &into, "post-data", &post.entries, err)) {
+			arena_free(post.arena);
+			return false;
+		}
+		work->tools->post = mem_alloc(sizeof(post));
+		*work->tools->post = post;
+	}
+	*out = work->tools->post->entries;
+	return true;
+}
+
+static void *
+ahead_main(void *arg)
+{
+	const ArchiveAhead *ahead = arg;
+	Entries entries;
+	Error ignored = ERROR_INIT;
+
+	(void)!archive_post_data(ahead->work, ahead->archive, &entries, &ignored);
+	return NULL;
+}
+
+void
+archive_ahead_begin(ArchiveAhead *ahead, const SchemaWork *work, const Archive *archive)
+{
+	*ahead = (ArchiveAhead){.work = work, .archive = archive, .runs = is_kept(work)};
+	if (ahead->runs)
+		CHECK(pthread_create(&ahead->thread, NULL, ahead_main, ahead) == 0);
+}
+
+void
+archive_ahead_end(ArchiveAhead *ahead)
+{
+	if (ahead->runs)
+		pthread_join(ahead->thread, NULL);
+	ahead->runs = false;
 }

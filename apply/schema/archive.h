@@ -4,6 +4,8 @@
 #ifndef PGBATON_APPLY_SCHEMA_ARCHIVE_H
 #define PGBATON_APPLY_SCHEMA_ARCHIVE_H
 
+#include <pthread.h>
+
 #include "apply/schema/schema.h"
 #include "apply/schema/script.h"
 #include "common/arena.h"
@@ -25,6 +27,23 @@ void archive_close(Archive *archive);
 /* section: "pre-data" or "post-data". */
 MUST_CHECK bool archive_read(const SchemaWork *work, const Archive *archive, const char *section,
                              Entries *out, Error *err);
+
+/* The post-data, which three steps need: kept in work->tools when there is one and nothing is
+ * added (until schema_tools_free), else read each time. */
+MUST_CHECK bool archive_post_data(const SchemaWork *work, const Archive *archive, Entries *out,
+                                  Error *err);
+
+/* Reads it on a thread, beside what the target has to do meanwhile. What fails is read again by
+ * who needs it. archive must live until archive_ahead_end. */
+typedef struct {
+	const SchemaWork *work;
+	const Archive *archive;
+	pthread_t thread;
+	bool runs;
+} ArchiveAhead;
+
+void archive_ahead_begin(ArchiveAhead *ahead, const SchemaWork *work, const Archive *archive);
+void archive_ahead_end(ArchiveAhead *ahead);
 
 /* pg_dump's part (dump.c): writes path by way of path.tmp, mode 0600. */
 MUST_CHECK bool dump_write(const SchemaWork *work, const Archive *archive, Error *err);

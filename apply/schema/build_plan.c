@@ -186,7 +186,7 @@ build_plan_read(Build *build, Error *err)
 	const SchemaWork *work = build->work;
 	Facts facts = {0};
 	Sql *source = NULL;
-	bool ok = archive_read(work, &build->archive, "post-data", &build->entries, err) &&
+	bool ok = archive_post_data(work, &build->archive, &build->entries, err) &&
 	          (source = sql_connect(work->source, "source", "schema", work->stop, err)) != NULL &&
 	          facts_read(&facts, source, work->catalog, build->archive.arena, err);
 

@@ -66,8 +66,7 @@ make_rest(const SchemaWork *work, Error *err)
 	Archive archive = {0};
 	Entries entries = {NULL, 0};
 	bool ok = archive_open(work, false, &archive, err) &&
-	          archive_read(work, &archive, "post-data", &entries, err) &&
-	          restore_rest(work, &entries, err);
+	          archive_post_data(work, &archive, &entries, err) && restore_rest(work, &entries, err);
 
 	archive_close(&archive);
 	return ok || error_add_context(err, "creating constraints and triggers");

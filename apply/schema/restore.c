@@ -79,6 +79,7 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 {
 	Entries entries = {NULL, 0};
 	Buffer sql = BUFFER_INIT;
+	ArchiveAhead ahead;
 
 	if (!archive_read(work, archive, "pre-data", &entries, err))
 		return false;
@@ -88,8 +89,10 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 	chosen_schemas(work, &sql);
 	put_entries(&entries, owner, &sql);
 	free(owner);
+	archive_ahead_begin(&ahead, work, archive);
 	bool ok = schema_step_run(work->target_sql, work->ledger, pre_data_step, buffer_cstr(&sql),
 	                          err);
+	archive_ahead_end(&ahead);
 	buffer_free(&sql);
 	if (ok)
 		log_info("schema", "%zu objects created on the target", entries.count);

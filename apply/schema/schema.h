@@ -21,9 +21,10 @@ typedef struct {
 	bool known;
 	char pg_dump[512];
 	char pg_restore[512];
-	bool no_owner;       /* asked for, or an owner is not on the target */
-	bool no_privileges;  /* a grantee is not on the target */
-	bool no_tablespaces; /* a tablespace is not on the target */
+	bool no_owner;         /* asked for, or an owner is not on the target */
+	bool no_privileges;    /* a grantee is not on the target */
+	bool no_tablespaces;   /* a tablespace is not on the target */
+	struct PostData *post; /* the archive's post-data, read once (archive.c) */
 } SchemaTools;
 
 typedef struct {
@@ -48,6 +49,8 @@ typedef struct {
 	const Stop *stop;
 } SchemaWork;
 
+/* What it keeps; all zero is fine. */
+void schema_tools_free(SchemaTools *tools);
 /* ERROR_CONFIG naming the versions when no pg_dump is new enough. */
 MUST_CHECK bool schema_find_tools(int source_version, char *pg_dump, char *pg_restore, size_t size,
                                   Error *err);

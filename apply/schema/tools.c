@@ -46,6 +46,19 @@ program_version(const char *path)
 	return version;
 }
 
+/* Debian's on PATH is a script that starts one of those in the places: not worth its 50 ms
+ * where there are some. */
+static bool
+is_wrapper(const char *path)
+{
+	char *real = realpath(path, NULL);
+	const char *slash = real != NULL ? strrchr(real, '/') : NULL;
+	bool wrapper = slash != NULL && strcmp(slash, "/pg_wrapper") == 0;
+
+	free(real);
+	return wrapper;
+}
+
 /* Both programs, from one directory: pg_restore must be able to read the dump. */
 static void
 consider(const char *directory, Found *best)
@@ -56,7 +69,8 @@ consider(const char *directory, Found *best)
 	snprintf(dump, sizeof(dump), "%s/pg_dump", directory);
 	snprintf(restore, sizeof(restore), "%s/pg_restore", directory);
 	if (directory[0] != '/' || strlen(directory) >= sizeof(best->directory) ||
-	    access(dump, X_OK) != 0 || access(restore, X_OK) != 0)
+	    access(dump, X_OK) != 0 || access(restore, X_OK) != 0 ||
+	    (best->version > 0 && is_wrapper(dump)))
 		return;
 	int version = program_version(dump);
 	if (version <= best->version || program_version(restore) < version)
@@ -78,7 +92,7 @@ look_in_places(Found *best)
 	}
 }
 
-/* After the places: Debian's pg_dump on PATH is a script that starts one of those. */
+/* After the places. */
 static void
 look_on_path(Found *best)
 {

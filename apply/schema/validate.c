@@ -263,8 +263,7 @@ validate_rest(const SchemaWork *work, Error *err)
 	Archive archive = {0};
 	Entries entries = {NULL, 0};
 	bool ok = archive_open(work, false, &archive, err) &&
-	          archive_read(work, &archive, "post-data", &entries, err) &&
-	          validate_all(work, &entries, err);
+	          archive_post_data(work, &archive, &entries, err) && validate_all(work, &entries, err);
 
 	archive_close(&archive);
 	return ok;
@@ -279,5 +278,10 @@ schema_addition_end(int addition, char step[SCHEMA_STEP_SIZE])
 bool
 schema_rest_validate(const SchemaWork *work, Error *err)
 {
-	return schema_once(work, "all validated", validate_rest, err);
+	bool ok = schema_once(work, "all validated", validate_rest, err);
+
+	/* Nobody needs the archive any more. */
+	if (ok && work->tools != NULL && work->addition == 0)
+		schema_tools_free(work->tools);
+	return ok;
 }

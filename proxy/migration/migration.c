@@ -789,6 +789,7 @@ migration_free(Migration *migration)
 	while (queue_pop(migration->requests, &request, 1) == QUEUE_OK)
 		free(request);
 	queue_free(migration->requests);
+	schema_tools_free(&migration->tools);
 	catalog_free(migration->catalog);
 	for (size_t i = 0; i < migration->old_count; i++)
 		catalog_free(migration->old_catalogs[i]);

@@ -300,6 +300,28 @@ START_TEST(stages_come_in_order)
 }
 END_TEST
 
+/* Beside the definitions already, and then by nobody any more: the archive is taken away. */
+START_TEST(the_rest_of_the_archive_is_read_once)
+{
+	Error err = ERROR_INIT;
+	SchemaTools tools = {0};
+	Job job;
+
+	job_open(&job, rich, NULL);
+	job.work.tools = &tools;
+	ASSERT_OK(schema_pre_data(&job.work, &err));
+	char *dump = mem_printf("%s/schema.dump", job.state_dir);
+	ck_assert_int_eq(truncate(dump, 0), 0);
+	free(dump);
+	ASSERT_OK(build_all(&job.work, &err));
+	ASSERT_OK(schema_rest_locking(&job.work, &err));
+	ASSERT_OK(schema_rest_validate(&job.work, &err));
+	assert_equal_dumps();
+	ck_assert_ptr_null(tools.post);
+	job_close(&job);
+}
+END_TEST
+
 /* Each stage again, as after a crash behind its last step, and in the middle: an entry's
  * record is taken away together with its object. */
 START_TEST(a_second_call_repeats_only_what_is_missing)
@@ -768,6 +790,52 @@ START_TEST(tools_must_be_new_enough)
 }
 END_TEST
 
+static void
+link_to(const char *directory, const char *name, const char *to)
+{
+	char *path = mem_printf("%s/%s", directory, name);
+
+	if (to != NULL)
+		ck_assert_int_eq(symlink(to, path), 0);
+	else
+		unlink(path);
+	free(path);
+}
+
+/* It would leave a file beside it. */
+START_TEST(debians_wrapper_is_not_started)
+{
+	static const char *const names[] = {"pg_wrapper", "pg_dump", "pg_restore", "started"};
+	Error err = ERROR_INIT;
+	char directory[] = "/tmp/pgbaton-schema-XXXXXX";
+	char dump[512];
+	char restore[512];
+
+	ck_assert_ptr_nonnull(mkdtemp(directory));
+	char *wrapper = mem_printf("%s/pg_wrapper", directory);
+	FILE *file = fopen(wrapper, "w");
+	ck_assert_ptr_nonnull(file);
+	fprintf(file, "#!/bin/sh\n: >%s/started\necho 'pg_dump (PostgreSQL) 98.1'\n", directory);
+	ck_assert_int_eq(fclose(file), 0);
+	ck_assert_int_eq(chmod(wrapper, 0700), 0);
+	free(wrapper);
+	link_to(directory, "pg_dump", "pg_wrapper");
+	link_to(directory, "pg_restore", "pg_wrapper");
+	char *path = mem_strdup(getenv("PATH"));
+	setenv("PATH", directory, 1);
+	ASSERT_OK(schema_find_tools(150000, dump, restore, sizeof(dump), &err));
+	setenv("PATH", path, 1);
+	free(path);
+	ck_assert_ptr_null(strstr(dump, directory));
+	char *started = mem_printf("%s/started", directory);
+	ck_assert_int_ne(access(started, F_OK), 0);
+	free(started);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		link_to(directory, names[i], NULL);
+	ck_assert_int_eq(rmdir(directory), 0);
+}
+END_TEST
+
 /* ---- pg_restore's text ---- */
 
 static const char list[] = ";\n; comment\n"
@@ -938,6 +1006,7 @@ make_schema(void)
 	tcase_add_test(text, torn_scripts_are_read_to_their_end);
 	tcase_add_test(text, foreign_keys_are_taken_apart);
 	tcase_add_test(text, tools_must_be_new_enough);
+	tcase_add_test(text, debians_wrapper_is_not_started);
 	suite_add_tcase(suite, text);
 
 	tcase_add_unchecked_fixture(tc, start, stop);
@@ -946,6 +1015,7 @@ make_schema(void)
 	tcase_add_test(tc, the_targets_dump_is_the_sources);
 	tcase_add_test(tc, owners_are_kept);
 	tcase_add_test(tc, stages_come_in_order);
+	tcase_add_test(tc, the_rest_of_the_archive_is_read_once);
 	tcase_add_test(tc, a_second_call_repeats_only_what_is_missing);
 	tcase_add_test(tc, an_object_in_the_way_is_named);
 	tcase_add_test(tc, a_row_without_its_parent_is_divergence);
