@@ -4,18 +4,26 @@
 #
 # One source and one target with equal settings. Each round moves the same database with every
 # tool, each time into a new database; who goes first changes. Timed is all a user waits for:
-# schema, rows, indexes, keys; what pgbaton and pgcopydb do besides (ANALYZE, sequences) counts
-# against them. The limit is a bare binary COPY through a pipe into a truncated table (FREEZE),
-# one table after the other, and then the indexes; it is not taken where tables are many.
+# schema, rows, indexes, keys, sequences.
 #
-#   ROUNDS=3 SCALE=30 JOBS=4 bench/copy.sh [workload...]
+# pgbaton's time includes ANALYZE of every table and of whole partitioned ones, pgcopydb's VACUUM
+# ANALYZE of each table. pg_dump and pg_restore leave statistics to the user: PostgreSQL's manual
+# advises ANALYZE after a restore. So they have two columns: "bare", as they end, and "+ANALYZE",
+# the same run with `vacuumdb --analyze-only -j JOBS` behind it: nearly the same end (vacuumdb 15
+# passes over partitioned tables as wholes).
+#
+# The limit is a bare binary COPY through a pipe into a truncated table (FREEZE), one table after
+# the other, and then the indexes; it has the same two columns, and is not taken where tables are
+# many.
+#
+#   ROUNDS=2 SCALE=30 JOBS=4 bench/copy.sh [workload...]
 #
 # Workloads: pgbench, small (2,000 tables), indexed (8 secondary indexes and a GIN one), wide
 # (TOASTed text and jsonb), leaves (200 partitions).
 # shellcheck source=bench/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-ROUNDS=${ROUNDS:-3}
+ROUNDS=${ROUNDS:-2}
 SCALE=${SCALE:-30}
 JOBS=${JOBS:-4}
 WORKLOADS=("$@")
@@ -88,7 +96,12 @@ run_pipe() {
 	pg_dump --section=post-data "$(from "$1")" | psql -qX "$(to "$1")" >/dev/null
 }
 
-# A tool's time goes to its file; what it left behind is removed outside of the time.
+# What a tool without statistics leaves to the user; nothing for the others.
+analyze() { # tool workload
+	case $1 in dump | pipe) vacuumdb -q --analyze-only -j "$JOBS" "$(to "$2")" ;; esac
+}
+
+# A tool's times go to its files; what it left behind is removed outside of the time.
 timed() { # tool workload
 	local start
 	PGOPTIONS='-c client_min_messages=warning' bench_sql target "DROP DATABASE IF EXISTS $2"
@@ -97,6 +110,8 @@ timed() { # tool workload
 	start=$(bench_now_ms)
 	"run_$1" "$2" || { tail -n 20 "$BENCH_DIR/$1.log" >&2; echo "bench: $1 failed" >&2; exit 1; }
 	echo $(($(bench_now_ms) - start)) >>"$BENCH_DIR/$2.$1"
+	analyze "$1" "$2"
+	echo $(($(bench_now_ms) - start)) >>"$BENCH_DIR/$2.$1.analyzed"
 	rm -rf "$BENCH_DIR/dump" "$BENCH_DIR/state" "$BENCH_DIR/pgcopydb"
 }
 
@@ -106,14 +121,14 @@ too_slow() { # workload tool
 }
 
 cell() { # workload tool: the median and how many times pgbaton's it is
-	[ -s "$BENCH_DIR/$1.$2" ] || { printf '%18s' -; return; }
+	[ -s "$BENCH_DIR/$1.$2" ] || { printf ' %15s' -; return; }
 	local ms
 	ms=$(bench_median <"$BENCH_DIR/$1.$2")
-	printf '%10.0f (%4.2fx)' "$ms" "$(awk "BEGIN { print $ms / $3 }")"
+	printf ' %7.0f (%4.2fx)' "$ms" "$(awk "BEGIN { print $ms / $3 }")"
 }
 
-printf '%-8s %10s %18s %18s %18s   (ms, medians of %d; -j %d; x: times of pgbaton)\n' \
-	workload pgbaton 'dump|restore' pgcopydb 'bare pipe' "$ROUNDS" "$JOBS"
+printf '%-8s %7s %15s %15s %15s %15s %15s   (ms, medians of %d; -j %d; x: times of pgbaton)\n' \
+	workload pgbaton 'restore bare' '+ANALYZE' pgcopydb 'pipe bare' '+ANALYZE' "$ROUNDS" "$JOBS"
 for workload in "${WORKLOADS[@]}"; do
 	bench_sql source "CREATE DATABASE $workload"
 	"make_$workload"
@@ -129,8 +144,11 @@ for workload in "${WORKLOADS[@]}"; do
 		done
 	done
 	ours=$(bench_median <"$BENCH_DIR/$workload.pgbaton")
-	printf '%-8s %10.0f%s%s%s\n' "$workload" "$ours" " $(cell "$workload" dump "$ours")" \
-		" $(cell "$workload" pgcopydb "$ours")" " $(cell "$workload" pipe "$ours")"
+	printf '%-8s %7.0f' "$workload" "$ours"
+	for tool in dump dump.analyzed pgcopydb pipe pipe.analyzed; do
+		cell "$workload" "$tool" "$ours"
+	done
+	echo
 	bench_sql source "DROP DATABASE $workload"
 	bench_sql target "DROP DATABASE $workload"
 done
