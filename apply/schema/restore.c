@@ -3,6 +3,7 @@
 
 #include "apply/schema/archive.h"
 #include "apply/schema/chosen.h"
+#include "apply/schema/definitions.h"
 #include "apply/schema/extension_rows.h"
 #include "apply/schema/schema.h"
 #include "apply/schema/step.h"
@@ -121,6 +122,16 @@ schema_addition(const SchemaWork *work, Buffer *sql, Error *err)
 }
 
 /* Before anything is changed on the source: our REPLICA IDENTITY FULL must not get into it. */
+static bool
+note_definitions(const SchemaWork *work, Error *err)
+{
+	Sql *source = sql_connect(work->source, "source", "schema", work->stop, err);
+	bool ok = source != NULL && definitions_note(source, work->ledger, work->state_dir, err);
+
+	sql_close(source);
+	return ok;
+}
+
 bool
 schema_dump(const SchemaWork *work, Error *err)
 {
@@ -134,7 +145,7 @@ schema_dump(const SchemaWork *work, Error *err)
 	if (done)
 		return true;
 	/* A dump of an earlier, given up migration may lie in the directory. */
-	bool ok = archive_open(work, true, &archive, err);
+	bool ok = note_definitions(work, err) && archive_open(work, true, &archive, err);
 	archive_close(&archive);
 	ledger_step_sql(work->ledger, step, &sql);
 	ok = ok && sql_exec(work->target_sql, err, buffer_cstr(&sql));

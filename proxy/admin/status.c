@@ -299,6 +299,16 @@ sessions_json(const SessionGroups *sessions)
 	return list;
 }
 
+static json_t *
+definitions_json(const DefinitionChanges *found)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < found->count && i < DEFINITIONS_NAMED; i++)
+		json_array_append_new(list, json_text(found->named[i]));
+	return list;
+}
+
 json_t *
 listener_sessions_json(const ListenerSession *sessions, size_t count)
 {
@@ -372,6 +382,8 @@ cutover_json(const CutoverStatus *c)
 	json_object_set_new(json, "attempts", json_integer(c->attempts));
 	json_object_set_new(json, "bypassing_sessions", json_count(c->bypassing.sessions));
 	json_object_set_new(json, "bypassing", sessions_json(&c->bypassing));
+	json_object_set_new(json, "definitions_changed", json_count(c->definitions.count));
+	json_object_set_new(json, "definitions", definitions_json(&c->definitions));
 	json_object_set_new(json, "error", error_json(&c->error));
 	return json;
 }

@@ -31,6 +31,30 @@ print_bypassing(const json_t *cutover)
 	}
 }
 
+/* ---- what did not come along ---- */
+
+static void
+print_definitions(const json_t *cutover)
+{
+	const json_t *list = doc_at(cutover, "definitions");
+	double count = doc_number(cutover, "definitions_changed");
+	size_t i;
+	json_t *text;
+
+	if (json_array_size(list) == 0)
+		return;
+	printf("%.0f definitions have changed on the source since the schema was copied; DDL is not "
+	       "replicated, make them on the target:\n",
+	       count);
+	json_array_foreach (list, i, text) {
+		fputs("  ", stdout);
+		print_plain(stdout, json_string_value(text));
+		putchar('\n');
+	}
+	if (count > (double)json_array_size(list))
+		printf("  and %.0f more\n", count - (double)json_array_size(list));
+}
+
 static void
 print_unmovable(const json_t *cutover)
 {
@@ -103,6 +127,7 @@ print_rehearsal(const json_t *cutover)
 	       doc_number(cutover, "sessions_closed"));
 	print_unmovable(cutover);
 	print_bypassing(cutover);
+	print_definitions(cutover);
 }
 
 static void
@@ -114,6 +139,7 @@ print_switched(const json_t *cutover)
 	       doc_number(cutover, "hold_ms"), doc_number(cutover, "drain_ms"),
 	       doc_number(cutover, "sequences"), doc_number(cutover, "sessions_moved"),
 	       doc_number(cutover, "sessions_closed"));
+	print_definitions(cutover);
 }
 
 void

@@ -48,6 +48,7 @@ remove_state(const Config *config, int additions)
 	remove_log(config, "log_back");
 	unlink(dump);
 	free(dump);
+	definitions_forget(config->state_dir);
 	for (int i = 1; i <= additions; i++) {
 		dump = mem_printf("%s/schema-%d.dump", config->state_dir, i);
 		unlink(dump);

@@ -15,6 +15,7 @@
 #include "apply/care/standbys.h"
 #include "apply/care/throttle.h"
 #include "apply/catalog/catalog.h"
+#include "apply/schema/definitions.h"
 #include "apply/setup/check.h"
 #include "apply/setup/source.h"
 #include "apply/stream/applier.h"
@@ -127,7 +128,9 @@ typedef struct {
 	uint64_t large_objects_differed; /* of them, and of those that are gone */
 	int attempts;
 	SessionGroups bypassing; /* connected to the side that is left, as the cutover began */
-	Error error;             /* of an aborted one */
+	/* Made on the source since its schema was dumped, and not on the target. Of a failback: none. */
+	DefinitionChanges definitions;
+	Error error; /* of an aborted one */
 } CutoverStatus;
 
 typedef enum {

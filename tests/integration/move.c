@@ -136,6 +136,8 @@ move_cutover(Move *m)
 	}
 	/* The command returns once the state says so. */
 	pgbaton_wait_state(m->p, "switched", 10);
+	/* Nothing that we set up counts as a change of the source, of whatever version. */
+	ck_assert_int_eq(pgbaton_status_int(m->p, "cutover.definitions_changed"), 0);
 }
 
 static void

@@ -59,6 +59,10 @@ case_open(Case *c, const char *name)
 	                   "CREATE TABLE felt (id int PRIMARY KEY, m mood);"
 	                   "INSERT INTO keyed SELECT i, 'a', i FROM generate_series(1, 500) i;"
 	                   "INSERT INTO bare SELECT 'a', i %% 9 FROM generate_series(1, 100) i");
+	db_exec(
+		c->source,
+		"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW old AS SELECT 1;"
+		"CREATE SEQUENCE s; CREATE INDEX kept ON keyed (b)");
 	const char *args[] = {"--name", name, NULL};
 	c->p = pgbaton_start(
 		&(PgbatonOptions){.source = source_uri, .target = target_uri, .args = args});
@@ -216,6 +220,57 @@ START_TEST(add_value)
 }
 END_TEST
 
+/* What else than tables has changed is named before the switch and at it, each thing once;
+ * what the target has by the same name by now is not. */
+START_TEST(definitions_are_named)
+{
+	static const char on_both[] = "CREATE INDEX made ON keyed (a); CREATE TYPE pair AS (a int);"
+								  "ALTER TABLE keyed ADD CONSTRAINT c CHECK (b > -1)";
+	static const char *const named[] = {
+		"new: index public.more",
+		"new: view public.v",
+		"new: function public.g(integer)",
+		"new: trigger t on public.keyed",
+		"new: table constraint lonely on public.felt",
+		"changed: function public.f()",
+		"changed: sequence public.s",
+		"changed: type public.mood",
+		"changed: table public.bare", /* its privileges */
+		"gone: view public.old",
+	};
+	enum { NAMED = sizeof(named) / sizeof(named[0]) };
+	Case c;
+	char *out;
+
+	case_open(&c, "defs");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", "--rehearse", NULL), 0);
+	ck_assert_msg(strstr(out, "definitions") == NULL, "%s", out);
+	free(out);
+	db_exec(c.target, "%s", on_both);
+	db_exec(c.source, "%s", on_both);
+	db_exec(c.source,
+	        "CREATE INDEX more ON keyed (b, a); CREATE VIEW v AS SELECT * FROM keyed;"
+	        "CREATE FUNCTION g() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+	        "CREATE FUNCTION g(int) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+	        "CREATE TRIGGER t BEFORE DELETE ON keyed FOR EACH STATEMENT EXECUTE FUNCTION g();"
+	        "ALTER TABLE felt ADD CONSTRAINT lonely CHECK (id > 0);"
+	        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2';"
+	        "ALTER SEQUENCE s INCREMENT 5; ALTER TYPE mood ADD VALUE 'wild';"
+	        "GRANT SELECT ON bare TO PUBLIC; DROP VIEW old; REINDEX INDEX kept");
+	db_exec(c.source, "VACUUM ANALYZE keyed");
+	for (int round = 0; round < 2; round++) {
+		const char *how = round == 0 ? "--rehearse" : NULL;
+		ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", how, NULL), 0);
+		for (int i = 0; i < NAMED; i++)
+			ck_assert_msg(strstr(out, named[i]) != NULL, "no \"%s\":\n%s", named[i], out);
+		free(out);
+		ck_assert_int_eq(pgbaton_status_int(c.p, "cutover.definitions_changed"),
+		                 NAMED + 1); /* and g() */
+	}
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -228,6 +283,7 @@ make(void)
 	tcase_add_test(tcase, drop_column);
 	tcase_add_test(tcase, rename_column);
 	tcase_add_test(tcase, add_value);
+	tcase_add_test(tcase, definitions_are_named);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

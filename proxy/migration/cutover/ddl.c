@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "proxy/migration/cutover/internal.h"
 
 /* Which relations there are and how many columns they have, in one cheap query: to see under
@@ -59,4 +60,28 @@ cutover_refuse_ddl(Cutover *c, Error *err)
 	                               ? "make the change on the source, too, and restart; a table "
 	                                 "that need not go back: --exclude-table"
 	                               : "undo the change on the source, or cancel and begin again");
+}
+
+/* Told, not refused: a view or an index more is no row less, and whether the target has a change
+ * can only be seen by whoever made it. */
+bool
+cutover_name_definitions(Cutover *c, Error *err)
+{
+	const Way *way = &c->way;
+	DefinitionChanges *found = &c->now.definitions;
+
+	if (way->back)
+		return true;
+	if (!definitions_compare(way_from(way), way_to(way), way->ledger, c->m->config->state_dir,
+	                         found, err))
+		return false;
+	for (size_t i = 0; i < found->count && i < DEFINITIONS_NAMED; i++)
+		log_warning(
+			"cutover",
+			"a definition has changed on the source since the schema was copied, and DDL is "
+			"not replicated: %s",
+			found->named[i]);
+	if (found->count > DEFINITIONS_NAMED)
+		log_warning("cutover", "and %zu more", found->count - DEFINITIONS_NAMED);
+	return true;
 }

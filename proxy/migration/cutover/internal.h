@@ -51,6 +51,8 @@ bool cutover_has_way_back(const Cutover *c);
 
 /* Before the hold: publication and catalogue are still those of the start. */
 MUST_CHECK bool cutover_refuse_ddl(Cutover *c, Error *err);
+/* What else has been defined on the source since then: for c->now. */
+MUST_CHECK bool cutover_name_definitions(Cutover *c, Error *err);
 /* Under the locks: no table came or changed since. */
 MUST_CHECK bool cutover_refuse_late_ddl(Cutover *c, Error *err);
 

@@ -80,7 +80,7 @@ cutover_prepare(Cutover *c, Error *err)
 
 	cutover_publish(c, "prepare");
 	if (!name_bypassing(c, err) || !cutover_refuse_ddl(c, err) ||
-	    !source_fence_prepare(&setup, err) ||
+	    !cutover_name_definitions(c, err) || !source_fence_prepare(&setup, err) ||
 	    !target_refresh_matviews(way_to(&c->way), c->m->catalog, err) || !look_at_sequences(c, err))
 		return false;
 	/* K5: the slot waits for transactions that run on the target; nobody waits for it yet. */

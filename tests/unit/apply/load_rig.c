@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "apply/schema/child.h"
+#include "apply/schema/definitions.h"
 #include "common/memory.h"
 
 static void
@@ -104,6 +105,7 @@ load_close(Load *load)
 
 	unlink(dump);
 	free(dump);
+	definitions_forget(load->state_dir);
 	ck_assert_msg(rmdir(load->state_dir) == 0, "files are left in %s", load->state_dir);
 	catalog_free(load->catalog);
 	conninfo_free(load->source_info);

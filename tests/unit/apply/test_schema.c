@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "apply/schema/child.h"
+#include "apply/schema/definitions.h"
 #include "apply/schema/schema.h"
 #include "apply/schema/script.h"
 #include "common/memory.h"
@@ -91,6 +92,7 @@ job_close(Job *job)
 
 	unlink(dump);
 	free(dump);
+	definitions_forget(job->state_dir);
 	ck_assert_msg(rmdir(job->state_dir) == 0, "files are left in %s", job->state_dir);
 	catalog_free(job->catalog);
 	conninfo_free(job->source_info);
@@ -992,6 +994,43 @@ START_TEST(foreign_keys_are_taken_apart)
 }
 END_TEST
 
+/* A file that is damaged is named; one that is not there tells of nothing. */
+START_TEST(definitions_are_noted_and_compared)
+{
+	Error err = ERROR_INIT;
+	DefinitionChanges found;
+	struct stat info;
+	Job job;
+
+	job_open(&job, rich, NULL);
+	char *path = mem_printf("%s/schema.definitions", job.state_dir);
+	Sql *source = servers_open(cluster, "source");
+	ASSERT_OK(definitions_compare(source, job.sql, &job.ledger, job.state_dir, &found, &err));
+	ck_assert_uint_eq(found.count, 0);
+	ASSERT_OK(definitions_note(source, &job.ledger, job.state_dir, &err));
+	ck_assert_int_eq(stat(path, &info), 0);
+	ck_assert_uint_eq(info.st_mode & 0777, 0600);
+	ck_assert_int_gt(info.st_size, 1000);
+	ASSERT_OK(definitions_compare(source, job.sql, &job.ledger, job.state_dir, &found, &err));
+	ck_assert_uint_eq(found.count, 0);
+
+	/* More than can be named are counted; a newline in a name does not make two of it. */
+	for (int i = 0; i < DEFINITIONS_NAMED + 3; i++)
+		db_exec(job.source, "CREATE VIEW app.\"late\n%d\" AS SELECT 1", i);
+	ASSERT_OK(definitions_compare(source, job.sql, &job.ledger, job.state_dir, &found, &err));
+	ck_assert_uint_eq(found.count, DEFINITIONS_NAMED + 3);
+	ck_assert_ptr_nonnull(strstr(found.named[DEFINITIONS_NAMED - 1], "new: view app.\"late "));
+
+	ck_assert_int_eq(truncate(path, info.st_size - 20), 0);
+	ck_assert(!definitions_compare(source, job.sql, &job.ledger, job.state_dir, &found, &err));
+	ck_assert_int_eq(err.class, ERROR_STORAGE);
+	ck_assert_ptr_nonnull(strstr(err.message, "schema.definitions: this is no line of it"));
+	sql_close(source);
+	free(path);
+	job_close(&job);
+}
+END_TEST
+
 static Suite *
 make_schema(void)
 {
@@ -1029,6 +1068,7 @@ make_schema(void)
 	tcase_add_test(tc, the_password_is_in_no_argv);
 	tcase_add_test(tc, stop_ends_the_child);
 	tcase_add_test(tc, a_failing_child_says_why);
+	tcase_add_test(tc, definitions_are_noted_and_compared);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

@@ -1,0 +1,288 @@
+#include "apply/schema/definitions.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/arena.h"
+#include "common/bytes.h"
+#include "common/map.h"
+#include "common/memory.h"
+
+/*
+ * A row of the catalogue as jsonb, less what is no part of the definition: what VACUUM, a
+ * validation or our own preparations change. Of a type that is the values of an enum, too.
+ */
+static const struct {
+	const char *catalog;
+	const char *without; /* columns, as an array's elements */
+	const char *more;    /* another expression of the definition, or NULL */
+	const char *schema;  /* its schema's OID, NULL: it is in none */
+	const char *which;
+} kinds[] = {
+	{"pg_proc", "", NULL, "o.pronamespace", "true"},
+	{"pg_class",
+     "relpages,reltuples,relallvisible,relallfrozen,relfilenode,relfrozenxid,relminmxid,relhasindex,"
+     "relhasrules,relhastriggers,relhassubclass,relreplident,reltoastrelid,relchecks,relnatts,"
+     "relispartition,relispopulated,relrewrite",
+     "pg_catalog.concat((SELECT pg_catalog.to_jsonb(s) FROM pg_catalog.pg_sequence s WHERE"
+     " s.seqrelid = o.oid), (SELECT r.ev_action FROM pg_catalog.pg_rewrite r WHERE r.ev_class ="
+     " o.oid AND r.rulename = '_RETURN'))",
+     "o.relnamespace",
+     "o.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND o.relpersistence <> 't'"},
+	{"pg_class",
+     "relpages,reltuples,relallvisible,relallfrozen,relfilenode,relfrozenxid,relminmxid,reltablespace,"
+     "relhassubclass,relispartition",
+     "(SELECT pg_catalog.to_jsonb(i) - '{indcheckxmin,indisreplident,indisclustered,indisvalid,"
+     "indisready,indislive}'::text[] FROM pg_catalog.pg_index i WHERE i.indexrelid = o.oid)",
+     "o.relnamespace",
+     "o.relkind IN ('i', 'I') AND o.relpersistence <> 't' AND NOT EXISTS"
+     " (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conindid = o.oid AND c.contype IN"
+     " ('p', 'u', 'x'))"},
+	{"pg_constraint", "convalidated,conexclop", NULL, "o.connamespace",
+     "o.contype IN ('c', 'f', 'p', 'u', 'x')"},
+	{"pg_attrdef", "", NULL,
+     "(SELECT c.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = o.adrelid)", "true"},
+	{"pg_trigger", "", NULL,
+     "(SELECT c.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = o.tgrelid)",
+     "NOT o.tgisinternal"},
+	{"pg_rewrite", "", NULL,
+     "(SELECT c.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = o.ev_class)",
+     "o.rulename <> '_RETURN'"},
+	{"pg_policy", "", NULL,
+     "(SELECT c.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = o.polrelid)", "true"},
+	{"pg_type", "typarray",
+     "(SELECT pg_catalog.array_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e"
+     " WHERE e.enumtypid = o.oid)",
+     "o.typnamespace", "o.typtype IN ('b', 'd', 'e', 'r') AND o.typelem = 0"},
+	{"pg_collation", "collversion", NULL, "o.collnamespace", "true"},
+	{"pg_operator", "", NULL, "o.oprnamespace", "true"},
+	{"pg_opclass", "", NULL, "o.opcnamespace", "true"},
+	{"pg_conversion", "", NULL, "o.connamespace", "true"},
+	{"pg_ts_config", "", NULL, "o.cfgnamespace", "true"},
+	{"pg_ts_dict", "", NULL, "o.dictnamespace", "true"},
+	{"pg_statistic_ext", "", NULL, "o.stxnamespace", "true"},
+	{"pg_namespace", "", NULL, "o.oid", "true"},
+	{"pg_extension", "extconfig,extcondition", NULL, NULL, "true"},
+	{"pg_event_trigger", "evtenabled", NULL, NULL, "true"},
+	{"pg_foreign_server", "", NULL, NULL, "true"},
+};
+
+/* Of this database, and neither a system's, an extension's nor ours. */
+static char *
+question(const Ledger *ledger)
+{
+	Buffer sql = BUFFER_INIT;
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		buffer_printf(
+			&sql,
+			"%sSELECT pg_catalog.md5((pg_catalog.to_jsonb(o) - '{%s}'::text[])::text ||"
+			" coalesce((%s)::text, '')), pg_catalog.translate(i.type || ' ' || i.identity,"
+			" E'\\n\\r', '  ') FROM pg_catalog.%s o, LATERAL"
+			" pg_catalog.pg_identify_object('pg_catalog.%s'::regclass, o.oid, 0) i"
+			" WHERE o.oid >= 16384 AND %s AND NOT EXISTS (SELECT 1 FROM"
+			" pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.%s'::regclass AND"
+			" x.objid = o.oid AND x.deptype = 'e')",
+			i > 0 ? " UNION ALL " : "", kinds[i].without,
+			kinds[i].more != NULL ? kinds[i].more : "''", kinds[i].catalog, kinds[i].catalog,
+			kinds[i].which, kinds[i].catalog);
+		if (kinds[i].schema != NULL)
+			buffer_printf(&sql,
+			              " AND %s IN (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname"
+			              " !~ '^pg_' AND n.nspname <> 'information_schema' AND coalesce("
+			              "pg_catalog.obj_description(n.oid, 'pg_namespace'), '') NOT LIKE"
+			              " 'pgbaton migration%%')",
+			              kinds[i].schema);
+		if (strcmp(kinds[i].catalog, "pg_trigger") == 0)
+			buffer_printf(&sql, " AND o.tgname <> '%s_fence'", ledger->name);
+	}
+	return buffer_cstr(&sql);
+}
+
+static PGresult *
+ask(Sql *sql, const Ledger *ledger, Error *err)
+{
+	char *text = question(ledger);
+	PGresult *rows = sql_query(sql, err, text);
+
+	free(text);
+	if (rows == NULL)
+		error_add_context(err, "reading definitions");
+	return rows;
+}
+
+static bool
+path_of(const char *state_dir, const char *suffix, char *out, size_t size, Error *err)
+{
+	if ((size_t)snprintf(out, size, "%s/schema.definitions%s", state_dir, suffix) < size)
+		return true;
+	return error_set(err, ERROR_CONFIG, "the state directory's name is too long");
+}
+
+/* ---- noted ---- */
+
+static bool
+write_rows(const PGresult *rows, const char *path, Error *err)
+{
+	(void)unlink(path); /* of a crash */
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	FILE *file = fd >= 0 ? fdopen(fd, "w") : NULL;
+	bool ok = file != NULL;
+
+	for (int i = 0; ok && i < PQntuples(rows); i++)
+		ok = fprintf(file, "%s %s\n", PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1)) > 0;
+	int saved = errno;
+	if (file != NULL && fclose(file) != 0 && ok) {
+		saved = errno;
+		ok = false;
+	}
+	return ok || error_set_errno(err, ERROR_STORAGE, saved, "cannot write %s", path);
+}
+
+bool
+definitions_note(Sql *source, const Ledger *ledger, const char *state_dir, Error *err)
+{
+	char path[1100];
+	char unfinished[1100];
+
+	if (!path_of(state_dir, "", path, sizeof(path), err) ||
+	    !path_of(state_dir, ".tmp", unfinished, sizeof(unfinished), err))
+		return false;
+	PGresult *rows = ask(source, ledger, err);
+	if (rows == NULL)
+		return false;
+	bool ok = write_rows(rows, unfinished, err);
+	PQclear(rows);
+	if (ok && rename(unfinished, path) != 0)
+		return error_set_errno(err, ERROR_STORAGE, errno, "cannot rename %s", unfinished);
+	return ok;
+}
+
+void
+definitions_forget(const char *state_dir)
+{
+	char path[1100];
+	Error ignored = ERROR_INIT;
+
+	if (path_of(state_dir, "", path, sizeof(path), &ignored))
+		(void)unlink(path);
+}
+
+enum { HASH_LEN = 32 };
+
+/* Names to hashes. No file: an empty map, and *noted is false. */
+static bool
+read_noted(const char *state_dir, Arena *arena, Map *out, bool *noted, Error *err)
+{
+	char path[1100];
+	char *line = NULL;
+	size_t room = 0;
+	ssize_t len;
+
+	*noted = false;
+	if (!path_of(state_dir, "", path, sizeof(path), err))
+		return false;
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return errno == ENOENT ||
+		       error_set_errno(err, ERROR_STORAGE, errno, "cannot open %s", path);
+	while ((len = getline(&line, &room, file)) > 0) {
+		bool whole = line[len - 1] == '\n' && len > HASH_LEN + 2 && line[HASH_LEN] == ' ';
+		line[len - 1] = '\0';
+		if (!whole) {
+			error_set(err, ERROR_STORAGE, "%s: this is no line of it: %.100s", path, line);
+			free(line);
+			fclose(file);
+			return false;
+		}
+		line[HASH_LEN] = '\0';
+		char *name = arena_strdup(arena, line + HASH_LEN + 1);
+		map_put(out, slice_of(name, strlen(name)), arena_strdup(arena, line));
+	}
+	free(line);
+	bool ok = ferror(file) == 0;
+	fclose(file);
+	*noted = ok;
+	return ok || error_set(err, ERROR_STORAGE, "cannot read %s", path);
+}
+
+/* ---- compared ---- */
+
+static void
+add(DefinitionChanges *out, const char *what, const char *name)
+{
+	if (out->count < DEFINITIONS_NAMED)
+		snprintf(out->named[out->count], DEFINITIONS_NAME_SIZE, "%s: %s", what, name);
+	out->count++;
+}
+
+static Map *
+names_of(const PGresult *rows)
+{
+	Map *names = map_new((size_t)PQntuples(rows));
+
+	for (int i = 0; i < PQntuples(rows); i++) {
+		char *name = PQgetvalue(rows, i, 1);
+		map_put(names, slice_of(name, strlen(name)), PQgetvalue(rows, i, 0));
+	}
+	return names;
+}
+
+static bool
+is_in(const Map *map, const char *name)
+{
+	return map_get(map, slice_of(name, strlen(name))) != NULL;
+}
+
+static void
+compare(const Map *noted, const PGresult *here, const PGresult *there, DefinitionChanges *out)
+{
+	Map *now = names_of(here);
+	Map *target = names_of(there);
+
+	for (int i = 0; i < PQntuples(here); i++) {
+		char *name = PQgetvalue(here, i, 1);
+		const char *was = map_get(noted, slice_of(name, strlen(name)));
+		if (was == NULL && !is_in(target, name))
+			add(out, "new", name);
+		else if (was != NULL && strcmp(was, PQgetvalue(here, i, 0)) != 0)
+			add(out, "changed", name);
+	}
+	for (int i = 0; i < PQntuples(there); i++) {
+		const char *name = PQgetvalue(there, i, 1);
+		if (is_in(noted, name) && !is_in(now, name))
+			add(out, "gone", name);
+	}
+	map_free(now);
+	map_free(target);
+}
+
+bool
+definitions_compare(Sql *source, Sql *target, const Ledger *ledger, const char *state_dir,
+                    DefinitionChanges *out, Error *err)
+{
+	Arena *arena = arena_new(0);
+	Map *noted = map_new(1024);
+	PGresult *here = NULL;
+	PGresult *there = NULL;
+	bool any;
+
+	*out = (DefinitionChanges){0};
+	bool ok = read_noted(state_dir, arena, noted, &any, err);
+	if (ok && any) {
+		here = ask(source, ledger, err);
+		there = here != NULL ? ask(target, ledger, err) : NULL;
+		ok = there != NULL;
+	}
+	if (ok && any)
+		compare(noted, here, there, out);
+	PQclear(here);
+	PQclear(there);
+	map_free(noted);
+	arena_free(arena);
+	return ok;
+}
