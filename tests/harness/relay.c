@@ -29,6 +29,7 @@ typedef struct Link {
 	pthread_t down;
 	bool down_joined;
 	bool swallow;  /* under the relay's lock: the server's answers go nowhere */
+	bool was_cut;  /* the same */
 	uint8_t *late; /* a COMMIT that is to be delivered */
 	size_t late_len;
 	char commit[64]; /* of the client's thread: the statement that is prepared as COMMIT */
@@ -142,7 +143,8 @@ cut(Link *link, bool server_too)
 	if (server_too)
 		shutdown(link->server, SHUT_RDWR);
 	pthread_mutex_lock(&link->relay->lock);
-	link->relay->cuts++;
+	link->relay->cuts += !link->was_cut; /* silent first, then ended by the server */
+	link->was_cut = true;
 	pthread_mutex_unlock(&link->relay->lock);
 }
 
