@@ -333,14 +333,22 @@ collect(Sql *sql, Error *err)
 	return last;
 }
 
+bool
+sql_send(Sql *sql, Error *err, const char *text)
+{
+	return PQsendQuery(sql->conn, text) || sql_error_of(sql, NULL, err);
+}
+
+PGresult *
+sql_receive(Sql *sql, Error *err)
+{
+	return collect(sql, err);
+}
+
 PGresult *
 sql_query(Sql *sql, Error *err, const char *text)
 {
-	if (!PQsendQuery(sql->conn, text)) {
-		sql_error_of(sql, NULL, err);
-		return NULL;
-	}
-	return collect(sql, err);
+	return sql_send(sql, err, text) ? sql_receive(sql, err) : NULL;
 }
 
 PGresult *

@@ -47,6 +47,9 @@ MUST_CHECK bool sql_execf(Sql *sql, Error *err, const char *fmt, ...) PRINTF_LIK
 MUST_CHECK bool sql_rest_event_triggers(Sql *sql, Error *err);
 /* The last result; PQclear it. NULL on error. values: text parameters. */
 PGresult *sql_query(Sql *sql, Error *err, const char *text);
+/* The same in two halves, for what else can be done while the server works on it. */
+MUST_CHECK bool sql_send(Sql *sql, Error *err, const char *text);
+PGresult *sql_receive(Sql *sql, Error *err);
 PGresult *sql_query_params(Sql *sql, Error *err, const char *text, int count,
                            const char *const *values);
 PGresult *sql_queryf(Sql *sql, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4);

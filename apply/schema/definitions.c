@@ -144,7 +144,20 @@ write_rows(const PGresult *rows, const char *path, Error *err)
 }
 
 bool
-definitions_note(Sql *source, const Ledger *ledger, const char *state_dir, Error *err)
+definitions_ask(Sql *source, const Ledger *ledger, Error *err)
+{
+	/* The snapshot is there before anything else begins. */
+	if (!sql_exec(source, err, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1"))
+		return false;
+	char *text = question(ledger);
+	bool ok = sql_send(source, err, text);
+
+	free(text);
+	return ok;
+}
+
+bool
+definitions_note(Sql *source, const char *state_dir, Error *err)
 {
 	char path[1100];
 	char unfinished[1100];
@@ -152,9 +165,9 @@ definitions_note(Sql *source, const Ledger *ledger, const char *state_dir, Error
 	if (!path_of(state_dir, "", path, sizeof(path), err) ||
 	    !path_of(state_dir, ".tmp", unfinished, sizeof(unfinished), err))
 		return false;
-	PGresult *rows = ask(source, ledger, err);
+	PGresult *rows = sql_receive(source, err);
 	if (rows == NULL)
-		return false;
+		return error_add_context(err, "reading definitions");
 	bool ok = write_rows(rows, unfinished, err);
 	PQclear(rows);
 	if (ok && rename(unfinished, path) != 0)

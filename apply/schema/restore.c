@@ -122,12 +122,17 @@ schema_addition(const SchemaWork *work, Buffer *sql, Error *err)
 }
 
 /* Before anything is changed on the source: our REPLICA IDENTITY FULL must not get into it. */
+/* A dump of an earlier, given up migration may lie in the directory. */
 static bool
-note_definitions(const SchemaWork *work, Error *err)
+dump_with_definitions(const SchemaWork *work, Error *err)
 {
+	Archive archive = {0};
 	Sql *source = sql_connect(work->source, "source", "schema", work->stop, err);
-	bool ok = source != NULL && definitions_note(source, work->ledger, work->state_dir, err);
+	bool ok = source != NULL && definitions_ask(source, work->ledger, err) &&
+	          archive_open(work, true, &archive, err) &&
+	          definitions_note(source, work->state_dir, err);
 
+	archive_close(&archive);
 	sql_close(source);
 	return ok;
 }
@@ -136,7 +141,6 @@ bool
 schema_dump(const SchemaWork *work, Error *err)
 {
 	static const char step[] = "schema dump";
-	Archive archive = {0};
 	Buffer sql = BUFFER_INIT;
 	bool done = false;
 
@@ -144,9 +148,7 @@ schema_dump(const SchemaWork *work, Error *err)
 		return false;
 	if (done)
 		return true;
-	/* A dump of an earlier, given up migration may lie in the directory. */
-	bool ok = note_definitions(work, err) && archive_open(work, true, &archive, err);
-	archive_close(&archive);
+	bool ok = dump_with_definitions(work, err);
 	ledger_step_sql(work->ledger, step, &sql);
 	ok = ok && sql_exec(work->target_sql, err, buffer_cstr(&sql));
 	buffer_free(&sql);

@@ -1007,7 +1007,9 @@ START_TEST(definitions_are_noted_and_compared)
 	Sql *source = servers_open(cluster, "source");
 	ASSERT_OK(definitions_compare(source, job.sql, &job.ledger, job.state_dir, &found, &err));
 	ck_assert_uint_eq(found.count, 0);
-	ASSERT_OK(definitions_note(source, &job.ledger, job.state_dir, &err));
+	ASSERT_OK(definitions_ask(source, &job.ledger, &err));
+	ASSERT_OK(definitions_note(source, job.state_dir, &err));
+	ASSERT_OK(sql_exec(source, &err, "COMMIT"));
 	ck_assert_int_eq(stat(path, &info), 0);
 	ck_assert_uint_eq(info.st_mode & 0777, 0600);
 	ck_assert_int_gt(info.st_size, 1000);
