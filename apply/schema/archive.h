@@ -45,6 +45,9 @@ typedef struct {
 void archive_ahead_begin(ArchiveAhead *ahead, const SchemaWork *work, const Archive *archive);
 void archive_ahead_end(ArchiveAhead *ahead);
 
+/* A new file, mode 0600, in the place of what a crash may have left there (dump.c). */
+MUST_CHECK bool write_private(const char *path, const Buffer *text, Error *err);
+
 /* pg_dump's part (dump.c): writes path by way of path.tmp, mode 0600. */
 MUST_CHECK bool dump_write(const SchemaWork *work, const Archive *archive, Error *err);
 

@@ -1,12 +1,12 @@
 #include "apply/schema/definitions.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "apply/schema/archive.h"
 #include "common/arena.h"
 #include "common/bytes.h"
 #include "common/map.h"
@@ -128,19 +128,13 @@ path_of(const char *state_dir, const char *suffix, char *out, size_t size, Error
 static bool
 write_rows(const PGresult *rows, const char *path, Error *err)
 {
-	(void)unlink(path); /* of a crash */
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	FILE *file = fd >= 0 ? fdopen(fd, "w") : NULL;
-	bool ok = file != NULL;
+	Buffer text = BUFFER_INIT;
 
-	for (int i = 0; ok && i < PQntuples(rows); i++)
-		ok = fprintf(file, "%s %s\n", PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1)) > 0;
-	int saved = errno;
-	if (file != NULL && fclose(file) != 0 && ok) {
-		saved = errno;
-		ok = false;
-	}
-	return ok || error_set_errno(err, ERROR_STORAGE, saved, "cannot write %s", path);
+	for (int i = 0; i < PQntuples(rows); i++)
+		buffer_printf(&text, "%s %s\n", PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1));
+	bool ok = write_private(path, &text, err);
+	buffer_free(&text);
+	return ok;
 }
 
 bool

@@ -119,7 +119,7 @@ env_connection(ChildEnv *env, const ConnInfo *info, Error *err)
 	return ok;
 }
 
-static bool
+bool
 write_private(const char *path, const Buffer *text, Error *err)
 {
 	(void)unlink(path); /* of a crash; open tells if it is still there */

@@ -31,6 +31,29 @@ print_bypassing(const json_t *cutover)
 	}
 }
 
+static void
+print_unmovable(const json_t *cutover)
+{
+	const json_t *list = doc_at(cutover, "unmovable");
+	double count = doc_number(cutover, "sessions_unmovable");
+	size_t i;
+	json_t *session;
+
+	if (count < 1)
+		return;
+	printf("%.0f of the listener's sessions that cannot be moved, and would be %s:\n", count,
+	       doc_number(cutover, "sessions_closed") > 0 ? "closed (57P01)" : "waited for");
+	json_array_foreach (list, i, session) {
+		printf("  %.0f ", doc_number(session, "pid"));
+		print_plain(stdout, doc_text(session, "who"));
+		fputs(": ", stdout);
+		print_plain(stdout, doc_text(session, "reason"));
+		putchar('\n');
+	}
+	if (count > (double)json_array_size(list))
+		printf("  and %.0f others: `pgbaton sessions`\n", count - (double)json_array_size(list));
+}
+
 /* ---- what did not come along ---- */
 
 static void
@@ -53,29 +76,6 @@ print_definitions(const json_t *cutover)
 	}
 	if (count > (double)json_array_size(list))
 		printf("  and %.0f more\n", count - (double)json_array_size(list));
-}
-
-static void
-print_unmovable(const json_t *cutover)
-{
-	const json_t *list = doc_at(cutover, "unmovable");
-	double count = doc_number(cutover, "sessions_unmovable");
-	size_t i;
-	json_t *session;
-
-	if (count < 1)
-		return;
-	printf("%.0f of the listener's sessions that cannot be moved, and would be %s:\n", count,
-	       doc_number(cutover, "sessions_closed") > 0 ? "closed (57P01)" : "waited for");
-	json_array_foreach (list, i, session) {
-		printf("  %.0f ", doc_number(session, "pid"));
-		print_plain(stdout, doc_text(session, "who"));
-		fputs(": ", stdout);
-		print_plain(stdout, doc_text(session, "reason"));
-		putchar('\n');
-	}
-	if (count > (double)json_array_size(list))
-		printf("  and %.0f others: `pgbaton sessions`\n", count - (double)json_array_size(list));
 }
 
 /* ---- how long it took ---- */

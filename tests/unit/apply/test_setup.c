@@ -406,6 +406,21 @@ START_TEST(fence_holds_writers_and_refuses_them_afterwards)
 }
 END_TEST
 
+/* A committed fence, and a writer at its gate. */
+static Sql *
+fence_with_writer(Bench *bench, Writer *writer)
+{
+	Error err = ERROR_INIT;
+	Sql *fence = servers_open(cluster, "source");
+
+	ASSERT_OK(source_fence_lock(fence, bench->setup.catalog, deadline_in_ms(10000), &err));
+	ASSERT_OK(source_fence_enable(fence, &bench->ledger, bench->setup.catalog, &err));
+	ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
+	writer_start(writer, cluster, "INSERT INTO pk VALUES (7, 'x')");
+	db_wait_until(bench->app, waits_at_gate, 30);
+	return fence;
+}
+
 /* The switch is undone: whoever waits for the outcome goes on, and so does who comes later,
  * before the triggers are off; those are switched off once they let go. The next fence is as the
  * first. */
@@ -419,12 +434,7 @@ START_TEST(an_undone_fence_lets_go_on)
 	bench_open(&bench, cluster, all_of_it);
 	make_all(&bench, &from);
 	for (int i = 0; i < 2; i++) {
-		Sql *fence = servers_open(cluster, "source");
-		ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(10000), &err));
-		ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
-		ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
-		writer_start(&writer, cluster, "INSERT INTO pk VALUES (7, 'x')");
-		db_wait_until(bench.app, waits_at_gate, 30);
+		Sql *fence = fence_with_writer(&bench, &writer);
 		ASSERT_OK(source_fence_open_gate(fence, &bench.ledger, &err));
 		sql_close(fence);
 		pthread_join(writer.thread, NULL);
@@ -448,12 +458,7 @@ START_TEST(an_undecided_fence_is_waited_for)
 	bench_open(&bench, cluster, all_of_it);
 	make_all(&bench, &from);
 	for (int undone = 1; undone >= 0; undone--) {
-		Sql *fence = servers_open(cluster, "source");
-		ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(10000), &err));
-		ASSERT_OK(source_fence_enable(fence, &bench.ledger, bench.setup.catalog, &err));
-		ASSERT_OK(sql_exec(fence, &err, "COMMIT"));
-		writer_start(&writer, cluster, "INSERT INTO pk VALUES (7, 'x')");
-		db_wait_until(bench.app, waits_at_gate, 30);
+		Sql *fence = fence_with_writer(&bench, &writer);
 		sql_close(fence);
 		db_wait_until(bench.app,
 		              "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'", 30);
