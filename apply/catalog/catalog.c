@@ -128,11 +128,15 @@ catalog_sum_binary(Catalog *catalog)
 		Table *table = &catalog->tables[i];
 		table->copy_binary = true;
 		for (int j = 0; j < table->column_count; j++) {
-			if (!table->columns[j].generated && !table->columns[j].binary_safe)
+			if (table->columns[j].binary_safe)
+				continue;
+			if (!table->columns[j].generated)
 				table->copy_binary = false;
+			/* 18 and newer may have to send a generated one (source.c). */
+			if (table->persistence == 'p' &&
+			    (!table->columns[j].generated || catalog->source_version >= 180000))
+				catalog->stream_binary = false;
 		}
-		if (table->persistence == 'p' && !table->copy_binary)
-			catalog->stream_binary = false;
 	}
 }
 

@@ -33,6 +33,7 @@ typedef struct {
 	const char *signature; /* what the type is made of; compared with the target's */
 	bool not_null;
 	bool generated;    /* stored or virtual: not copied, not applied */
+	bool is_virtual;   /* then: computed when it is read (18 and newer) */
 	char identity;     /* 'a' ALWAYS, 'd' BY DEFAULT, 0 */
 	bool binary_safe;  /* same binary form on both ends, through send/recv:
 	                          * no reg*, no OID alias, no unknown extension type,
@@ -73,7 +74,8 @@ typedef struct Table {
 	char replica_identity; /* relreplident as found: d n f i */
 	KeyKind key;           /* what the stream will carry, after set-up */
 	bool key_needs_full;   /* no usable identity as found: set-up must decide */
-	const char *key_index; /* name of the identifying index, KEY_INDEX only */
+	const char *key_index; /* name of the identifying index: KEY_INDEX, or key_generated */
+	bool key_generated;    /* it has a generated column, which no stream carries: FULL instead */
 	uint16_t key_count;
 	uint16_t *key_columns; /* indexes into columns */
 	bool copy_binary;      /* every copied column is binary_safe */

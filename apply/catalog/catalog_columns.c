@@ -19,7 +19,7 @@ query_columns(CatalogReader *reader, Error *err)
 	return sql_queryf(reader->sql, err,
 	                  "SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod,"
 	                  " pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,"
-	                  " a.attgenerated <> '', a.attidentity, a.attlen = -1"
+	                  " a.attgenerated <> '', a.attidentity, a.attlen = -1, a.attgenerated = 'v'"
 	                  " FROM pg_catalog.pg_attribute a"
 	                  " JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'"
 	                  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -40,6 +40,7 @@ fill_column(CatalogReader *reader, Column *column, const PGresult *rows, int row
 	column->generated = sql_get_bool(rows, row, 7);
 	column->identity = PQgetvalue(rows, row, 8)[0];
 	column->varlena = sql_get_bool(rows, row, 9);
+	column->is_virtual = sql_get_bool(rows, row, 10);
 	column->binary_safe = types_binary_safe(reader->types, column->type_oid);
 	column->is_array = types_is_array(reader->types, column->type_oid);
 	column->has_equality = types_has_equality(reader->types, column->type_oid);
@@ -97,6 +98,18 @@ set_key_columns(CatalogReader *reader, Table *table, const char *attnums, int co
 	return true;
 }
 
+/* Up to 17 pgoutput never sends a generated column, later only where a publication asks for it: such
+ * a key names no row, neither to the source's server (18: it refuses to update) nor to us. */
+static bool
+key_is_generated(const Table *table)
+{
+	for (unsigned i = 0; i < table->key_count; i++) {
+		if (table->columns[table->key_columns[i]].generated)
+			return true;
+	}
+	return false;
+}
+
 /* What pgoutput would take as the key: RelationGetReplicaIndex in PostgreSQL's
  * src/backend/utils/cache/relcache.c takes a primary key only when it is not
  * deferrable. An index with columns INCLUDEd is identified by its first ones. */
@@ -130,12 +143,15 @@ catalog_read_keys(CatalogReader *reader, Error *err)
 		table->key_index = arena_strdup(reader->arena, PQgetvalue(rows, i, 1));
 		ok = set_key_columns(reader, table, PQgetvalue(rows, i, 3), (int)sql_get_int(rows, i, 2),
 		                     err);
+		table->key_generated = ok && key_is_generated(table);
+		if (table->key_generated)
+			table->key_count = 0;
 	}
 	PQclear(rows);
 
 	for (size_t i = 0; i < reader->catalog->table_count; i++) {
 		Table *table = &reader->catalog->tables[i];
-		if (table->key_index != NULL)
+		if (table->key_index != NULL && !table->key_generated)
 			continue;
 		table->key = table->replica_identity == 'f' ? KEY_FULL : KEY_NOTHING;
 		/* Changes of unlogged tables are not in the WAL: nothing to identify. */

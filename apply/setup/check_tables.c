@@ -152,10 +152,40 @@ usable_index(Check *check, const Table *table)
 	               " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %u"
 	               " AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL"
 	               " AND i.indexprs IS NULL AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a"
-	               " WHERE a.attrelid = i.indrelid AND NOT a.attnotnull"
+	               " WHERE a.attrelid = i.indrelid AND (NOT a.attnotnull OR a.attgenerated <> '')"
 	               " AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))"
 	               " ORDER BY i.indnkeyatts, c.relname LIMIT 1",
 	               table->oid));
+}
+
+/* A server of 18 or newer would refuse the application's updates and deletes of it as soon as
+ * it is published: no publication sends a virtual column. */
+static bool
+cannot_be_full(const Check *check, const Table *table)
+{
+	bool full = table->key == KEY_FULL ||
+	            (table->key_needs_full && strcmp(check->options->replica_identity, "full") == 0);
+
+	for (int i = 0; full && table->persistence == 'p' && i < table->column_count; i++) {
+		if (table->columns[i].is_virtual)
+			return true;
+	}
+	return false;
+}
+
+static void
+virtual_finding(Check *check, const Table *table)
+{
+	findings_add(
+		check->findings, FINDING_BLOCKER, "virtual_column",
+		table_object(check, table->schema, table->name),
+		check_text(
+			check, "ALTER TABLE %s ADD PRIMARY KEY (...);%s", table->qualified,
+			table->key == KEY_FULL
+				? check_text(check, " ALTER TABLE %s REPLICA IDENTITY DEFAULT;", table->qualified)
+				: ""),
+		"its rows are identified as a whole (FULL), and it has a virtual generated column: once "
+		"it is published, PostgreSQL refuses its updates and deletes");
 }
 
 static void
@@ -175,9 +205,14 @@ identity_finding(Check *check, Severity severity, const Table *table)
 		what = "with --replica-identity refuse such tables are not migrated";
 	else if (strcmp(option, "insert-only") == 0)
 		what = "with --replica-identity insert-only its updates and deletes are NOT followed";
-	findings_add(check->findings, severity, "replica_identity",
-	             table_object(check, table->schema, table->name), fix,
-	             "it has no primary key or replica identity that can be used; %s", what);
+	findings_add(
+		check->findings, severity, "replica_identity",
+		table_object(check, table->schema, table->name), fix, "%s; %s",
+		table->key_generated
+			? "its primary key or replica identity has a generated column, which the stream "
+			  "does not carry"
+			: "it has no primary key or replica identity that can be used",
+		what);
 }
 
 static void
@@ -189,7 +224,9 @@ check_identities(Check *check)
 
 	for (size_t i = 0; i < check->catalog->table_count; i++) {
 		const Table *table = &check->catalog->tables[i];
-		if (table->key_needs_full && within_cap(check, severity, "replica_identity", &count))
+		if (cannot_be_full(check, table))
+			virtual_finding(check, table);
+		else if (table->key_needs_full && within_cap(check, severity, "replica_identity", &count))
 			identity_finding(check, severity, table);
 	}
 }

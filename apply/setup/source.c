@@ -77,6 +77,21 @@ source_make_schema(const SourceSetup *setup, Error *err)
 
 /* ---- replica identities ---- */
 
+static char *
+identity_found(const Table *table)
+{
+	Buffer name = BUFFER_INIT;
+
+	if (table->replica_identity == 'n')
+		return mem_strdup("NOTHING");
+	if (table->replica_identity != 'i' || table->key_index == NULL)
+		return mem_strdup("DEFAULT");
+	sql_put_identifier(&name, table->key_index);
+	char *found = mem_printf("USING INDEX %s", buffer_cstr(&name));
+	buffer_free(&name);
+	return found;
+}
+
 /*
  * As it was found: put back by the undo. 'i' without its index is like nothing. Not while
  * another publication (of a second migration from this source) has the table: the server
@@ -85,7 +100,7 @@ source_make_schema(const SourceSetup *setup, Error *err)
 static char *
 identity_undo(const Table *table)
 {
-	const char *was = table->replica_identity == 'n' ? "NOTHING" : "DEFAULT";
+	char *was = identity_found(table);
 	char *back = mem_printf("ALTER TABLE IF EXISTS %s REPLICA IDENTITY %s", table->qualified, was);
 	Buffer body = BUFFER_INIT;
 	Buffer undo = BUFFER_INIT;
@@ -104,6 +119,7 @@ identity_undo(const Table *table)
 	buffer_printf(&body, "; ELSE %s; END IF; END", back);
 	buffer_put_text(&undo, "DO ");
 	sql_put_literal(&undo, buffer_cstr(&body));
+	free(was);
 	free(back);
 	back = mem_strdup(buffer_cstr(&undo));
 	buffer_free(&body);
@@ -262,6 +278,25 @@ put_table_list(const SourceSetup *setup, bool insert_only, Buffer *sql)
 		buffer_printf(sql, "%s%s.marker", first ? "" : ", ", setup->ledger->schema);
 }
 
+/*
+ * From 18 on a server refuses the application's updates of a published table, REPLICA IDENTITY FULL,
+ * with a stored generated column, unless the publication has such columns sent. They are passed
+ * over here. Not asked for without need: they can be large (a tsvector), and go for all tables.
+ */
+static bool
+sends_generated(const SourceSetup *setup)
+{
+	const Catalog *catalog = setup->catalog;
+	bool any = false;
+
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		const Table *table = &catalog->tables[i];
+		for (int j = 0; table->key == KEY_FULL && j < table->column_count; j++)
+			any = any || table->columns[j].generated;
+	}
+	return any && sql_server_version(setup->source) >= 180000;
+}
+
 static bool
 make_publication(const SourceSetup *setup, const char *name, bool insert_only, Error *err)
 {
@@ -281,8 +316,10 @@ make_publication(const SourceSetup *setup, const char *name, bool insert_only, E
 	sql_put_identifier(&sql, name);
 	if (list.len > 0)
 		buffer_printf(&sql, " FOR TABLE %s", buffer_cstr(&list));
-	buffer_printf(&sql, " WITH (publish = '%s')",
-	              insert_only ? "insert, truncate" : "insert, update, delete, truncate");
+	buffer_printf(&sql, " WITH (publish = '%s'%s)",
+	              insert_only ? "insert, truncate" : "insert, update, delete, truncate",
+	              !insert_only && sends_generated(setup) ? ", publish_generated_columns = stored"
+	                                                     : "");
 	char *what = mem_printf("publication %s", name);
 	char *undo = mem_printf("DROP PUBLICATION IF EXISTS \"%s\"", name);
 	bool ok = source_make(setup, "publication", what, undo, 0, buffer_cstr(&sql), err);
@@ -360,6 +397,9 @@ extend_one(const SourceSetup *setup, const char *name, bool insert_only, bool ap
 	                    "an added table has no usable replica identity, and publication %s for"
 	                    " such tables is not there: give the table a key",
 	                    name);
+	if (ok && any && !insert_only && sends_generated(setup))
+		ok = sql_execf(setup->source, err,
+		               "ALTER PUBLICATION \"%s\" SET (publish_generated_columns = stored)", name);
 	ok = ok && (!any || locked_exec(&locked, buffer_cstr(&sql), err));
 	buffer_free(&sql);
 	return ok;

@@ -8,6 +8,7 @@
 
 #include "common/bytes.h"
 #include "common/memory.h"
+#include "tests/harness/compare.h"
 #include "tests/harness/db.h"
 #include "tests/harness/pgbaton.h"
 #include "tests/harness/skip.h"
@@ -22,7 +23,7 @@ typedef struct {
 } Pair;
 
 static void
-pair_open(Pair *pair, int source_major, int target_major)
+pair_open_empty(Pair *pair, int source_major, int target_major)
 {
 	const int majors[] = {source_major, target_major};
 	const char *names[] = {"source", "target"};
@@ -34,8 +35,15 @@ pair_open(Pair *pair, int source_major, int target_major)
 		snprintf(pair->uris[i], sizeof(pair->uris[i]), "%s",
 		         cluster_uri(pair->clusters[i], "full"));
 		pair->conns[i] = db_connect_uri(pair->uris[i]);
-		db_exec(pair->conns[i], "CREATE ROLE mover_reader");
 	}
+}
+
+static void
+pair_open(Pair *pair, int source_major, int target_major)
+{
+	pair_open_empty(pair, source_major, target_major);
+	for (int i = 0; i < 2; i++)
+		db_exec(pair->conns[i], "CREATE ROLE mover_reader");
 	workload_load(pair->conns[0], "objects.sql", source_major);
 	workload_load(pair->conns[0], "others.sql", source_major);
 }
@@ -170,6 +178,96 @@ START_TEST(arrives_without_owners)
 }
 END_TEST
 
+/* ---- generated columns ---- */
+
+/* Keys that no stream carries, and a table without any. */
+static const char generated[] =
+	"CREATE TABLE by_key (a int, k int GENERATED ALWAYS AS (a * 2) STORED PRIMARY KEY, v text);"
+	"CREATE TABLE by_index (a int, k int GENERATED ALWAYS AS (a * 3) STORED NOT NULL UNIQUE, v text);"
+	"ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_k_key;"
+	"CREATE TABLE keyless (a int, g text GENERATED ALWAYS AS (repeat(v, 3)) STORED, v text)";
+static const char fill_generated[] =
+	"INSERT INTO by_key (a, v) SELECT i, 'v' FROM generate_series(1, 100) i;"
+	"INSERT INTO by_index (a, v) SELECT i, 'v' FROM generate_series(1, 100) i;"
+	"INSERT INTO keyless (a, v) SELECT i / 2, repeat(md5(i::text), 90) FROM generate_series(1, 100) i";
+static const char change_generated[] =
+	"UPDATE by_key SET v = 'w' WHERE a % 3 = 0; UPDATE by_key SET a = a + 1000 WHERE a % 5 = 0;"
+	"DELETE FROM by_key WHERE a % 7 = 0; INSERT INTO by_key (a, v) VALUES (-1, 'new');"
+	"UPDATE by_index SET v = 'w' WHERE a % 3 = 0; UPDATE by_index SET a = a + 1000 WHERE a % 5 = 0;"
+	"DELETE FROM by_index WHERE a % 7 = 0; UPDATE keyless SET a = a + 1 WHERE a % 2 = 0;"
+	"UPDATE keyless SET v = 'x' WHERE a = 5; DELETE FROM keyless WHERE a = 10;"
+	"INSERT INTO keyless (a, v) VALUES (1, NULL)";
+
+static void
+move_generated(int major, const char *const *args)
+{
+	Pair pair;
+	char *out;
+
+	pair_open_empty(&pair, major, major);
+	db_exec(pair.conns[0], "%s", generated);
+	db_exec(pair.conns[0], "%s", fill_generated);
+	if (args != NULL)
+		db_exec(pair.conns[1], "%s", generated);
+	pair.p = pgbaton_start(
+		&(PgbatonOptions){.source = pair.uris[0], .target = pair.uris[1], .args = args});
+	pgbaton_wait_state(pair.p, "following", 60);
+	db_exec(pair.conns[0], "%s", change_generated);
+	int code = pgbaton_cli(pair.p, &out, 60, "cutover", NULL);
+	ck_assert_msg(code == 0, "%s\n%s", out, pgbaton_log(pair.p));
+	free(out);
+	compare_databases(pair.conns[0], pair.conns[1], NULL);
+	ck_assert_int_eq(pgbaton_cli(pair.p, &out, 60, "finish", NULL), 0);
+	free(out);
+	ck_assert_int_eq(pgbaton_wait_exit(pair.p, 30), 0);
+	for (int i = 0; i < 2; i++) {
+		char *identities = db_value(pair.conns[i],
+		                            "SELECT string_agg(relreplident::text, ' ' ORDER BY relname)"
+		                            " FROM pg_class WHERE relkind = 'r' AND relnamespace ="
+		                            " 'public'::regnamespace");
+		ck_assert_str_eq(identities, "i d d");
+		free(identities);
+	}
+	pair_close(&pair);
+}
+
+START_TEST(generated_columns_as_keys)
+{
+	move_generated(cluster_default_major(), NULL);
+}
+END_TEST
+
+/* From 18 on the server looks at what is published before it lets the application write. */
+START_TEST(generated_columns_from_18)
+{
+	static const char *const args[] = {"--schema", "none", NULL};
+
+	TEST_NEEDS_MAJOR(18);
+	move_generated(18, args);
+}
+END_TEST
+
+START_TEST(a_virtual_column_needs_a_key)
+{
+	Pair pair;
+	char *out;
+
+	TEST_NEEDS_MAJOR(18);
+	pair_open_empty(&pair, 18, 18);
+	for (int i = 0; i < 2; i++)
+		db_exec(pair.conns[i],
+		        "CREATE TABLE fine (a int PRIMARY KEY, g int GENERATED ALWAYS AS (a + 1) VIRTUAL);"
+		        "CREATE TABLE unfit (a int, g int GENERATED ALWAYS AS (a + 1) VIRTUAL)");
+	const char *args[] = {"check",      "--source", pair.uris[0], "--target",
+	                      pair.uris[1], "--schema", "none",       NULL};
+	ck_assert_int_eq(pgbaton_run(args, NULL, 60, &out), 3);
+	ck_assert_msg(strstr(out, "public.unfit") != NULL && strstr(out, "public.fine") == NULL, "%s",
+	              out);
+	free(out);
+	pair_close(&pair);
+}
+END_TEST
+
 static Suite *
 make_objects(void)
 {
@@ -180,6 +278,9 @@ make_objects(void)
 	tcase_add_test(tests, arrives_online);
 	tcase_add_test(tests, arrives_offline_from_14);
 	tcase_add_test(tests, arrives_without_owners);
+	tcase_add_test(tests, generated_columns_as_keys);
+	tcase_add_test(tests, generated_columns_from_18);
+	tcase_add_test(tests, a_virtual_column_needs_a_key);
 	suite_add_tcase(suite, tests);
 	return suite;
 }
