@@ -7,6 +7,7 @@
 #include "apply/schema/build_plan.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "protocol/replication.h"
 
 /* Never more for one job: a sort gains nothing from it, and a server has other users. */
 #define MOST_MEMORY (UINT64_C(2) << 30)
@@ -106,6 +107,43 @@ plan_tasks(Build *build)
 	}
 }
 
+/*
+ * ANALYZE of a table reads a sample of all below it, and of a foreign table by asking its server. The
+ * target need not reach that one, and where nobody answers would wait for minutes. Such statistics
+ * are noted as made. The tables below have their own.
+ */
+static bool
+leave_out_foreign(Build *build, Error *err)
+{
+	char step[SCHEMA_STEP_SIZE];
+	Buffer name = BUFFER_INIT;
+	PGresult *found = sql_query(
+		build->work->target_sql, err,
+		"WITH RECURSIVE above AS (SELECT i.inhparent AS oid FROM pg_catalog.pg_inherits i"
+		" JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'f' UNION"
+		" SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above a ON a.oid = i.inhrelid)"
+		" SELECT n.nspname, c.relname FROM above a JOIN pg_catalog.pg_class c ON c.oid = a.oid"
+		" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2");
+
+	for (int row = 0; found != NULL && row < PQntuples(found); row++) {
+		buffer_reset(&name);
+		sql_put_identifier(&name, sql_get(found, row, 0));
+		buffer_put_text(&name, ".");
+		sql_put_identifier(&name, sql_get(found, row, 1));
+		build_analyze_step(buffer_cstr(&name), step);
+		const char *kept = arena_strdup(build->archive.arena, step);
+		if (build_step_done(build, step))
+			continue;
+		map_put(build->done, slice_of(kept, strlen(kept)), build);
+		log_info("schema", "%s is not analyzed: there are foreign tables below it",
+		         buffer_cstr(&name));
+	}
+	bool ok = found != NULL;
+	PQclear(found);
+	buffer_free(&name);
+	return ok;
+}
+
 static bool
 open_it(Build *build, bool definitions, Error *err)
 {
@@ -123,7 +161,7 @@ open_it(Build *build, bool definitions, Error *err)
 		of->last = &of->items;
 	}
 	build->done = ledger_steps(work->target_sql, work->ledger, build->archive.arena, err);
-	return build->done != NULL && read_memory(build, err) &&
+	return build->done != NULL && leave_out_foreign(build, err) && read_memory(build, err) &&
 	       (!definitions || build_plan_read(build, err));
 }
 
@@ -381,8 +419,10 @@ finish_table(const Build *build, const TableBuild *of, const char *memory, Sql *
 		              item->index != NULL ? item->join : item->entry->sql, err))
 			return false;
 	}
-	char *analyze = mem_printf("ANALYZE %s", of->table->qualified);
 	build_analyze_step(of->table->qualified, step);
+	if (build_step_done(build, step))
+		return true;
+	char *analyze = mem_printf("ANALYZE %s", of->table->qualified);
 	bool ok = run_step(build, target, step, "", "", analyze, err);
 	free(analyze);
 	return ok;

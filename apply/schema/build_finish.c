@@ -149,8 +149,10 @@ analyze_found(const Build *build, const PGresult *found, const char *analyze, Er
 	bool ok = true;
 
 	for (int row = 0; ok && row < PQntuples(found); row++) {
-		char *text = mem_printf("%s %s", analyze, sql_get(found, row, 0));
 		build_analyze_step(sql_get(found, row, 0), step);
+		if (build_step_done(build, step))
+			continue;
+		char *text = mem_printf("%s %s", analyze, sql_get(found, row, 0));
 		ok = schema_step_once(work->target_sql, work, step, text, err);
 		free(text);
 	}

@@ -308,6 +308,40 @@ START_TEST(a_failing_index_fails_alone)
 }
 END_TEST
 
+/* ANALYZE of what has a foreign table below it would ask that one's server, which need not be
+ * there for the target: as root of a partitioned table, and by inheritance, small and large. */
+START_TEST(nothing_is_asked_of_foreign_servers)
+{
+	Error err = ERROR_INIT;
+	Load load;
+
+	load_open(&load, cluster,
+	          "CREATE EXTENSION file_fdw; CREATE SERVER far FOREIGN DATA WRAPPER file_fdw;"
+	          "CREATE TABLE root (id int, t text) PARTITION BY LIST (id);"
+	          "CREATE TABLE leaf1 PARTITION OF root FOR VALUES IN (1) PARTITION BY LIST (id);"
+	          "CREATE TABLE leaf11 PARTITION OF leaf1 FOR VALUES IN (1);"
+	          "CREATE FOREIGN TABLE away PARTITION OF leaf1 DEFAULT SERVER far"
+	          " OPTIONS (filename '/nowhere');"
+	          "CREATE TABLE sound (id int, t text) PARTITION BY LIST (id);"
+	          "CREATE TABLE sound1 PARTITION OF sound DEFAULT;"
+	          "CREATE TABLE \"old Root\" (id int, t text);"
+	          "CREATE TABLE child () INHERITS (\"old Root\");"
+	          "CREATE FOREIGN TABLE away2 () INHERITS (child) SERVER far"
+	          " OPTIONS (filename '/nowhere');"
+	          "INSERT INTO leaf11 VALUES (1, 'a'); INSERT INTO sound VALUES (1, 'a');"
+	          "INSERT INTO \"old Root\" SELECT i, md5(i::text) FROM generate_series(1, 20000) i;"
+	          "INSERT INTO child VALUES (1, 'a')",
+	          true);
+	ASSERT_OK(load_run(&load, &err));
+	char *tables = db_value(load.target,
+	                        "SELECT string_agg(DISTINCT tablename, ' ' ORDER BY tablename)"
+	                        " FROM pg_stats WHERE schemaname = 'public'");
+	ck_assert_str_eq(tables, "leaf11 sound sound1");
+	free(tables);
+	load_close(&load);
+}
+END_TEST
+
 /* --schema none: the tables are somebody else's, only statistics are made. */
 START_TEST(without_definitions_only_statistics)
 {
@@ -333,6 +367,7 @@ make_build(void)
 {
 	Suite *suite = suite_create("build");
 	TCase *tc = tcase_create("build");
+	TCase *foreign = tcase_create("foreign");
 	TCase *since_18 = tcase_create("build_since_18");
 
 	tcase_add_unchecked_fixture(tc, start, stop);
@@ -347,6 +382,10 @@ make_build(void)
 	tcase_add_test(tc, a_failing_index_fails_alone);
 	tcase_add_test(tc, without_definitions_only_statistics);
 	suite_add_tcase(suite, tc);
+	tcase_add_unchecked_fixture(foreign, start, stop);
+	tcase_set_timeout(foreign, 120);
+	tcase_add_test(foreign, nothing_is_asked_of_foreign_servers);
+	suite_add_tcase(suite, foreign);
 	tcase_set_timeout(since_18, 120);
 	tcase_add_test(since_18, statistics_of_the_whole_since_18);
 	suite_add_tcase(suite, since_18);
