@@ -521,8 +521,11 @@ phase_offline_end(Migration *m, Error *err)
 	size_t count;
 
 	migration_set_detail(m, "constraints, triggers, sequences");
-	bool ok = (!m->config->schema_copy ||
-	           (schema_rest_locking(&work, err) && schema_rest_validate(&work, err))) &&
+	/* What the event triggers that came just now would write because of the rest of it would be rows
+	 * that the source does not have. */
+	bool ok = (!m->config->schema_copy || (schema_rest_locking(&work, err) &&
+	                                       target_prepare(m->target, &m->ledger, m->catalog, err) &&
+	                                       schema_rest_validate(&work, err))) &&
 	          target_set_sequences(m->source, m->target, m->catalog, m->config->sequence_margin,
 	                               &count, err) &&
 	          target_refresh_matviews(m->target, m->catalog, err) &&

@@ -236,6 +236,30 @@ START_TEST(event_triggers_rest)
 }
 END_TEST
 
+/* They come with the triggers, and the checks of foreign keys come after that. */
+START_TEST(event_triggers_rest_offline)
+{
+	const char *args[] = {"--mode", "offline", NULL};
+	Sides sides;
+
+	open_sides(&sides, "audit_offline", audit);
+	db_exec(sides.source,
+	        "INSERT INTO t VALUES (1); CREATE TABLE child (a int REFERENCES t);"
+	        "INSERT INTO child VALUES (1); CREATE MATERIALIZED VIEW seen AS SELECT a FROM child;"
+	        "TRUNCATE ddl");
+	Pgbaton *p = pgbaton_start(
+		&(PgbatonOptions){.source = sides.source_uri, .target = sides.target_uri, .args = args});
+	int code = pgbaton_wait_exit(p, 60);
+	ck_assert_msg(code == 0, "%s", pgbaton_log(p));
+	compare_databases(sides.source, sides.target, &(CompareOptions){0});
+	ck_assert_int_eq(db_int(sides.target, "SELECT count(*) FROM ddl"), 0);
+	ck_assert_int_eq(
+		db_int(sides.target, "SELECT count(*) FROM pg_event_trigger WHERE evtenabled = 'O'"), 2);
+	pgbaton_free(p);
+	close_sides(&sides);
+}
+END_TEST
+
 /* ---- two migrations from one database ---- */
 
 START_TEST(two_from_one_database)
@@ -402,6 +426,7 @@ operator_suite(void)
 {
 	Suite *suite = suite_create("operator");
 	TCase *tc = tcase_create("operator");
+	TCase *schema = tcase_create("schema");
 
 	tcase_set_timeout(tc, 120);
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
@@ -413,6 +438,10 @@ operator_suite(void)
 	tcase_add_test(tc, cancel_at_once);
 	tcase_add_test(tc, lanes_stay);
 	suite_add_tcase(suite, tc);
+	tcase_set_timeout(schema, 120);
+	tcase_add_unchecked_fixture(schema, start_clusters, stop_clusters);
+	tcase_add_test(schema, event_triggers_rest_offline);
+	suite_add_tcase(suite, schema);
 	return suite;
 }
 TEST_SUITE(operator_suite)
