@@ -178,6 +178,76 @@ check_extensions(Check *check)
 	PQclear(theirs);
 }
 
+enum { NEED_ROLE, NEED_WHAT, NEED_TABLE };
+
+/* Policies and user mappings: neither can be made without the role, nor be left to another one as what
+ * it owns, or left out as what it was granted. */
+static PGresult *
+ask_needs(Check *check)
+{
+	return check_ask(
+		check, check->source, "roles",
+		"SELECT r.rolname, pg_catalog.pg_describe_object(d.classid, d.objid, 0),"
+		" coalesce(p.polrelid, 0) FROM pg_catalog.pg_shdepend d"
+		" JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid"
+		" AND d.refclassid = 'pg_catalog.pg_authid'::regclass"
+		" LEFT JOIN pg_catalog.pg_policy p ON d.classid = 'pg_catalog.pg_policy'::regclass"
+		" AND p.oid = d.objid WHERE d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname ="
+		" current_database()) AND (p.oid IS NOT NULL OR"
+		" d.classid = 'pg_catalog.pg_user_mapping'::regclass) ORDER BY 1, 2");
+}
+
+static bool
+is_moved(const Catalog *catalog, uint32_t oid)
+{
+	bool moved = false;
+
+	for (size_t i = 0; i < catalog->table_count; i++)
+		moved = moved || catalog->tables[i].oid == oid;
+	for (size_t i = 0; i < catalog->parent_count; i++)
+		moved = moved || catalog->parents[i].oid == oid;
+	for (size_t i = 0; i < catalog->rowless_count; i++)
+		moved = moved || catalog->rowless[i].oid == oid;
+	return moved;
+}
+
+/* What needs the role, or NULL. Named tables or schemas bring no user mappings. */
+static const char *
+needed_by(const Check *check, const PGresult *needs, const char *role)
+{
+	const Selection *selection = &check->options->selection;
+	bool named = selection->lists[INCLUDE_TABLE].count > 0 ||
+	             selection->lists[INCLUDE_SCHEMA].count > 0;
+
+	for (int i = 0; i < PQntuples(needs); i++) {
+		uint32_t table = (uint32_t)sql_get_int(needs, i, NEED_TABLE);
+		if (strcmp(PQgetvalue(needs, i, NEED_ROLE), role) == 0 &&
+		    (table == 0 ? !named : check->catalog == NULL || is_moved(check->catalog, table)))
+			return PQgetvalue(needs, i, NEED_WHAT);
+	}
+	return NULL;
+}
+
+static void
+role_is_missing(Check *check, const char *role, bool owns, const char *needed)
+{
+	const char *object = check_text(check, "role %s", role);
+	const char *fix = check_text(check,
+	                             "CREATE ROLE %s; (or pg_dumpall --roles-only on the source)",
+	                             check_quoted(check, role));
+
+	/* Of one that goes on it would stop the apply, too, which keeps the source's WAL. */
+	if (needed != NULL)
+		findings_add(check->findings, check->options->resuming ? FINDING_WARNING : FINDING_BLOCKER,
+		             "role_needed", object, fix,
+		             "it does not exist on the target, where %s cannot be made without it", needed);
+	else
+		findings_add(check->findings, FINDING_WARNING, "role", object, fix,
+		             "it %s on the source and does not exist on the target%s",
+		             owns ? "owns objects" : "has been granted rights",
+		             owns ? ": what it owns would belong to the connecting role" : "");
+}
+
 /* Owners and everybody who is named in a grant or a policy. Superuser names of services
  * differ on purpose; it is the user's to say what becomes of them. */
 static void
@@ -194,20 +264,16 @@ check_roles(Check *check)
 	                                : check_ask(check, check->target, "roles",
 	                                            "SELECT rolname FROM pg_catalog.pg_roles");
 
-	for (int i = 0; theirs != NULL && i < PQntuples(ours); i++) {
+	PGresult *needs = theirs == NULL ? NULL : ask_needs(check);
+
+	for (int i = 0; needs != NULL && i < PQntuples(ours); i++) {
 		const char *role = PQgetvalue(ours, i, 0);
-		bool owns = sql_get_bool(ours, i, 1);
-		if (row_of(theirs, role) >= 0)
-			continue;
-		findings_add(check->findings, FINDING_WARNING, "role", check_text(check, "role %s", role),
-		             check_text(check, "CREATE ROLE %s; (or pg_dumpall --roles-only on the source)",
-		                        check_quoted(check, role)),
-		             "it %s on the source and does not exist on the target%s",
-		             owns ? "owns objects" : "has been granted rights",
-		             owns ? ": what it owns would belong to the connecting role" : "");
+		if (row_of(theirs, role) < 0)
+			role_is_missing(check, role, sql_get_bool(ours, i, 1), needed_by(check, needs, role));
 	}
 	PQclear(ours);
 	PQclear(theirs);
+	PQclear(needs);
 }
 
 /* Owners of everything that pg_dump gives an owner, as UNIONs. Schema public belongs to

@@ -260,6 +260,35 @@ START_TEST(event_triggers_rest_offline)
 }
 END_TEST
 
+/* ---- roles ---- */
+
+/* What names a role that the target lacks would fail when all rows are in: it blocks beforehand. */
+START_TEST(a_policy_needs_its_role)
+{
+	Sides sides;
+	char *out;
+
+	open_sides(&sides, "policies",
+	           "CREATE ROLE only_here; CREATE TABLE guarded (id int PRIMARY KEY);"
+	           "CREATE POLICY few ON guarded TO only_here USING (true);"
+	           "CREATE TABLE plain (id int PRIMARY KEY); GRANT SELECT ON plain TO only_here");
+	const char *all[] = {"check", "--source", sides.source_uri, "--target", sides.target_uri, NULL};
+	const char *part[] = {"check",          "--source",        sides.source_uri, "--target",
+	                      sides.target_uri, "--exclude-table", "guarded",        NULL};
+	ck_assert_int_eq(pgbaton_run(all, NULL, 60, &out), 3);
+	ck_assert_msg(strstr(out, "policy few on table public.guarded cannot be made") != NULL, "%s",
+	              out);
+	free(out);
+	ck_assert_int_eq(pgbaton_run(part, NULL, 60, &out), 0);
+	free(out);
+	db_exec(sides.target, "CREATE ROLE only_here");
+	ck_assert_int_eq(pgbaton_run(all, NULL, 60, &out), 0);
+	free(out);
+	db_exec(sides.target, "DROP ROLE only_here");
+	close_sides(&sides);
+}
+END_TEST
+
 /* ---- two migrations from one database ---- */
 
 START_TEST(two_from_one_database)
@@ -441,6 +470,7 @@ operator_suite(void)
 	tcase_set_timeout(schema, 120);
 	tcase_add_unchecked_fixture(schema, start_clusters, stop_clusters);
 	tcase_add_test(schema, event_triggers_rest_offline);
+	tcase_add_test(schema, a_policy_needs_its_role);
 	suite_add_tcase(suite, schema);
 	return suite;
 }
