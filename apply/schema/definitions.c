@@ -30,7 +30,9 @@ static const struct {
      "relispartition,relispopulated,relrewrite",
      "pg_catalog.concat((SELECT pg_catalog.to_jsonb(s) FROM pg_catalog.pg_sequence s WHERE"
      " s.seqrelid = o.oid), (SELECT r.ev_action FROM pg_catalog.pg_rewrite r WHERE r.ev_class ="
-     " o.oid AND r.rulename = '_RETURN'))",
+     " o.oid AND r.rulename = '_RETURN'), (SELECT pg_catalog.array_agg(a.attname || a.attacl::text"
+     " ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = o.oid AND a.attacl IS"
+     " NOT NULL))",
      "o.relnamespace",
      "o.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND o.relpersistence <> 't'"},
 	{"pg_class",
@@ -62,14 +64,47 @@ static const struct {
 	{"pg_operator", "", NULL, "o.oprnamespace", "true"},
 	{"pg_opclass", "", NULL, "o.opcnamespace", "true"},
 	{"pg_conversion", "", NULL, "o.connamespace", "true"},
-	{"pg_ts_config", "", NULL, "o.cfgnamespace", "true"},
+	{"pg_ts_config", "",
+     "(SELECT pg_catalog.string_agg(m::text, ' ' ORDER BY m::text) FROM pg_catalog.pg_ts_config_map m"
+     " WHERE m.mapcfg = o.oid)",
+     "o.cfgnamespace", "true"},
 	{"pg_ts_dict", "", NULL, "o.dictnamespace", "true"},
 	{"pg_statistic_ext", "", NULL, "o.stxnamespace", "true"},
 	{"pg_namespace", "", NULL, "o.oid", "true"},
 	{"pg_extension", "extconfig,extcondition", NULL, NULL, "true"},
 	{"pg_event_trigger", "evtenabled", NULL, NULL, "true"},
 	{"pg_foreign_server", "", NULL, NULL, "true"},
+	{"pg_foreign_data_wrapper", "", NULL, NULL, "true"},
+	{"pg_cast", "", NULL, NULL, "true"},
+	{"pg_default_acl", "", NULL, NULL, "true"},
 };
+
+/* What is said of an object, by its class, OID and column. Of large objects it is compared with them
+ * (lobs.h). */
+static const struct {
+	const char *catalog;
+	const char *text;
+	const char *what;
+} notes[] = {
+	{"pg_description", "o.description", "'comment on '"},
+	{"pg_seclabel", "o.label", "'security label by ' || o.provider || ' on '"},
+};
+
+static void
+put_notes(Buffer *sql)
+{
+	for (size_t i = 0; i < sizeof(notes) / sizeof(notes[0]); i++)
+		buffer_printf(sql,
+		              " UNION ALL SELECT pg_catalog.md5(%s), pg_catalog.translate(%s || i.type ||"
+		              " ' ' || i.identity, E'\\n\\r', '  ') FROM pg_catalog.%s o, LATERAL"
+		              " pg_catalog.pg_identify_object(o.classoid, o.objoid, o.objsubid) i"
+		              " WHERE o.objoid >= 16384 AND o.classoid <> 'pg_catalog.pg_largeobject'"
+		              "::pg_catalog.regclass AND coalesce(i.schema, '') !~ '^pg_'"
+		              " AND %s NOT LIKE 'pgbaton migration%%' AND NOT EXISTS (SELECT 1 FROM"
+		              " pg_catalog.pg_depend x WHERE x.classid = o.classoid AND x.objid = o.objoid"
+		              " AND x.deptype = 'e')",
+		              notes[i].text, notes[i].what, notes[i].catalog, notes[i].text);
+}
 
 /* Of this database, and neither a system's, an extension's nor ours. */
 static char *
@@ -100,19 +135,45 @@ question(const Ledger *ledger)
 		if (strcmp(kinds[i].catalog, "pg_trigger") == 0)
 			buffer_printf(&sql, " AND o.tgname <> '%s_fence'", ledger->name);
 	}
+	put_notes(&sql);
 	return buffer_cstr(&sql);
 }
 
-static PGresult *
+static bool
 ask(Sql *sql, const Ledger *ledger, Error *err)
 {
 	char *text = question(ledger);
-	PGresult *rows = sql_query(sql, err, text);
+	bool ok = sql_send(sql, err, text);
 
 	free(text);
+	return ok || error_add_context(err, "reading definitions");
+}
+
+static PGresult *
+answer(Sql *sql, Error *err)
+{
+	PGresult *rows = sql_receive(sql, err);
+
 	if (rows == NULL)
 		error_add_context(err, "reading definitions");
 	return rows;
+}
+
+/* Both servers work at once. The second one's answer is taken whatever the first one's is: its
+ * session is used again. */
+static bool
+ask_both(Sql *source, Sql *target, const Ledger *ledger, PGresult **here, PGresult **there,
+         Error *err)
+{
+	Error late = ERROR_INIT;
+
+	if (!ask(target, ledger, err))
+		return false;
+	*here = ask(source, ledger, err) ? answer(source, err) : NULL;
+	*there = answer(target, &late);
+	if (*here != NULL && *there == NULL)
+		*err = late;
+	return *here != NULL && *there != NULL;
 }
 
 static bool
@@ -143,11 +204,7 @@ definitions_ask(Sql *source, const Ledger *ledger, Error *err)
 	/* The snapshot is there before anything else begins. */
 	if (!sql_exec(source, err, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1"))
 		return false;
-	char *text = question(ledger);
-	bool ok = sql_send(source, err, text);
-
-	free(text);
-	return ok;
+	return ask(source, ledger, err);
 }
 
 bool
@@ -159,9 +216,9 @@ definitions_note(Sql *source, const char *state_dir, Error *err)
 	if (!path_of(state_dir, "", path, sizeof(path), err) ||
 	    !path_of(state_dir, ".tmp", unfinished, sizeof(unfinished), err))
 		return false;
-	PGresult *rows = sql_receive(source, err);
+	PGresult *rows = answer(source, err);
 	if (rows == NULL)
-		return error_add_context(err, "reading definitions");
+		return false;
 	bool ok = write_rows(rows, unfinished, err);
 	PQclear(rows);
 	if (ok && rename(unfinished, path) != 0)
@@ -280,11 +337,8 @@ definitions_compare(Sql *source, Sql *target, const Ledger *ledger, const char *
 
 	*out = (DefinitionChanges){0};
 	bool ok = read_noted(state_dir, arena, noted, &any, err);
-	if (ok && any) {
-		here = ask(source, ledger, err);
-		there = here != NULL ? ask(target, ledger, err) : NULL;
-		ok = there != NULL;
-	}
+	if (ok && any)
+		ok = ask_both(source, target, ledger, &here, &there, err);
 	if (ok && any)
 		compare(noted, here, there, out);
 	PQclear(here);

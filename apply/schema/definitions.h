@@ -3,7 +3,8 @@
  *
  * The stream carries no DDL. Tables and their columns are looked at closely before a cutover
  * (catalog_compare_source); this is about all else that pg_dump knows: functions, views,
- * indexes, constraints, triggers, types, grants and so on. As the dump is taken, name and hash of
+ * indexes, constraints, triggers, types, grants, comments, security labels and so on; not about
+ * publications, which are not moved, and user mappings, which only superusers can see. As the dump is taken, name and hash of
  * each one's catalogue row are noted in the state directory (schema.definitions, 0600, a line
  * "hash name" each). Rows are compared with those of the same server, so that nothing depends on
  * how a version writes a definition; what a hash cannot tell is whether the target has the change.

@@ -1016,6 +1016,42 @@ START_TEST(definitions_are_noted_and_compared)
 	ASSERT_OK(definitions_compare(source, job.sql, &job.ledger, job.state_dir, &found, &err));
 	ck_assert_uint_eq(found.count, 0);
 
+	/* What is no object by itself. A comment that the target has, too, is not new there. */
+	static const char *const said[] = {
+		"changed: table app.\"Told\"",        "changed: text search configuration app.told",
+		"new: cast (app.told_of AS ",         "new: default acl for role",
+		"new: comment on table app.\"Told\"", "new: comment on table column app.\"Told\".a",
+	};
+	enum { SAID = sizeof(said) / sizeof(said[0]) };
+	static const char on_both[] =
+		"CREATE TABLE app.\"Told\" (a int, b int); CREATE TYPE app.told_of AS ENUM ('a');"
+		"CREATE FUNCTION app.told_to_int(app.told_of) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+		"CREATE TEXT SEARCH CONFIGURATION app.told (COPY = pg_catalog.simple);"
+		"COMMENT ON COLUMN app.\"Told\".b IS 'both'";
+	db_exec(job.source, "%s", on_both);
+	db_exec(job.target, "CREATE SCHEMA app; %s", on_both);
+	ASSERT_OK(definitions_ask(source, &job.ledger, &err));
+	ASSERT_OK(definitions_note(source, job.state_dir, &err));
+	ASSERT_OK(sql_exec(source, &err, "COMMIT"));
+	db_exec(job.source,
+	        "GRANT SELECT (a) ON app.\"Told\" TO PUBLIC; COMMENT ON TABLE app.\"Told\" IS 'x';"
+	        "COMMENT ON COLUMN app.\"Told\".a IS 'y'; COMMENT ON COLUMN app.\"Told\".b IS 'both';"
+	        "ALTER TEXT SEARCH CONFIGURATION app.told DROP MAPPING FOR word;"
+	        "CREATE CAST (app.told_of AS int) WITH FUNCTION app.told_to_int(app.told_of);"
+	        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC");
+	ASSERT_OK(definitions_compare(source, job.sql, &job.ledger, job.state_dir, &found, &err));
+	for (int i = 0; i < SAID; i++) {
+		bool named = false;
+		for (size_t k = 0; k < found.count && k < DEFINITIONS_NAMED; k++)
+			named = named || strncmp(found.named[k], said[i], strlen(said[i])) == 0;
+		ck_assert_msg(named, "no \"%s\" (%zu: %s ...)", said[i], found.count, found.named[0]);
+	}
+	ck_assert_uint_eq(found.count, SAID);
+	ASSERT_OK(definitions_ask(source, &job.ledger, &err));
+	ASSERT_OK(definitions_note(source, job.state_dir, &err));
+	ASSERT_OK(sql_exec(source, &err, "COMMIT"));
+	ck_assert_int_eq(stat(path, &info), 0);
+
 	/* More than can be named are counted; a newline in a name does not make two of it. */
 	for (int i = 0; i < DEFINITIONS_NAMED + 3; i++)
 		db_exec(job.source, "CREATE VIEW app.\"late\n%d\" AS SELECT 1", i);
@@ -1039,6 +1075,7 @@ make_schema(void)
 	Suite *suite = suite_create("schema");
 	TCase *text = tcase_create("text");
 	TCase *tc = tcase_create("servers");
+	TCase *definitions = tcase_create("definitions");
 
 	tcase_add_test(text, kinds_are_told_by_class);
 	tcase_add_test(text, literals_cannot_smuggle_entries);
@@ -1070,7 +1107,10 @@ make_schema(void)
 	tcase_add_test(tc, the_password_is_in_no_argv);
 	tcase_add_test(tc, stop_ends_the_child);
 	tcase_add_test(tc, a_failing_child_says_why);
-	tcase_add_test(tc, definitions_are_noted_and_compared);
+	tcase_set_timeout(definitions, 60);
+	tcase_add_unchecked_fixture(definitions, start, stop);
+	tcase_add_test(definitions, definitions_are_noted_and_compared);
+	suite_add_tcase(suite, definitions);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
