@@ -32,23 +32,6 @@ state_of(TxLog *log)
 	return state;
 }
 
-/* Counts the log's callbacks. */
-typedef struct {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	uint64_t calls;
-} Progress_;
-
-static void
-on_progress(void *arg)
-{
-	Progress_ *p = arg;
-	pthread_mutex_lock(&p->lock);
-	p->calls++;
-	pthread_cond_signal(&p->cond);
-	pthread_mutex_unlock(&p->lock);
-}
-
 /* ---- a disk that is behind ---- */
 
 /* Appends transactions until the receiver would stop reading; returns the last. */
@@ -71,7 +54,7 @@ START_TEST(what_waits_for_the_disk_is_not_seen)
 {
 	Error err = ERROR_INIT;
 	FixtureDisk disk = FIXTURE_DISK;
-	Progress_ p = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+	FixtureProgress p = FIXTURE_PROGRESS;
 	TxLog *log = fixture_open_on(&disk, directory);
 	fixture_disk_hold(&disk);
 	uint32_t last = fill_until_behind(log);
@@ -83,7 +66,7 @@ START_TEST(what_waits_for_the_disk_is_not_seen)
 	ck_assert_uint_eq(fixture_read_all(log, LSN_INVALID).transactions, 0);
 
 	/* The callback says when there is room again. */
-	txlog_on_progress(log, on_progress, &p);
+	txlog_on_progress(log, fixture_on_progress, &p);
 	fixture_disk_let_go(&disk, 0);
 	pthread_mutex_lock(&p.lock);
 	while (txlog_behind(log))
@@ -108,7 +91,7 @@ START_TEST(a_disk_that_fails_behind_the_writer)
 {
 	Error err = ERROR_INIT;
 	Error again = ERROR_INIT;
-	Progress_ p = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+	FixtureProgress p = FIXTURE_PROGRESS;
 	FixtureDisk disk = FIXTURE_DISK;
 	TxLog *log = fixture_open_on(&disk, directory);
 	fixture_transaction(log, 1, 20, 5000);
@@ -116,7 +99,7 @@ START_TEST(a_disk_that_fails_behind_the_writer)
 	fixture_disk_hold(&disk);
 	for (uint32_t n = 2; n <= 20; n++)
 		fixture_transaction(log, n, 20, 5000);
-	txlog_on_progress(log, on_progress, &p);
+	txlog_on_progress(log, fixture_on_progress, &p);
 	fixture_disk_wait_held(&disk);
 	fixture_disk_let_go(&disk, ENOSPC);
 	pthread_mutex_lock(&p.lock);
@@ -152,31 +135,15 @@ END_TEST
 
 /* ---- faults ---- */
 
-typedef struct {
-	int at;
-	int errnum;
-	const char *op; /* NULL: any */
-	atomic_int count;
-} Plan;
-
-static int
-planned_fault(void *arg, const char *op)
-{
-	Plan *plan = arg;
-	if (plan->op != NULL && strcmp(plan->op, op) != 0)
-		return 0;
-	return atomic_fetch_add(&plan->count, 1) == plan->at ? plan->errnum : 0;
-}
-
 /* Appends until something fails; the log must say so for ever, and what was
  * synced must be there afterwards. Returns false when nothing failed. */
 static bool
-run_with_fault(Plan *plan)
+run_with_fault(FixtureFault *fault)
 {
 	Error err = ERROR_INIT;
 	TxLogOptions options = {
 		.directory = directory, .identity = "fixture", .segment_bytes = 64 * 1024};
-	TxLogFaults faults = {planned_fault, plan};
+	TxLogFaults faults = {fixture_fault, fault};
 	TxLog *log = txlog_open_with_faults(&options, faults, &err);
 	Lsn synced = LSN_INVALID;
 	Buffer buf = BUFFER_INIT;
@@ -228,8 +195,8 @@ START_TEST(each_operation_fails_once)
 {
 	int failures = 0;
 	for (int at = 0;; at++) {
-		Plan plan = {at, at % 2 == 0 ? ENOSPC : EIO, NULL, 0};
-		bool failed = run_with_fault(&plan);
+		FixtureFault fault = {at, at % 2 == 0 ? ENOSPC : EIO, NULL, 0};
+		bool failed = run_with_fault(&fault);
 		fixture_remove(directory);
 		directory = fixture_directory();
 		if (!failed)
@@ -243,9 +210,9 @@ END_TEST
 START_TEST(a_full_disk_is_named_with_file_and_hint)
 {
 	Error err = ERROR_INIT;
-	Plan plan = {1, ENOSPC, "write", 0};
+	FixtureFault fault = {1, ENOSPC, "write", 0};
 	TxLogOptions options = {.directory = directory, .identity = "fixture"};
-	TxLog *log = txlog_open_with_faults(&options, (TxLogFaults){planned_fault, &plan}, &err);
+	TxLog *log = txlog_open_with_faults(&options, (TxLogFaults){fixture_fault, &fault}, &err);
 	fixture_transaction(log, 1, 1, 10);
 	ck_assert(!txlog_publish(log, &err));
 	ck_assert_int_eq(err.class, ERROR_STORAGE);

@@ -229,6 +229,27 @@ fixture_read_all(TxLog *log, Lsn after)
 	return seen;
 }
 
+void
+fixture_on_progress(void *progress)
+{
+	FixtureProgress *p = progress;
+
+	pthread_mutex_lock(&p->lock);
+	p->calls++;
+	pthread_cond_signal(&p->cond);
+	pthread_mutex_unlock(&p->lock);
+}
+
+int
+fixture_fault(void *fault, const char *op)
+{
+	FixtureFault *f = fault;
+
+	if (f->op != NULL && strcmp(f->op, op) != 0)
+		return 0;
+	return atomic_fetch_add(&f->count, 1) == f->at ? f->errnum : 0;
+}
+
 static int
 disk_fault(void *arg, const char *op)
 {

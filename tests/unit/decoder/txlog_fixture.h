@@ -5,6 +5,8 @@
 #ifndef PGBATON_TESTS_UNIT_DECODER_TXLOG_FIXTURE_H
 #define PGBATON_TESTS_UNIT_DECODER_TXLOG_FIXTURE_H
 
+#include <stdatomic.h>
+
 #include "common/bytes.h"
 #include "decoder/txlog.h"
 #include "decoder/txlog_internal.h"
@@ -47,6 +49,27 @@ typedef struct {
 } FixtureSeen;
 FixtureSeen fixture_read(TxLogReader *reader);
 FixtureSeen fixture_read_all(TxLog *log, Lsn after);
+
+/* For txlog_on_progress: counts the calls, and signals each under the lock. */
+typedef struct {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	uint64_t calls;
+} FixtureProgress;
+#define FIXTURE_PROGRESS                                       \
+	{                                                          \
+		PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0 \
+	}
+void fixture_on_progress(void *progress);
+
+/* For TxLogFaults: operation number `at`, counted from 0, fails with errnum. */
+typedef struct {
+	int at;
+	int errnum;
+	const char *op; /* only these count; NULL: all */
+	atomic_int count;
+} FixtureFault;
+int fixture_fault(void *fault, const char *op);
 
 /* A disk that holds the log's own thread in its next write until it is let go, or else
  * fails that write (errnum). What the writer's thread writes itself passes. */

@@ -764,19 +764,6 @@ END_TEST
 
 /* ---- faults ---- */
 
-typedef struct {
-	int at;
-	int errnum;
-	atomic_int count;
-} Plan;
-
-static int
-planned_fault(void *arg, const char *op UNUSED)
-{
-	Plan *plan = arg;
-	return atomic_fetch_add(&plan->count, 1) == plan->at ? plan->errnum : 0;
-}
-
 static bool
 try_block(TxLog *log, uint32_t xid, bool first, uint32_t subxid, Error *err)
 {
@@ -820,12 +807,12 @@ try_pair(TxLog *log, uint32_t n, Error *err)
 }
 
 static bool
-run_with_fault(Plan *plan)
+run_with_fault(FixtureFault *fault)
 {
 	Error err = ERROR_INIT;
 	TxLogOptions options = {
 		.directory = directory, .identity = "fixture", .segment_bytes = 1024 * 1024};
-	TxLog *log = txlog_open_with_faults(&options, (TxLogFaults){planned_fault, plan}, &err);
+	TxLog *log = txlog_open_with_faults(&options, (TxLogFaults){fixture_fault, fault}, &err);
 	Lsn synced = LSN_INVALID;
 	bool ok = log != NULL;
 
@@ -859,8 +846,8 @@ START_TEST(each_operation_fails_once)
 {
 	int failures = 0;
 	for (int at = 0;; at++) {
-		Plan plan = {at, at % 2 == 0 ? ENOSPC : EIO, 0};
-		bool failed = run_with_fault(&plan);
+		FixtureFault fault = {at, at % 2 == 0 ? ENOSPC : EIO, NULL, 0};
+		bool failed = run_with_fault(&fault);
 		fixture_remove(directory);
 		directory = fixture_directory();
 		if (!failed)

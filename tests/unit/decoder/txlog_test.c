@@ -43,27 +43,11 @@ state_of(TxLog *log)
 }
 
 /* Waits, by the log's own callback, until removal has come so far. */
-typedef struct {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	uint64_t calls;
-} Progress_;
-
-static void
-on_progress(void *arg)
-{
-	Progress_ *p = arg;
-	pthread_mutex_lock(&p->lock);
-	p->calls++;
-	pthread_cond_signal(&p->cond);
-	pthread_mutex_unlock(&p->lock);
-}
-
 static void
 wait_segments(TxLog *log, uint64_t at_most)
 {
-	Progress_ p = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-	txlog_on_progress(log, on_progress, &p);
+	FixtureProgress p = FIXTURE_PROGRESS;
+	txlog_on_progress(log, fixture_on_progress, &p);
 	/* A repeated release is no news; publish makes the flusher look again. */
 	while (state_of(log).segments > at_most) {
 		pthread_mutex_lock(&p.lock);
