@@ -117,6 +117,15 @@ pgbaton_wait_exit(Pgbaton *p, int timeout_s)
 	return process_wait(p->process, timeout_s);
 }
 
+void
+pgbaton_wait_killed(Pgbaton *p, const char *point, int timeout_s)
+{
+	int ended = pgbaton_wait_exit(p, timeout_s);
+
+	if (ended != 128 + SIGKILL)
+		ck_abort_msg("%s was not passed: exit %d\n%s", point, ended, pgbaton_log(p));
+}
+
 bool
 pgbaton_ended(Pgbaton *p)
 {

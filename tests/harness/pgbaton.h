@@ -36,6 +36,8 @@ int pgbaton_stop(Pgbaton *p, int signal);
 void pgbaton_again(Pgbaton *p);
 /* Waits for the end of `run`; its exit code (process_wait). */
 int pgbaton_wait_exit(Pgbaton *p, int timeout_s);
+/* Waits until the fault point it was given (PGBATON_FAULT) has killed it. */
+void pgbaton_wait_killed(Pgbaton *p, const char *point, int timeout_s);
 bool pgbaton_ended(Pgbaton *p);
 /* Waits until a fault point (":stop") has stopped it (process_wait_stopped). */
 void pgbaton_wait_stopped(Pgbaton *p, int timeout_s);

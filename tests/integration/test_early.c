@@ -425,15 +425,6 @@ START_TEST(given_up_and_done_later)
 }
 END_TEST
 
-static void
-wait_killed(Case *c, const char *point)
-{
-	int ended = pgbaton_wait_exit(c->p, 60);
-
-	ck_assert_msg(ended == 128 + SIGKILL, "%s was not passed: exit %d\n%s", point, ended,
-	              pgbaton_log(c->p));
-}
-
 /* How many batches so many rows are depends on how fast they come. */
 static void
 grow_until_ended(Case *c, int writer)
@@ -462,7 +453,7 @@ START_TEST(killed_at_each_step)
 			wait_begun(&c);
 			db_exec(c.writers[i % 3], "COMMIT");
 		}
-		wait_killed(&c, points[i]);
+		pgbaton_wait_killed(c.p, points[i], 60);
 		if (open)
 			db_exec(c.writers[i % 3], i == 0 ? "COMMIT" : "ROLLBACK");
 		case_follow(&c);

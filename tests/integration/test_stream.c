@@ -84,15 +84,6 @@ case_run(Case *c, const char *fault)
 }
 
 static void
-case_wait_killed(Case *c, const char *point)
-{
-	int ended = pgbaton_wait_exit(c->p, 60);
-
-	ck_assert_msg(ended == 128 + SIGKILL, "%s was not passed: exit %d\n%s", point, ended,
-	              pgbaton_log(c->p));
-}
-
-static void
 case_close(Case *c)
 {
 	pgbaton_free(c->p);
@@ -233,7 +224,7 @@ static void
 copy_beside_streams(Case *c)
 {
 	case_run(c, "copy_begin");
-	case_wait_killed(c, "copy_begin");
+	pgbaton_wait_killed(c->p, "copy_begin", 60);
 	for (int i = 0; i < WRITERS; i++) {
 		db_exec(c->writers[i], "BEGIN");
 		change(c, i, SMALL);
@@ -290,11 +281,11 @@ START_TEST(killed_around_the_commit)
 		change(&c, 0, LARGE);
 		change_in_vain(&c, 0);
 		db_exec(c.writers[0], "COMMIT");
-		case_wait_killed(&c, points[i]);
+		pgbaton_wait_killed(c.p, points[i], 60);
 		db_exec(c.writers[1], i == 0 ? "ROLLBACK" : "COMMIT");
 		for (int n = 1; n < 3; n++) {
 			case_run(&c, points[i + n]);
-			case_wait_killed(&c, points[i + n]);
+			pgbaton_wait_killed(c.p, points[i + n], 60);
 		}
 		case_run(&c, NULL);
 		pgbaton_wait_state(c.p, "following", 60);
