@@ -144,17 +144,30 @@ struct Migration {
 
 /* The one place where the state changes; records it in the ledger where there is one. */
 MUST_CHECK bool migration_set_state(Migration *m, MigrationState state, Error *err);
+/* At once, so that `resume` and then `wait` does not see the failure that is being resumed. */
+void migration_leave_failed(Migration *m);
 void migration_set_detail(Migration *m, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* The caller holds the lock. */
 void migration_stream_states(Migration *m, TxLogState *log, ReceiverState *receiver,
                              ApplierState *applier);
+SourceSetup migration_source_setup(Migration *m);
+/* Where the listener's new sessions go, and those that wait in their login. */
+void migration_tell_route(Migration *m, ListenerRoute route);
+
+/* ---- connect.c ---- */
+
+/* A session on which event triggers rest: what they write because of what we set up or take
+ * away can meet a table that is fenced, or would be rows that the other side does not have.
+ * NULL on error. */
+Sql *migration_control_session(const ConnInfo *info, const char *side, const char *purpose,
+                               const Stop *stop, Error *err);
 /* Reopens the control sessions that are lost. */
 MUST_CHECK bool migration_connect(Migration *m, Error *err);
 MUST_CHECK bool migration_connect_source(Migration *m, Error *err);
 MUST_CHECK bool migration_connect_target(Migration *m, Error *err);
-SourceSetup migration_source_setup(Migration *m);
-/* Where the listener's new sessions go, and those that wait in their login. */
-void migration_tell_route(Migration *m, ListenerRoute route);
+/* Looks once a second, by *next_ms, whether the migration's lock is still ours. False: another
+ * process works on it; the streams were stopped. */
+MUST_CHECK bool migration_keep_lock(Migration *m, int64_t *next_ms, Error *err);
 
 /* ---- way.c ---- */
 

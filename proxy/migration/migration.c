@@ -129,89 +129,6 @@ clear_error(Migration *m)
 	note_error(m, &none, false);
 }
 
-/* libpq knows of a lost connection only when it is used: the server may have been restarted
- * since we last said something, hours ago, or not be reachable any more. */
-static bool
-is_alive(Sql *sql)
-{
-	enum { PING_MS = 5000 };
-
-	if (sql == NULL || PQstatus(sql_pgconn(sql)) != CONNECTION_OK)
-		return false;
-	sql_set_timeout_ms(sql, PING_MS);
-	bool alive = sql_exec(sql, NULL, "");
-	sql_set_timeout_ms(sql, 0);
-	return alive;
-}
-
-/* Event triggers rest: what they write because of what we set up or take away can meet a table
- * that is fenced, or would be rows that the other side does not have. NULL on error. */
-static Sql *
-control_session(const ConnInfo *info, const char *side, const char *purpose, const Stop *stop,
-                Error *err)
-{
-	Sql *sql = sql_connect(info, side, purpose, stop, err);
-
-	if (sql != NULL && !sql_rest_event_triggers(sql, err)) {
-		sql_close(sql);
-		return NULL;
-	}
-	return sql;
-}
-
-static bool
-reopen(Migration *m, Sql **sql, const ConnInfo *info, const char *side, Error *err)
-{
-	if (is_alive(*sql))
-		return true;
-	sql_close(*sql);
-	*sql = control_session(info, side, "control", m->stop, err);
-	return *sql != NULL;
-}
-
-bool
-migration_connect_source(Migration *m, Error *err)
-{
-	return reopen(m, &m->source, m->config->source, "source", err);
-}
-
-bool
-migration_connect_target(Migration *m, Error *err)
-{
-	return reopen(m, &m->target, m->config->target, "target", err);
-}
-
-/*
- * The lock that elects us lives as long as its session. A target that was restarted has
- * forgotten it, and somebody else may work on this migration by now: then we must not.
- */
-static bool
-keep_lock(Migration *m, int64_t *next_ms, Error *err)
-{
-	enum { EVERY_MS = 1000 };
-
-	if (clock_mono_ms() < *next_ms)
-		return true;
-	*next_ms = clock_mono_ms() + EVERY_MS;
-	if (is_alive(m->lock_session))
-		return true;
-	sql_close(m->lock_session);
-	m->lock_session = sql_connect(m->config->target, "target", "lock", m->stop, err);
-	if (m->lock_session != NULL && ledger_lock(m->lock_session, m->config->name, err))
-		return true;
-	if (err->class != ERROR_CONFIG)
-		return true; /* the target is away: the applier retries, and so do we */
-	phase_stop_stream(m);
-	way_back_stop(m);
-	return false;
-}
-
-bool
-migration_connect(Migration *m, Error *err)
-{
-	return migration_connect_source(m, err) && migration_connect_target(m, err);
-}
-
 SchemaWork
 migration_schema_work(Migration *m)
 {
@@ -261,9 +178,8 @@ abort_waiting(Migration *m, const Error *err)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* At once, so that `resume` and then `wait` does not see the failure that is being resumed. */
-static void
-leave_failed(Migration *m)
+void
+migration_leave_failed(Migration *m)
 {
 	pthread_mutex_lock(&m->lock);
 	MigrationState next = m->state == STATE_FAILED ? m->resumes_in : STATE_FAILED;
@@ -315,7 +231,7 @@ wait_for_resume(Migration *m, const Error *err)
 			resume = follow_addition(m, request, &ignored);
 		free(request);
 		if (resume) {
-			leave_failed(m);
+			migration_leave_failed(m);
 			return true;
 		}
 	}
@@ -419,14 +335,14 @@ migration_follow_pause(Migration *m)
 
 	if (wanted == m->paused)
 		return;
-	if (!wanted)
-		applier_resume(m->applier);
-	else if (!applier_pause(m->applier, deadline_in_ms(60000), &err)) {
+	if (wanted && !applier_pause(m->applier, deadline_in_ms(60000), &err)) {
 		log_failure(LOG_WARNING, "migration", &err);
 		return;
 	}
 	m->paused = wanted;
 	log_info("migration", wanted ? "apply is paused; receiving goes on" : "apply goes on");
+	if (!wanted)
+		applier_resume(m->applier);
 }
 
 /* True: switched. */
@@ -487,7 +403,7 @@ follow(Migration *m, Error *err)
 	while (!stop_requested(m->stop)) {
 		MigrationRequest *request = NULL;
 
-		if (!keep_lock(m, &next_lock_ms, err))
+		if (!migration_keep_lock(m, &next_lock_ms, err))
 			return FOLLOW_FAILED;
 		error_clear(err);
 		migration_follow_pause(m);
@@ -586,7 +502,7 @@ tend_switched(Migration *m, int64_t *next_lock_ms)
 
 	if (m->state != STATE_SWITCHED || (m->back.loaded && m->back.state == WAY_BACK_NONE))
 		return;
-	if (keep_lock(m, next_lock_ms, &err))
+	if (migration_keep_lock(m, next_lock_ms, &err))
 		way_back_tend(m);
 	else
 		way_back_lost(m, &err);
@@ -626,9 +542,9 @@ run_cancel(Migration *m)
 	/* The old stop has been used up; what undoes must not be stopped by it. */
 	sql_close(m->source);
 	sql_close(m->target);
-	m->source = control_session(m->config->source, "source", "cancel", NULL, &err);
+	m->source = migration_control_session(m->config->source, "source", "cancel", NULL, &err);
 	m->target = m->source != NULL
-	                ? control_session(m->config->target, "target", "cancel", NULL, &err)
+	                ? migration_control_session(m->config->target, "target", "cancel", NULL, &err)
 	                : NULL;
 	if (m->target != NULL && cleanup_all(m, false, &err)) {
 		enter_state(m, STATE_CANCELLED);
@@ -800,218 +716,4 @@ migration_free(Migration *migration)
 	stop_free(migration->stop);
 	pthread_mutex_destroy(&migration->lock);
 	free(migration);
-}
-
-static bool
-refuse(Error *err, MigrationState state, const char *what, const char *needs)
-{
-	error_set(err, ERROR_CONFIG, "cannot %s while %s", what, state_names[state]);
-	return error_set_hint(err, "%s", needs);
-}
-
-/* What helps in that state whoever wants something that can be done while following only. */
-static bool
-refuse_unless_following(Error *err, MigrationState state, const char *what)
-{
-	static const char *const needs[] = {
-		[STATE_CUTTING_OVER] = "wait for the cutover's end",
-		[STATE_SWITCHED] = "it has switched: `pgbaton failback` leads back where `run` was given"
-						   " --failback, `pgbaton finish` ends the migration",
-		[STATE_FAILING_BACK] = "wait for the failback's end",
-		[STATE_FAILED_BACK] = "it has come back to the old source: `pgbaton finish` ends the"
-							  " migration, and another one can begin",
-		[STATE_FINISHED] = "this migration is over",
-		[STATE_FAILED] = "`pgbaton status` says why; `pgbaton resume` tries again",
-		[STATE_CANCELLED] = "this migration is over",
-	};
-
-	if (state == STATE_FOLLOWING)
-		return true;
-	return refuse(err, state, what,
-	              needs[state] != NULL ? needs[state]
-	                                   : "`pgbaton wait --for following` waits until it can");
-}
-
-static bool
-failback_allowed(Migration *m, Error *err)
-{
-	if (m->cutover.outcome == CUTOVER_RUNNING)
-		return error_set(err, ERROR_CONFIG, "a %s is running already",
-		                 m->cutover.failback ? "failback" : "cutover");
-	if (m->state == STATE_FAILED_BACK)
-		return refuse(err, m->state, "fail back",
-		              "the old source is live already: `pgbaton finish` ends the migration");
-	if (m->state != STATE_SWITCHED)
-		return refuse(err, m->state, "fail back", "the way back is open once it has switched");
-	switch (m->back.state) {
-	case WAY_BACK_FOLLOWING:
-		return true;
-	case WAY_BACK_NONE:
-		error_set(err, ERROR_CONFIG, "this migration has no way back");
-		return error_set_hint(err, "it was started without --failback");
-	default:
-		error_set(err, ERROR_CONFIG, "the old source does not follow the target now: %s",
-		          m->back.error.class != ERROR_NONE ? m->back.error.message : "it is starting");
-		return error_set_hint(err,
-		                      "see way_back in `pgbaton status --json`; `pgbaton resume` tries "
-		                      "again after a failure");
-	}
-}
-
-static bool
-being_added(Error *err)
-{
-	error_set(err, ERROR_CONFIG, "tables are being added or copied afresh");
-	return error_set_hint(err, "see addition in `pgbaton status --json`; `pgbaton resume` tries"
-	                           " again after a failure");
-}
-
-static bool
-addition_allowed(Migration *m, MigrationCommand command, Error *err)
-{
-	bool add = command == COMMAND_ADD_TABLE;
-
-	if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
-		return being_added(err);
-	if (m->cutover.outcome == CUTOVER_RUNNING || m->verify.outcome == VERIFY_RUNNING)
-		return error_set(err, ERROR_CONFIG, "a cutover or a comparison is running");
-	if (strlen(m->config->name) > LEDGER_APART_NAME_MAX)
-		return error_set(err, ERROR_CONFIG, "the migration's --name has more than %d characters",
-		                 LEDGER_APART_NAME_MAX);
-	/* A table that stopped the apply is a reason to copy it afresh. */
-	if (m->state == STATE_FAILED && !add && m->resumes_in == STATE_CATCHING_UP)
-		return true;
-	return refuse_unless_following(err, m->state, add ? "add tables" : "copy tables afresh");
-}
-
-/* Which states a command may come in; the caller holds the lock. */
-static bool
-command_allowed(Migration *m, MigrationCommand command, Error *err)
-{
-	MigrationState now = m->state;
-
-	switch (command) {
-	case COMMAND_ADD_TABLE:
-	case COMMAND_RECOPY:
-		return addition_allowed(m, command, err);
-	case COMMAND_CUTOVER:
-	case COMMAND_REHEARSE:
-		if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
-			return being_added(err);
-		if (m->cutover.outcome == CUTOVER_RUNNING)
-			return error_set(err, ERROR_CONFIG, "a %s is running already",
-			                 m->cutover.failback ? "failback" : "cutover");
-		if (!refuse_unless_following(err, now, "cut over"))
-			return false;
-		if (atomic_load(&m->pause_wanted))
-			return refuse(err, now, "cut over a paused migration", "run `pgbaton resume` first");
-		return true;
-	case COMMAND_VERIFY:
-		if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
-			return being_added(err);
-		if (m->verify.outcome == VERIFY_RUNNING)
-			return error_set(err, ERROR_CONFIG, "a comparison is running already");
-		return refuse_unless_following(err, now, "verify");
-	case COMMAND_FAILBACK:
-		return failback_allowed(m, err);
-	case COMMAND_FINISH:
-		return now == STATE_SWITCHED || now == STATE_FAILED_BACK ||
-		       refuse(err, now, "finish",
-		              "finish ends a migration that has switched; "
-		              "`pgbaton cancel` gives one up before");
-	case COMMAND_CANCEL:
-		if (now >= STATE_SWITCHED && now <= STATE_FINISHED)
-			return refuse(err, now, "cancel", "it has switched: `pgbaton finish` ends it");
-		if (now == STATE_CUTTING_OVER)
-			return refuse(err, now, "cancel", "wait for the cutover's end");
-		return true;
-	case COMMAND_PAUSE:
-	case COMMAND_RESUME:
-		/* It needs the applier until its end, and may end the migration. */
-		if (m->cutover.outcome == CUTOVER_RUNNING && command == COMMAND_PAUSE)
-			return error_set(err, ERROR_CONFIG, "a cutover is running: wait for its end");
-		if (now == STATE_FAILED && (m->resumes_in == STATE_FAILED || command == COMMAND_PAUSE))
-			return refuse(err, now, "pause or resume", "see `pgbaton status` for why");
-		if (now == STATE_SWITCHED && command == COMMAND_RESUME && m->back.state == WAY_BACK_FAILED)
-			return true;
-		return now < STATE_SWITCHED || now == STATE_FAILED ||
-		       refuse(err, now, "pause or resume", "nothing is applied any more");
-	case COMMAND_THROTTLE:
-		return now < STATE_SWITCHED || now == STATE_FAILED ||
-		       refuse(err, now, "throttle the copy", "nothing is copied any more");
-	}
-	return error_set(err, ERROR_BUG, "unknown command %d", (int)command);
-}
-
-/* At once: the workers go by it from their next run of rows on, the monitor from its next
- * round on. */
-static void
-set_throttle(Migration *m, const MigrationRequest *request)
-{
-	if (request->set_copy_rate) {
-		throttle_set_rate(m->throttle, request->copy_rate);
-		log_info("migration", "copy rate is now %llu bytes a second (0: no limit)",
-		         (unsigned long long)request->copy_rate);
-	}
-	if (!request->set_lag_limit)
-		return;
-	pthread_mutex_lock(&m->lock);
-	m->lag_limit = request->lag_limit;
-	pthread_mutex_unlock(&m->lock);
-	log_info("migration",
-	         "the copy rests while a standby is more than %lld ms or %llu bytes behind"
-	         " (0: no limit)",
-	         (long long)request->lag_limit.ms, (unsigned long long)request->lag_limit.bytes);
-}
-
-bool
-migration_command(Migration *migration, const MigrationRequest *request, uint64_t *ticket,
-                  Error *err)
-{
-	pthread_mutex_lock(&migration->lock);
-	bool ok = command_allowed(migration, request->command, err);
-	if (ok && (request->command == COMMAND_CUTOVER || request->command == COMMAND_REHEARSE ||
-	           request->command == COMMAND_FAILBACK)) {
-		uint64_t id = migration->cutover.id + 1;
-		migration->cutover = (CutoverStatus){
-			.id = id, .outcome = CUTOVER_RUNNING, .failback = request->command == COMMAND_FAILBACK};
-	}
-	if (ok && request->command == COMMAND_VERIFY) {
-		uint64_t id = migration->verify.id + 1;
-		migration->verify = (VerifyStatus){.id = id, .outcome = VERIFY_RUNNING};
-	}
-	bool addition = request->command == COMMAND_ADD_TABLE || request->command == COMMAND_RECOPY;
-	if (ok && addition) {
-		uint64_t id = migration->addition.id + 1;
-		migration->addition = (AdditionStatus){
-			.id = id, .outcome = ADDITION_RUNNING, .recopy = request->command == COMMAND_RECOPY};
-	}
-	*ticket = request->command == COMMAND_VERIFY ? migration->verify.id
-	          : addition                         ? migration->addition.id
-	                                             : migration->cutover.id;
-	pthread_mutex_unlock(&migration->lock);
-	if (!ok)
-		return false;
-
-	if (request->command == COMMAND_THROTTLE) {
-		set_throttle(migration, request);
-		return true;
-	}
-	if (request->command == COMMAND_RESUME)
-		leave_failed(migration);
-	if (request->command == COMMAND_PAUSE || request->command == COMMAND_RESUME)
-		atomic_store(&migration->pause_wanted, request->command == COMMAND_PAUSE);
-	if (request->command == COMMAND_CANCEL) {
-		atomic_store(&migration->cancel_wanted, true);
-		stop_request(migration->stop);
-		return true;
-	}
-
-	MigrationRequest *copy = mem_alloc(sizeof(*copy));
-	*copy = *request;
-	if (queue_push(migration->requests, copy, deadline_in_ms(1000)) != QUEUE_OK) {
-		free(copy);
-		return error_set(err, ERROR_TIMEOUT, "too many commands are waiting");
-	}
-	return true;
 }
