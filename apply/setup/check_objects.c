@@ -39,14 +39,15 @@ check_event_triggers(Check *check)
 {
 	PGresult *rows = check_ask(
 		check, check->source, "event triggers",
-		"SELECT evtname, evtenabled FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('A', 'O')"
+		"SELECT evtname, evtenabled FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'"
 		" AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend WHERE deptype = 'e' AND"
 		" classid = 'pg_catalog.pg_event_trigger'::regclass AND objid = pg_event_trigger.oid)");
 
 	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
-		/* See sql_rest_event_triggers. */
-		bool fires = !check->superuser || (PQgetvalue(rows, i, 1)[0] == 'A' &&
-		                                   sql_server_version(check->source) < 170000);
+		/* See sql_rest_event_triggers: our sessions are in the replica role, where they may. */
+		char enabled = PQgetvalue(rows, i, 1)[0];
+		bool fires = check->superuser ? enabled != 'O' && sql_server_version(check->source) < 170000
+		                              : enabled != 'R';
 		findings_add(
 			check->findings, fires ? FINDING_WARNING : FINDING_INFO, "event_trigger",
 			check_text(check, "event trigger %s", PQgetvalue(rows, i, 0)),
