@@ -8,8 +8,16 @@
 enum { HEADER = 5, READY_LENGTH = 5 };
 
 /* In `asked`, beside the types of requests: a CopyDone that came before the server asked
- * for data; it belongs to the Sync before it, or to the one behind it. */
-enum { ASKED_COPY_DONE = 'c', ASKED_COPY_DONE_AHEAD = 'C' };
+ * for data; it belongs to the Sync before it, or to the one behind it. And a Query or a
+ * FunctionCall behind extended messages without their Sync: the type, how many these are
+ * (4 bytes), and the type again, so that it can be read from either end. */
+enum {
+	ASKED_COPY_DONE = 'c',
+	ASKED_COPY_DONE_AHEAD = 'C',
+	ASKED_QUERY_BEHIND = 'q',
+	ASKED_CALL_BEHIND = 'f',
+	BEHIND_SIZE = 6
+};
 
 void
 track_init(Track *track)
@@ -59,22 +67,72 @@ grow_asked(Track *track)
 	track->asked_len = count;
 }
 
+static inline bool
+is_behind(uint8_t type)
+{
+	return type == ASKED_QUERY_BEHIND || type == ASKED_CALL_BEHIND;
+}
+
+static inline bool
+is_request(uint8_t type)
+{
+	return type == 'Q' || type == 'F' || type == 'S' || is_behind(type);
+}
+
 static inline void
 push_asked(Track *track, uint8_t type)
 {
 	if (track->asked_len == track->asked_cap)
 		grow_asked(track);
 	track->asked[track->asked_len++] = type;
-	track->requests += type == 'Q' || type == 'F' || type == 'S';
+	track->requests += is_request(type);
+}
+
+static void
+push_behind(Track *track, uint8_t type)
+{
+	while (track->asked_cap - track->asked_len < BEHIND_SIZE)
+		grow_asked(track);
+	push_asked(track, type);
+	memcpy(track->asked + track->asked_len, &track->sent, sizeof(track->sent));
+	track->asked_len += sizeof(track->sent);
+	track->asked[track->asked_len++] = type;
+}
+
+static inline uint8_t
+oldest_asked(const Track *track)
+{
+	return track->asked_first < track->asked_len ? track->asked[track->asked_first] : 0;
+}
+
+/* The extended messages in front of it have not all been completed yet. */
+static bool
+is_still_behind(const Track *track)
+{
+	uint32_t sent;
+
+	if (!is_behind(oldest_asked(track)))
+		return false;
+	memcpy(&sent, track->asked + track->asked_first + 1, sizeof(sent));
+	return track->completed < sent;
+}
+
+static uint8_t
+take_asked(Track *track)
+{
+	uint8_t type = oldest_asked(track);
+
+	if (type != 0)
+		track->asked_first += is_behind(type) ? (uint32_t)BEHIND_SIZE : 1;
+	track->answers += is_request(type);
+	return type;
 }
 
 static void
 skip_asked(Track *track, uint8_t type)
 {
-	while (track->asked_first < track->asked_len && track->asked[track->asked_first] == type) {
-		track->asked_first++;
-		track->answers += type == 'S'; /* it never will be */
-	}
+	while (oldest_asked(track) == type)
+		(void)take_asked(track); /* it never will be answered */
 }
 
 /* One ReadyForQuery: the oldest request that has one. */
@@ -82,15 +140,32 @@ static void
 pop_asked(Track *track)
 {
 	skip_asked(track, ASKED_COPY_DONE_AHEAD);
-	bool any = track->asked_first < track->asked_len;
-	uint8_t type = any ? track->asked[track->asked_first++] : 0;
-	if (type == 'Q' || type == 'F' || type == 'S')
-		track->answers++;
+	uint8_t type = take_asked(track);
+	track->completed = 0;
 	if (track->statements != NULL)
-		statements_answered(track->statements, track->answers, type == 'Q');
+		statements_answered(track->statements, track->answers,
+		                    type == 'Q' || type == ASKED_QUERY_BEHIND);
 	skip_asked(track, ASKED_COPY_DONE);
 	if (track->asked_first == track->asked_len)
 		forget_asked(track);
+}
+
+/* An error in an extended message: the server passes over all up to the next Sync, and Queries
+ * and FunctionCalls among it have no answer. (An error in one of these has its ReadyForQuery.) */
+static void
+take_error(Track *track)
+{
+	track->copy_in = false;
+	if (oldest_asked(track) == 0)
+		track->skipping = track->open;
+	if (!is_still_behind(track))
+		return;
+	while (oldest_asked(track) != 0 && oldest_asked(track) != 'S')
+		(void)take_asked(track);
+	if (track->asked_first != track->asked_len)
+		return;
+	forget_asked(track);
+	track->open = track->skipping = true; /* the client owes the Sync */
 }
 
 /*
@@ -101,10 +176,15 @@ pop_asked(Track *track)
 static void
 begin_copy_in(Track *track)
 {
-	uint8_t head = track->asked_first < track->asked_len ? track->asked[track->asked_first] : 0;
+	uint8_t head = oldest_asked(track);
 
 	if (head == 'Q' || head == 'F')
 		return;
+	if (is_behind(head)) {
+		/* Else that Query stands where the server wants data: nobody knows what comes of it. */
+		track->mixed = track->mixed || is_still_behind(track);
+		return;
+	}
 	skip_asked(track, 'S');
 	if (track->asked_first < track->asked_len)
 		track->asked_first++; /* its CopyDone */
@@ -133,6 +213,21 @@ end_copy_in(Track *track)
 
 /* ---- messages ---- */
 
+/* A Query or FunctionCall ends the group of extended messages in front of it, as a Sync does. */
+static void
+behind_extended(Track *track, uint8_t type)
+{
+	if (track->skipping) { /* nor does it end anything */
+		track->requests++;
+		track->answers++;
+		return;
+	}
+	track->mixed = track->mixed || track->copy_in;
+	push_behind(track, type == 'Q' ? ASKED_QUERY_BEHIND : ASKED_CALL_BEHIND);
+	track->open = false;
+	track->sent = 0;
+}
+
 static inline void
 client_message(Track *track, uint8_t type)
 {
@@ -140,13 +235,15 @@ client_message(Track *track, uint8_t type)
 	case 'Q':
 	case 'F':
 		if (track->open)
-			track->mixed = true;
-		push_asked(track, type);
+			behind_extended(track, type);
+		else
+			push_asked(track, type);
 		break;
 	case 'S':
 		if (track->copy_in)
 			break;
-		track->open = false;
+		track->open = track->skipping = false;
+		track->sent = 0;
 		push_asked(track, type);
 		break;
 	case 'c':
@@ -158,6 +255,9 @@ client_message(Track *track, uint8_t type)
 	case 'D':
 	case 'E':
 	case 'C':
+		track->sent++;
+		track->open = true;
+		break;
 	case 'H':
 		track->open = true;
 		break;
@@ -212,11 +312,21 @@ server_message(Track *track, uint8_t type, uint8_t status)
 		begin_copy_in(track);
 		break;
 	case 'E':
-		track->copy_in = false;
+		take_error(track);
 		break;
 	case '1':
+		track->completed++;
 		if (track->statements != NULL)
 			statements_parsed(track->statements, track->answers);
+		break;
+	case '2':               /* Bind */
+	case '3':               /* Close */
+	case 'T':               /* Describe, */
+	case 'n':               /* one of these two */
+	case 'C':               /* Execute, */
+	case 'I':               /* one of these */
+	case 's':               /* three */
+		track->completed++; /* and more of a Query, which then is not looked at any more */
 		break;
 	default:
 		break;

@@ -8,10 +8,12 @@
  *
  * Each Query, FunctionCall and Sync is answered by one ReadyForQuery, but for
  * Syncs that a server reads while it takes COPY data in the extended protocol:
- * it ignores those (documentation, "COPY Operations"). A Query that follows extended
- * messages without a Sync is not always answered (after an error the server skips
- * to the next Sync); such a session is never called at a boundary again, which
- * costs nothing but the chance to hold it.
+ * it ignores those (documentation, "COPY Operations"), and for a Query behind extended
+ * messages without a Sync when one of these has failed: the server skips to the next Sync.
+ * pgjdbc's autosave and asyncpg's COPY send such Queries. Whose error it was is told by
+ * counting: an extended message has one completion (PostgreSQL's postgres.c,
+ * ignore_till_sync). A Query in the midst of COPY data of the extended protocol is an error of the
+ * client's, and such a session is never called at a boundary again.
  *
  * What a client sends wrongly is not judged here: the server does that. From then
  * on the Track says "lost".
@@ -37,7 +39,7 @@ typedef struct {
 typedef struct {
 	TrackWalk client;
 	TrackWalk server;
-	uint8_t *asked; /* requests not yet answered, oldest first: 'Q', 'F', 'S' (track.c) */
+	uint8_t *asked; /* requests not yet answered, oldest first: 'Q', 'F', 'S', ... (track.c) */
 	uint32_t asked_first;
 	uint32_t asked_len; /* asked[asked_first .. asked_len) */
 	uint32_t asked_cap;
@@ -45,9 +47,12 @@ typedef struct {
 	char status;            /* of the last ReadyForQuery: I, T, E */
 	bool open;              /* extended messages sent, their Sync not yet */
 	bool copy_in;           /* the server takes COPY data in the extended protocol */
-	bool mixed;             /* Query behind unsynced messages: answers cannot be told apart */
+	bool skipping;          /* one of them has failed: all is skipped up to the Sync */
+	bool mixed;             /* Query in COPY data: its answers cannot be told */
 	bool lost;              /* the client's bytes are no messages any more */
 	bool ended;             /* the client has sent Terminate */
+	uint32_t sent;          /* extended messages since the last request */
+	uint32_t completed;     /* of the oldest request's, and since the last ReadyForQuery */
 	uint32_t requests;      /* asked so far; wraps */
 	uint32_t answers;       /* of them, answered */
 	uint32_t sets;          /* commands SET, RESET, DISCARD ALL that were done */

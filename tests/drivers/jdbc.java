@@ -1,5 +1,6 @@
 // PostgreSQL's JDBC driver: prepared on the server from the first execution on, autocommit and
-// transactions by turns, a cursor that fetches a few rows at a time.
+// transactions by turns, a cursor that fetches a few rows at a time, a savepoint in front of each
+// statement (by a Query behind extended messages that have no Sync yet).
 // usage: java -cp postgresql.jar jdbc.java ID STOP_FILE (the protocol: tests/integration/test_drivers.c)
 
 import java.nio.file.Files;
@@ -33,6 +34,7 @@ class Jdbc {
 		how.setProperty("user", System.getenv("PGUSER"));
 		how.setProperty("password", System.getenv("PGPASSWORD"));
 		how.setProperty("prepareThreshold", "1");
+		how.setProperty("autosave", "always");
 		String url = "jdbc:postgresql://" + System.getenv("PGHOST") + ":" + System.getenv("PGPORT")
 			+ "/" + System.getenv("PGDATABASE");
 		try (Connection connection = DriverManager.getConnection(url, how);

@@ -107,8 +107,32 @@ static const struct {
 	/* replication */
 	{"> Q < W > d d < d d", false},
 	{"> Q < W > d c < d c C C Zi", true},
+	/* a Query behind extended messages without a Sync ends their group */
+	{"> P Q", false},
+	{"> P Q < 1", false},
+	{"> P Q < 1 C Zi", true},
+	{"> P F < 1 V Zi", true},
+	{"> P B E Q P B E S < 1 2 C C Zt", false},
+	{"> P B E Q P B E S < 1 2 C C Zt 1 2 C Zi", true},
+	{"> P D H < 1 t T > Q d c < G C Zi", true},
+	/* its own error has a ReadyForQuery */
+	{"> P Q < 1 E Zi", true},
+	{"> P B E Q P B E S < 1 2 s E Zi", false},
+	{"> P B E Q P B E S < 1 2 s E Zi 1 2 I Zi", true},
+	/* after one of theirs it is skipped, as all is up to the Sync */
+	{"> P Q < E", false},
+	{"> P Q < E > S", false},
+	{"> P Q < E > S < Zi", true},
+	{"> P < E > Q F", false},
+	{"> P < E > Q F S < Zi", true},
+	{"> P D C B Q P Q F S < 1 t n 3 E Zi", true},
+	{"> P D C B Q P Q F S Q < 1 t n 3 E Zi", false},
+	{"> P D C B Q P Q F S Q < 1 t n 3 E Zi C Zi", true},
+	{"> S P Q P Q S < Zi 1 C Zi E Zi", true},
+	{"> S P Q P Q S < Zi 1 C Zi 1 E Zi", false},
 	/* what cannot be told is never called a boundary */
-	{"> P Q < 1 C Zi", false},
+	{"> P B E S < 1 2 G > Q S < E Zi", false},
+	{"> P B E Q S < 1 2 G E Zi", false},
 };
 
 START_TEST(follows_scripts)
@@ -235,6 +259,8 @@ START_TEST(waits_before_requests)
 		{"> Q < E Ze", "Q", 1, 0},
 		{"> Q", "Q", 0, 0},
 		{"> P", "BESQ", 3, 3}, /* what was begun is ended */
+		{"> P", "BEQQ", 3, 3},
+		{"> P < E", "QQSQ", 3, 3},
 		{"> Q < C Zt", "PBESPBES", 4, 0},
 		{"> Q < G", "ddcQ", 3, 3},
 		{"> P B E S < 1 2 G", "dSdcSQ", 5, 5},
