@@ -8,7 +8,7 @@
  * gone with the answer. An answer that does not come (a lock on a catalogue) is given up, with a
  * cancel, when a request has waited for it for PATIENCE_S; but not in the hold, where all wait and
  * the deadline is the hold's. Whether the unnamed statement is there is asked by describing it, in a
- * group of its own: without one that is an error.
+ * group of its own: without one that is an error, and it must not wait for the fence's locks.
  */
 #include <string.h>
 
@@ -70,7 +70,7 @@ ask_begin(Session *session, bool quick)
 	move->syncs = 1;
 	move->answer_group = 0;
 	if (move->statements.unnamed.message.len > 0) {
-		message_put_describe_statement(&move->out, "");
+		carried_put_unnamed_question(&move->out);
 		message_put_sync(&move->out);
 		move->syncs++;
 	}
@@ -138,10 +138,13 @@ take_error(Session *session, const Frame *frame)
 		set_reason(move, "its server ends it");
 		return;
 	}
-	bool unnamed_missing = move->answer_group == UNNAMED_GROUP && report.sqlstate != NULL &&
-	                       strcmp(report.sqlstate, "26000") == 0;
+	const char *code = move->answer_group == UNNAMED_GROUP && report.sqlstate != NULL
+	                       ? report.sqlstate
+	                       : "";
+	bool unnamed_missing = strcmp(code, "26000") == 0, unnamed_locked = strcmp(code, "55P03") == 0;
 	move->answer_failed = true;
-	if (!unnamed_missing)
+	move->answer_unnamed = move->answer_unnamed || unnamed_locked;
+	if (!unnamed_missing && !unnamed_locked)
 		set_reason(move, report.message != NULL ? report.message : "(no message)");
 }
 

@@ -70,6 +70,13 @@ carried_known(const Carried *carried)
 void carried_put_question(Buffer *out, Slice names);
 void carried_put_quick_question(Buffer *out, Slice names, const char *settings);
 void carried_put_end_of_question(Buffer *out);
+/*
+ * A group of its own, likewise without its Sync: RowDescription or NoData when there is an unnamed
+ * statement, 26000 when there is none. Describing one that writes (or SELECTs FOR UPDATE) and
+ * returns rows takes the locks of its tables (plancache.c, AcquirePlannerLocks), which the
+ * fence has within the hold: then 55P03 comes after a millisecond, and there is one.
+ */
+void carried_put_unnamed_question(Buffer *out);
 /* payload of a DataRow. ERROR_PROTOCOL, or ERROR_CONFIG when it is too much. */
 MUST_CHECK bool carried_take_row(Carried *carried, Slice payload, Error *err);
 /* One that is known otherwise; the texts are copied. */

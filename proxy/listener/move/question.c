@@ -105,6 +105,20 @@ carried_put_end_of_question(Buffer *out)
 	message_put_close_statement(out, question_name);
 }
 
+/* No row, and nothing that outlasts the group. */
+static const char short_wait[] =
+	"SELECT WHERE pg_catalog.set_config('lock_timeout', '1', true) IS NULL";
+
+void
+carried_put_unnamed_question(Buffer *out)
+{
+	message_put_parse(out, question_name, short_wait, NULL, 0);
+	message_put_bind(out, question_name, question_name, NULL, 0);
+	message_put_execute(out, question_name);
+	carried_put_end_of_question(out);
+	message_put_describe_statement(out, "");
+}
+
 /* ---- the answer ---- */
 
 void

@@ -594,6 +594,32 @@ cancel_until_done(void *arg)
 
 /* The key that the client got at its login cancels at the other server, also a request that
  * was held; what is not under way is not hit. */
+/* One that writes and returns rows cannot be described while its table is locked, as the fence
+ * has it in the hold. */
+START_TEST(the_unnamed_statement_of_a_locked_table)
+{
+	static const char add[] = "UPDATE ledger SET n = n + 1 WHERE id = 1 RETURNING n";
+	PGconn *conn = move_session(""), *fence = move_admin(move_source);
+	MoveReport report;
+
+	ok(PQexecParams(conn, add, 0, NULL, NULL, NULL, NULL, 0));
+	move_prepare(&report);
+	ck_assert_uint_eq(report.unmovable, 0);
+	move_report_free(&report);
+	ok(PQexecPrepared(conn, "", 0, NULL, NULL, NULL, 0)); /* so it is asked again */
+	move_hold();
+	db_exec(fence, "BEGIN; LOCK TABLE ledger IN EXCLUSIVE MODE");
+	move_open(UNMOVABLE_ABORT, &report);
+	move_report_free(&report);
+	listener_move_commit(move_listener);
+	db_exec(fence, "ROLLBACK");
+	ok(PQexecPrepared(conn, "", 0, NULL, NULL, NULL, 0));
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	PQfinish(conn);
+	PQfinish(fence);
+}
+END_TEST
+
 START_TEST(cancel_keys_go_on)
 {
 	PGconn *held = move_session(""), *later = move_session("");
@@ -803,6 +829,7 @@ make(void)
 	tcase_add_test(tcase, functions_that_set);
 	tcase_add_test(tcase, a_question_that_fails);
 	tcase_add_test(tcase, the_unnamed_statement);
+	tcase_add_test(tcase, the_unnamed_statement_of_a_locked_table);
 	tcase_add_test(tcase, cancel_keys_go_on);
 	tcase_add_test(tcase, who_comes_and_goes);
 	tcase_add_test(tcase, moves_under_load);
