@@ -111,6 +111,8 @@ typedef struct {
 } MoveReport;
 
 void move_report_free(MoveReport *report); /* the members; leaves it empty */
+/* What helps against what is in the way. */
+const char *move_report_hint(const MoveReport *report);
 
 /*
  * Ahead of the hold, as often as one likes: asks the sessions, logs in on `to` for each and

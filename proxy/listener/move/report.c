@@ -135,6 +135,19 @@ move_report_free(MoveReport *report)
 	*report = (MoveReport){0};
 }
 
+/* Closing those that did not find a place there ends them for nothing: their next connections
+ * would not find one either. 53300 comes from the limits of server, database and role. */
+const char *
+move_report_hint(const MoveReport *report)
+{
+	for (size_t i = 0; i < report->unmovable; i++)
+		if (strstr(report->which[i].reason, "(53300)") != NULL)
+			return "each session needs a connection on the other server: raise max_connections "
+				   "there, or the CONNECTION LIMIT of the database or role";
+	return "`pgbaton sessions` lists them; --unmovable close ends them with 57P01 between two "
+		   "transactions";
+}
+
 bool
 report_unmovable(const MoveReport *report, Error *err)
 {
@@ -147,7 +160,7 @@ report_unmovable(const MoveReport *report, Error *err)
 	error_set(err, ERROR_CONFIG, "%zu session%s cannot be moved: %s%s", report->unmovable,
 	          report->unmovable == 1 ? "" : "s", buffer_cstr(&names),
 	          report->unmovable > NAMED ? "; ..." : "");
-	error_set_hint(err, "`pgbaton sessions` lists them; --unmovable close ends them at the switch");
+	error_set_hint(err, "%s", move_report_hint(report));
 	buffer_free(&names);
 	return false;
 }

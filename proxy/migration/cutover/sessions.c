@@ -86,8 +86,7 @@ refuse_unmovable(const MoveReport *report, ErrorClass class, Error *err)
 	error_set(err, class, "%zu session%s cannot be moved: %s", report->unmovable,
 	          report->unmovable == 1 ? "" : "s", buffer_cstr(&names));
 	buffer_free(&names);
-	return error_set_hint(err, "`pgbaton sessions` lists them; --unmovable close ends them with "
-	                           "57P01 between two transactions");
+	return error_set_hint(err, "%s", move_report_hint(report));
 }
 
 /* ---- ahead of the hold ---- */

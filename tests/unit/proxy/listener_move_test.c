@@ -279,6 +279,31 @@ START_TEST(a_login_that_is_refused)
 }
 END_TEST
 
+/* Who finds no place there is not helped by being closed. */
+START_TEST(too_few_connections)
+{
+	PGconn *target = move_admin(move_target);
+	PGconn *first = move_session(""), *second = move_session("");
+	MoveReport report;
+
+	db_exec(target, "ALTER ROLE app CONNECTION LIMIT 1");
+	move_prepare(&report);
+	ck_assert_uint_eq(report.unmovable, 1);
+	ck_assert_msg(strstr(report.which[0].reason, "53300") != NULL, "%s", report.which[0].reason);
+	ck_assert_msg(strstr(move_report_hint(&report), "CONNECTION LIMIT") != NULL &&
+	                  strstr(move_report_hint(&report), "--unmovable") == NULL,
+	              "%s", move_report_hint(&report));
+	move_report_free(&report);
+	db_exec(target, "ALTER ROLE app CONNECTION LIMIT -1");
+	move_all();
+	ck_assert_int_eq(move_where(first), cluster_port(move_target));
+	ck_assert_int_eq(move_where(second), cluster_port(move_target));
+	PQfinish(target);
+	PQfinish(first);
+	PQfinish(second);
+}
+END_TEST
+
 /* Custom settings that the other server has by its own defaults are in nobody's way. */
 START_TEST(defaults_of_the_other_server)
 {
@@ -820,6 +845,7 @@ make(void)
 	tcase_add_test(tcase, types_of_the_other_server);
 	tcase_add_test(tcase, what_the_other_server_refuses);
 	tcase_add_test(tcase, a_login_that_is_refused);
+	tcase_add_test(tcase, too_few_connections);
 	tcase_add_test(tcase, defaults_of_the_other_server);
 	tcase_add_test(tcase, read_only_on_the_other_server);
 	tcase_add_test(tcase, wait_and_abort_leave_everything_as_it_is);
