@@ -11,7 +11,7 @@
 #include "protocol/replication.h"
 
 /* How a schema is known to be ours; the number grows with the tables' form. */
-#define OUR_MARK "pgbaton migration, format 3"
+#define OUR_MARK "pgbaton migration, format 4"
 
 enum { NAME_MAX_LENGTH = 41, INSERT_ROWS = 500 };
 
@@ -143,7 +143,7 @@ put_tables_sql(const char *schema, Buffer *sql)
 		"CREATE TABLE %s.relation (schema_name text, table_name text,"
 		" state text NOT NULL CHECK (state IN ('queued', 'copying', 'copied')), attempt bigint,"
 		" apart boolean NOT NULL DEFAULT false, level_lsn pg_lsn,"
-		" snapshot text, snapshot_lsn pg_lsn, copied_rows bigint NOT NULL DEFAULT 0,"
+		" source_oid oid, snapshot text, snapshot_lsn pg_lsn, copied_rows bigint NOT NULL DEFAULT 0,"
 		" copied_bytes bigint NOT NULL DEFAULT 0, PRIMARY KEY (schema_name, table_name));",
 		schema, schema, schema, schema);
 	buffer_printf(sql,
@@ -436,6 +436,35 @@ insert_relations(Sql *target, const Ledger *ledger, const Catalog *catalog, cons
 }
 
 bool
+ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog, Error *err)
+{
+	PGresult *rows = sql_queryf(target, err,
+	                            "SELECT schema_name, table_name, source_oid FROM %s.relation"
+	                            " WHERE state = 'copied' AND NOT apart",
+	                            ledger->schema);
+	const Table *other = NULL;
+
+	if (rows == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(rows) && other == NULL; i++) {
+		const Table *table = catalog_find(catalog, PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1));
+		/* What is unlogged is copied again at the cutover. */
+		if (table != NULL && table->persistence == 'p' &&
+		    table->oid != (uint32_t)sql_get_int(rows, i, 2))
+			other = table;
+	}
+	PQclear(rows);
+	if (other == NULL)
+		return true;
+	error_set(err, ERROR_CONFIG,
+	          "table %s on the source is not the one that was copied: that one was dropped or "
+	          "renamed, and this one has its name",
+	          other->qualified);
+	return error_set_hint(err, "give the tables their names back on the source and start again; or "
+	                           "cancel and begin again");
+}
+
+bool
 ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err)
 {
 	bool *known = mem_zalloc(catalog->table_count + 1);
@@ -453,7 +482,7 @@ put_copied_row(const LedgerCopied *copied, Buffer *sql)
 	sql_put_literal(sql, copied->table->schema);
 	buffer_put_text(sql, ", ");
 	sql_put_literal(sql, copied->table->name);
-	buffer_put_text(sql, ", 'copied', ");
+	buffer_printf(sql, ", 'copied', %" PRIu32 ", ", copied->table->oid);
 	sql_put_literal(sql, copied->snapshot);
 	buffer_printf(sql, ", '%s'::pg_catalog.pg_lsn, %" PRIu64 ", %" PRIu64 ")", LSN_STR(copied->lsn),
 	              copied->rows, copied->bytes);
@@ -463,7 +492,7 @@ void
 ledger_copied_sql(const Ledger *ledger, const LedgerCopied *copied, size_t count, Buffer *sql)
 {
 	buffer_printf(sql,
-	              "INSERT INTO %s.relation (schema_name, table_name, state, snapshot,"
+	              "INSERT INTO %s.relation (schema_name, table_name, state, source_oid, snapshot,"
 	              " snapshot_lsn, copied_rows, copied_bytes) VALUES ",
 	              ledger->schema);
 	for (size_t i = 0; i < count; i++) {
@@ -471,7 +500,8 @@ ledger_copied_sql(const Ledger *ledger, const LedgerCopied *copied, size_t count
 		put_copied_row(&copied[i], sql);
 	}
 	buffer_put_text(sql, " ON CONFLICT (schema_name, table_name)"
-	                     " DO UPDATE SET state = 'copied', snapshot = EXCLUDED.snapshot,"
+	                     " DO UPDATE SET state = 'copied', source_oid = EXCLUDED.source_oid,"
+	                     " snapshot = EXCLUDED.snapshot,"
 	                     " snapshot_lsn = EXCLUDED.snapshot_lsn,"
 	                     " copied_rows = EXCLUDED.copied_rows,"
 	                     " copied_bytes = EXCLUDED.copied_bytes;");
@@ -530,7 +560,9 @@ void
 ledger_attempt_copied_sql(const Ledger *ledger, const Table *table, const char *attempt,
                           const char *snapshot, Lsn lsn, uint64_t rows, uint64_t bytes, Buffer *sql)
 {
-	buffer_printf(sql, "UPDATE %s.relation SET state = 'copied', snapshot = ", ledger->schema);
+	buffer_printf(sql,
+	              "UPDATE %s.relation SET state = 'copied', source_oid = %" PRIu32 ", snapshot = ",
+	              ledger->schema, table->oid);
 	sql_put_literal(sql, snapshot);
 	buffer_printf(sql, ", snapshot_lsn = '%s', copied_rows = %" PRIu64 ", copied_bytes = %" PRIu64,
 	              LSN_STR(lsn), rows, bytes);

@@ -82,6 +82,10 @@ void ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql);
 
 /* ---- tables ---- */
 
+/* False also when a table of the catalogue is another one, by oid, than was copied under its
+ * name: it is named. */
+MUST_CHECK bool ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog,
+                                    Error *err);
 /* Adds rows for tables that have none; loads state, snapshot, LSN, counts of the
  * others into the catalogue. A table that was copying is queued again; rows_remain says
  * that some of its rows may have been committed. */

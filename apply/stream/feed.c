@@ -124,6 +124,9 @@ plan_of(Feed *feed, uint32_t oid, Error *err)
 	if (relation->user == NULL)
 		relation->user = plan_new(feed->options.catalog, feed->options.name, feed->options.apart,
 		                          &relation->def, feed->plans, err);
+	if (relation->user == NULL)
+		error_add_context(err, "source transaction %u committed at %s", feed->xid,
+		                  LSN_STR(feed->commit_lsn));
 	return relation->user;
 }
 

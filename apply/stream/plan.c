@@ -117,6 +117,28 @@ plan_marker(Plan *plan, const PgoRelation *relation, Error *err)
 	return plan;
 }
 
+/* By oid: two tables may have exchanged their names on the source, and the target has the rows
+ * of each where they were. Another one of a name that is ours is not what was copied. */
+static Table *
+find_table(const Catalog *catalog, const PgoRelation *relation, Error *err)
+{
+	Table *named = catalog_find(catalog, relation->schema, relation->name);
+
+	if (named != NULL && named->oid == relation->oid)
+		return named;
+	for (size_t i = 0; i < catalog->table_count; i++)
+		if (catalog->tables[i].oid == relation->oid)
+			return &catalog->tables[i];
+	error_set(err, ERROR_CONFIG,
+	          named == NULL
+	              ? "table %s.%s is published but not part of this migration"
+	              : "table %s.%s is not the one that was copied: it was made anew on the source",
+	          relation->schema, relation->name);
+	error_set_hint(err, named == NULL ? "take it out of the publication on the source"
+	                                  : "cancel and begin again");
+	return NULL;
+}
+
 Plan *
 plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation *relation,
          Arena *arena, Error *err)
@@ -128,13 +150,9 @@ plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation
 	if (strcmp(relation->schema, own_schema) == 0 && strcmp(relation->name, "marker") == 0)
 		return plan_marker(plan, relation, err);
 
-	plan->table = catalog_find(catalog, relation->schema, relation->name);
-	if (plan->table == NULL) {
-		error_set(err, ERROR_CONFIG, "table %s.%s is published but not part of this migration",
-		          relation->schema, relation->name);
-		error_set_hint(err, "take it out of the publication on the source");
+	plan->table = find_table(catalog, relation, err);
+	if (plan->table == NULL)
 		return NULL;
-	}
 	plan->elsewhere = atomic_load(&plan->table->apart) != apart;
 	if (plan->elsewhere)
 		return plan;

@@ -1,10 +1,11 @@
 /*
  * plan.h: how one version of a relation in the stream maps to its target table.
  *
- * Made once for each Relation message (relation.h), by name: a column of the target that
- * the stream does not send is left to its default; a column of the stream that the target
- * cannot take is an error that names it. A plan does not change and lives as long as the
- * arena it was made in; any thread may read it.
+ * Made once for each Relation message (relation.h). The table is the one with the relation's
+ * oid, whatever it is called on the source by now: names may change hands there. Columns go by
+ * name: one of the target that the stream does not send is left to its default; one of the
+ * stream that the target cannot take is an error that names it. A plan does not change and
+ * lives as long as the arena it was made in; any thread may read it.
  */
 #ifndef PGBATON_APPLY_STREAM_PLAN_H
 #define PGBATON_APPLY_STREAM_PLAN_H

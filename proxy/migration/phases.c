@@ -418,6 +418,7 @@ prepare_schema(Migration *m, Error *err)
 	}
 	migration_set_detail(m, "matching tables and columns");
 	return catalog_match_target(m->catalog, m->target, err) &&
+	       ledger_check_tables(m->target, &m->ledger, m->catalog, err) &&
 	       target_prepare(m->target, &m->ledger, m->catalog, err) &&
 	       ledger_sync_tables(m->target, &m->ledger, m->catalog, err);
 }

@@ -5,6 +5,7 @@
  */
 #include <check.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +59,9 @@ case_open(Case *c, const char *name)
 	                   "CREATE TYPE mood AS ENUM ('calm');"
 	                   "CREATE TABLE felt (id int PRIMARY KEY, m mood);"
 	                   "INSERT INTO keyed SELECT i, 'a', i FROM generate_series(1, 500) i;"
-	                   "INSERT INTO bare SELECT 'a', i %% 9 FROM generate_series(1, 100) i");
+	                   "INSERT INTO bare SELECT 'a', i %% 9 FROM generate_series(1, 100) i;"
+	                   "CREATE TABLE twin (LIKE keyed INCLUDING ALL);"
+	                   "INSERT INTO twin SELECT i, 'twin', i FROM generate_series(1, 500) i");
 	db_exec(
 		c->source,
 		"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW old AS SELECT 1;"
@@ -220,6 +223,65 @@ START_TEST(add_value)
 }
 END_TEST
 
+/* Two tables exchange their names: the target's rows are where they were, and what the source
+ * changes reaches them by the table, not by its name. A start would not know that. */
+START_TEST(names_change_hands)
+{
+	static const char hands[] = "BEGIN; ALTER TABLE keyed RENAME TO third; ALTER TABLE twin RENAME"
+								" TO keyed; ALTER TABLE third RENAME TO twin; COMMIT";
+	Case c;
+	char *out;
+
+	case_open(&c, "hands");
+	write_some(&c, "a");
+	db_exec(c.source, "%s", hands);
+	db_exec(c.source,
+	        "UPDATE keyed SET a = 'was twin' WHERE id = 7; DELETE FROM twin WHERE id = 8");
+	case_sync(&c);
+	ck_assert(db_true(c.target, "SELECT a = 'was twin' FROM twin WHERE id = 7"));
+	ck_assert(db_true(c.target, "SELECT a <> 'was twin' FROM keyed WHERE id = 7"));
+	ck_assert(db_true(c.target, "SELECT count(*) = 0 FROM keyed WHERE id = 8"));
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", NULL), 1);
+	ck_assert_msg(strstr(out, "public\".\"keyed") != NULL, "%s", out);
+	free(out);
+
+	pgbaton_stop(c.p, SIGTERM);
+	pgbaton_again(c.p);
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 60), 1);
+	ck_assert_msg(strstr(pgbaton_log(c.p), "is not the one that was copied") != NULL, "%s",
+	              pgbaton_log(c.p));
+	db_exec(c.source, "%s", hands);
+	pgbaton_again(c.p);
+	pgbaton_wait_state(c.p, "following", 60);
+	write_some(&c, "a");
+	case_equal(&c, "hands");
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "cutover", NULL), 0);
+	case_close(&c);
+}
+END_TEST
+
+/* A table of the same name is not the same table. It is published again by somebody, so nothing
+ * else tells. */
+START_TEST(made_anew)
+{
+	Case c;
+
+	case_open(&c, "anew");
+	db_exec(
+		c.source,
+		"BEGIN; DROP TABLE twin; CREATE TABLE twin (LIKE keyed INCLUDING ALL);"
+		"ALTER PUBLICATION anew ADD TABLE twin; COMMIT; INSERT INTO twin VALUES (1000, 'new', 1)");
+	wait_failed(&c, "public.twin is not the one that was copied", "cancel and begin again");
+	pgbaton_stop(c.p, SIGTERM);
+	pgbaton_again(c.p);
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 60), 1);
+	ck_assert_msg(strstr(pgbaton_log(c.p), "is not the one that was copied") != NULL, "%s",
+	              pgbaton_log(c.p));
+	ck_assert(db_true(c.target, "SELECT count(*) = 500 FROM twin"));
+	case_close(&c);
+}
+END_TEST
+
 /* What else than tables has changed is named before the switch and at it, each thing once;
  * what the target has by the same name by now is not. */
 START_TEST(definitions_are_named)
@@ -283,6 +345,8 @@ make(void)
 	tcase_add_test(tcase, drop_column);
 	tcase_add_test(tcase, rename_column);
 	tcase_add_test(tcase, add_value);
+	tcase_add_test(tcase, names_change_hands);
+	tcase_add_test(tcase, made_anew);
 	tcase_add_test(tcase, definitions_are_named);
 	suite_add_tcase(suite, tcase);
 	return suite;

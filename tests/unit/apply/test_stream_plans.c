@@ -224,7 +224,8 @@ session_open(Session *s, Rig *rig)
 		columns[3 + c] = (PgoColumn){
 			.name = names[c], .type_oid = c % 2 == 0 ? 25 : 1043, .typmod = c % 2 == 0 ? -1 : 9004};
 	}
-	PgoRelation relation = {.schema = "public",
+	PgoRelation relation = {.oid = catalog_find(rig->catalog, "public", "w")->oid,
+	                        .schema = "public",
 	                        .name = "w",
 	                        .replica_identity = 'd',
 	                        .count = 3 + SETS_BITS,
@@ -323,6 +324,7 @@ START_TEST(each_applier_has_its_tables)
 
 	rig_open(&rig, cluster, "CREATE TABLE w (id int PRIMARY KEY)", variants[0]);
 	Table *w = catalog_find(rig.catalog, "public", "w");
+	relation.oid = w->oid;
 	for (int round = 0; round < 2; round++) {
 		atomic_store(&w->apart, round == 1);
 		for (int apart = 0; apart < 2; apart++) {
@@ -337,6 +339,18 @@ START_TEST(each_applier_has_its_tables)
 	ck_assert(plan_skips(plan, lsn_make(LEVEL - 1), 7));
 	ck_assert(plan_skips(plan, lsn_make(LEVEL), 7));
 	ck_assert(!plan_skips(plan, lsn_make(LEVEL + 1), 7));
+
+	/* By its oid, whatever it is called; another one of its name is refused. */
+	relation.name = "renamed";
+	plan = plan_new(rig.catalog, "pgbaton", false, &relation, arena, &err);
+	ck_assert_ptr_nonnull(plan);
+	ck_assert_ptr_eq(plan->table, w);
+	relation.name = "w";
+	relation.oid++;
+	ck_assert_ptr_null(plan_new(rig.catalog, "pgbaton", false, &relation, arena, &err));
+	ck_assert_ptr_nonnull(strstr(err.message, "public.w is not the one that was copied"));
+	relation.name = "unknown";
+	ck_assert_ptr_null(plan_new(rig.catalog, "pgbaton", false, &relation, arena, &err));
 	rig_close(&rig);
 	arena_free(arena);
 }
