@@ -130,14 +130,20 @@ pipe_call(Pipe *pipe, Error *err, const PipeCall *call)
 }
 
 bool
-pipe_text(Pipe *pipe, Error *err, const char *text)
+pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result, void *arg)
 {
 	if (!enter(pipe, err))
 		return false;
 	if (!PQsendQueryParams(sql_pgconn(pipe->sql), text, 0, NULL, NULL, NULL, NULL, 0))
 		return sql_error_of(pipe->sql, NULL, err);
-	expect(pipe, (Expect){.rows = PIPE_ANY_COUNT});
+	expect(pipe, (Expect){.rows = PIPE_ANY_COUNT, .result = result, .arg = arg});
 	return true;
+}
+
+bool
+pipe_text(Pipe *pipe, Error *err, const char *text)
+{
+	return pipe_query(pipe, err, text, NULL, NULL);
 }
 
 bool

@@ -28,6 +28,7 @@ enum { PIPE_ANY_COUNT = -1 };
 typedef void (*PipeResult)(void *arg, const PGresult *result);
 
 MUST_CHECK bool pipe_text(Pipe *pipe, Error *err, const char *text);
+MUST_CHECK bool pipe_query(Pipe *pipe, Error *err, const char *text, PipeResult result, void *arg);
 MUST_CHECK bool pipe_textf(Pipe *pipe, Error *err, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* A statement that the session has prepared under this name; all parameters binary. */

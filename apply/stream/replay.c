@@ -3,6 +3,7 @@
 #include "apply/stream/describe.h"
 #include "apply/stream/share.h"
 #include "common/memory.h"
+#include "protocol/replication.h"
 
 /* Changes in flight before the results are looked at. */
 enum { REPLAY_STEP = 2000 };
@@ -181,20 +182,68 @@ send_keyed(Pipe *pipe, const Change *change, Arena *arena, Error *err)
 	return share_send_one(pipe, &shape, key, change->new_row, change, err);
 }
 
-/* ONLY: the message lists each table by itself. No CASCADE: what it would reach on the
- * source is in the list already. */
+static void
+take_list(void *arg, const PGresult *result)
+{
+	Buffer *list = arg;
+
+	for (int i = 0; i < PQntuples(result); i++)
+		buffer_printf(list, "%s%s", i > 0 ? ", " : "", PQgetvalue(result, i, 0));
+}
+
+/*
+ * ONLY: the message lists each table by itself, and of partitioned ones the leaves. But a
+ * foreign key between partitioned tables is one of the tables above the leaves, too, and the
+ * server refuses to truncate what a table refers to that is not in the list: where all leaves
+ * below a table are, it takes their place.
+ */
+static bool
+put_truncated(Pipe *pipe, const Change *change, Buffer *list, Error *err)
+{
+	Buffer ask = BUFFER_INIT;
+	Buffer names = BUFFER_INIT;
+	bool partitions = false;
+	const void *failed;
+
+	for (uint32_t i = 0; i < change->table_count; i++) {
+		buffer_printf(list, "%sONLY %s", i > 0 ? ", " : "", change->tables[i]->qualified);
+		buffer_put_text(&names, i > 0 ? "," : "");
+		sql_put_literal(&names, change->tables[i]->qualified);
+		partitions = partitions || change->tables[i]->is_partition;
+	}
+	if (!partitions) {
+		buffer_free(&names);
+		return true;
+	}
+	buffer_printf(
+		&ask,
+		"WITH named AS MATERIALIZED (SELECT pg_catalog.unnest(ARRAY[%s]::pg_catalog.regclass[])"
+		" AS relid), whole AS MATERIALIZED (SELECT DISTINCT a.relid FROM named n CROSS JOIN"
+		" LATERAL pg_catalog.pg_partition_ancestors(n.relid) a WHERE a.relid <> n.relid AND NOT"
+		" EXISTS (SELECT FROM pg_catalog.pg_partition_tree(a.relid) t WHERE t.isleaf AND t.relid"
+		" NOT IN (SELECT relid FROM named)))"
+		" SELECT DISTINCT coalesce((SELECT a.relid::text FROM"
+		" pg_catalog.pg_partition_ancestors(n.relid) WITH ORDINALITY a JOIN whole USING (relid)"
+		" ORDER BY a.ordinality DESC LIMIT 1), 'ONLY ' || n.relid::text) FROM named n",
+		buffer_cstr(&names));
+	buffer_reset(list);
+	bool ok = pipe_query(pipe, err, buffer_cstr(&ask), take_list, list) &&
+	          pipe_finish(pipe, &failed, err) == PIPE_OK;
+	buffer_free(&ask);
+	buffer_free(&names);
+	return ok;
+}
+
+/* No CASCADE: what it would reach on the source is in the list already. */
 static bool
 send_truncate(Pipe *pipe, const Change *change, Error *err)
 {
-	Buffer sql = BUFFER_INIT;
+	Buffer list = BUFFER_INIT;
+	bool ok = put_truncated(pipe, change, &list, err) &&
+	          pipe_textf(pipe, err, "TRUNCATE %s%s", buffer_cstr(&list),
+	                     change->restart_identity ? " RESTART IDENTITY" : "");
 
-	buffer_put_text(&sql, "TRUNCATE ");
-	for (uint32_t i = 0; i < change->table_count; i++)
-		buffer_printf(&sql, "%sONLY %s", i > 0 ? ", " : "", change->tables[i]->qualified);
-	if (change->restart_identity)
-		buffer_put_text(&sql, " RESTART IDENTITY");
-	bool ok = pipe_text(pipe, err, buffer_cstr(&sql));
-	buffer_free(&sql);
+	buffer_free(&list);
 	return ok;
 }
 
@@ -207,9 +256,7 @@ replay_change(Pipe *pipe, const Change *change, Arena *arena, Error *err)
 		return send_keyed(pipe, change, arena, err) ? PIPE_OK : PIPE_ERROR;
 	}
 	const void *failed;
-	if (!send_truncate(pipe, change, err))
-		return PIPE_ERROR;
-	PipeEnd end = pipe_finish(pipe, &failed, err);
+	PipeEnd end = send_truncate(pipe, change, err) ? pipe_finish(pipe, &failed, err) : PIPE_ERROR;
 	if (end != PIPE_OK)
 		blame(pipe, change, err);
 	return end;

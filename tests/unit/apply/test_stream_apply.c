@@ -202,6 +202,39 @@ START_TEST(truncates)
 }
 END_TEST
 
+/* Foreign keys between partitioned tables are of all levels; the stream names the leaves. */
+START_TEST(truncates_of_partitions)
+{
+	Rig rig;
+
+	rig_open(&rig, cluster,
+	         "CREATE TABLE a (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+	         "CREATE TABLE a1 PARTITION OF a FOR VALUES FROM (0) TO (50);"
+	         "CREATE TABLE a2 PARTITION OF a DEFAULT PARTITION BY RANGE (id);"
+	         "CREATE TABLE a21 PARTITION OF a2 FOR VALUES FROM (50) TO (80);"
+	         "CREATE TABLE \"a 22\" PARTITION OF a2 DEFAULT;"
+	         "CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a) PARTITION BY HASH (id);"
+	         "CREATE TABLE b1 PARTITION OF b FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+	         "CREATE TABLE b2 PARTITION OF b FOR VALUES WITH (MODULUS 2, REMAINDER 1);"
+	         "CREATE TABLE c (id int PRIMARY KEY REFERENCES a)",
+	         variants[_i]);
+	db_exec(rig.source, "INSERT INTO a SELECT generate_series(1, 100);"
+	                    "INSERT INTO b SELECT id, id FROM a; INSERT INTO c SELECT id FROM a");
+	rig_start(&rig);
+	db_exec(rig.source, "BEGIN; DELETE FROM c; TRUNCATE a CASCADE; INSERT INTO a VALUES (1), (60),"
+	                    " (90); INSERT INTO b VALUES (1, 1), (2, 90); COMMIT");
+	rig_compare(&rig);
+	ck_assert_uint_eq(catalog_find(rig.catalog, "public", "a 22")->truncates, 1);
+	/* Of the one a part, of the other the whole. */
+	db_exec(rig.source,
+	        "TRUNCATE a21 CASCADE; INSERT INTO b VALUES (5, 90); INSERT INTO c VALUES (1)");
+	rig_compare(&rig);
+	db_exec(rig.source, "TRUNCATE b1; TRUNCATE a2, b, c; INSERT INTO b VALUES (7, 1), (8, 1)");
+	rig_compare(&rig);
+	rig_close(&rig);
+}
+END_TEST
+
 START_TEST(divergence_is_named)
 {
 	Rig rig;
@@ -520,6 +553,7 @@ make(void)
 	tcase_add_loop_test(tcase, toast_and_large, 0, VARIANTS);
 	tcase_add_loop_test(tcase, swaps, 0, VARIANTS);
 	tcase_add_loop_test(tcase, truncates, 0, VARIANTS);
+	tcase_add_loop_test(tcase, truncates_of_partitions, 0, VARIANTS);
 	tcase_add_loop_test(tcase, divergence_is_named, 0, VARIANTS);
 	tcase_add_loop_test(tcase, divergence_without_key, 0, VARIANTS);
 	tcase_add_loop_test(tcase, images_of_many_types, 0, VARIANTS);
