@@ -3,6 +3,7 @@
 
 #include "apply/schema/target.h"
 #include "common/clock.h"
+#include "common/log.h"
 #include "proxy/migration/internal.h"
 
 enum { FIRST_DRAIN_MS = 60000 };
@@ -57,9 +58,15 @@ cutover_verify(Migration *m, const MigrationRequest *request, size_t *tables, Er
 {
 	Way way = way_forth(m);
 	bool marked = request->table_count > 0;
+	bool same;
+	char what[400];
 
-	if (!mark_named(m, request, err))
+	if (!mark_named(m, request, err) ||
+	    !catalog_compare_source(m->catalog, m->source, &m->selection, m->ledger.name, &same, what,
+	                            sizeof(what), err))
 		return false;
+	if (!same) /* a table more is not compared, a table less fails below */
+		log_warning("verify", "the source's tables are not those that were copied: %s", what);
 	*tables = count_compared(m->catalog, marked);
 	if (!way_drain_to_marker(&way, deadline_in_ms(FIRST_DRAIN_MS), false, err))
 		return false;
@@ -78,5 +85,7 @@ cutover_verify(Migration *m, const MigrationRequest *request, size_t *tables, Er
 	if (met)
 		applier_resume(m->applier);
 	sql_close(reader);
+	if (!ok && !same)
+		error_set_hint(err, "the source's tables are not those that were copied: %s", what);
 	return ok;
 }
