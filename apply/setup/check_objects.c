@@ -62,6 +62,31 @@ check_event_triggers(Check *check)
 	PQclear(rows);
 }
 
+/* The source checks such a constraint only for a column that is assigned; here an update assigns
+ * all of them. */
+static void
+check_domain_constraints(Check *check)
+{
+	PGresult *rows = check_ask(
+		check, check->source, "constraints of domains",
+		"SELECT n.nspname || '.' || t.typname, n.nspname, t.typname, c.conname"
+		" FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid"
+		" JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE NOT c.convalidated"
+		" ORDER BY 1, 4");
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++)
+		findings_add(check->findings, FINDING_WARNING, "domain_constraint",
+		             check_text(check, "domain %s", PQgetvalue(rows, i, 0)),
+		             check_text(check, "ALTER DOMAIN %s.%s VALIDATE CONSTRAINT %s;",
+		                        check_quoted(check, PQgetvalue(rows, i, 1)),
+		                        check_quoted(check, PQgetvalue(rows, i, 2)),
+		                        check_quoted(check, PQgetvalue(rows, i, 3))),
+		             "its constraint %s is not validated: where a row breaks it, an update of "
+		             "another column of that row goes through on the source and stops the apply",
+		             PQgetvalue(rows, i, 3));
+	PQclear(rows);
+}
+
 /* Tables that an extension made and users fill (pg_extension_config_dump). */
 static void
 check_extension_data(Check *check)
@@ -180,6 +205,7 @@ check_source_objects(Check *check)
 		return;
 	check_counts(check);
 	check_money(check);
+	check_domain_constraints(check);
 	check_event_triggers(check);
 	check_extension_data(check);
 	check_security_labels(check);

@@ -181,6 +181,10 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	     "CREATE EVENT TRIGGER et ON ddl_command_end EXECUTE FUNCTION ef();"
 	     "ALTER EVENT TRIGGER et ENABLE ALWAYS;"
 	     "CREATE EVENT TRIGGER rests ON ddl_command_end EXECUTE FUNCTION ef();"
+	     "CREATE EVENT TRIGGER replica ON ddl_command_end EXECUTE FUNCTION ef();"
+	     "ALTER EVENT TRIGGER replica ENABLE REPLICA;"
+	     "CREATE DOMAIN kept AS int CHECK (VALUE > 0);"
+	     "CREATE DOMAIN loose AS int; ALTER DOMAIN loose ADD CHECK (VALUE > 0) NOT VALID;"
 	     "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
 	     "CREATE FOREIGN TABLE ft (a int) SERVER s",
 	     NULL);
@@ -197,7 +201,9 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	expect(findings, FINDING_INFO, "triggers", "source", NULL);
 	expect(findings, FINDING_INFO, "foreign_tables", "source", NULL);
 	expect(findings, FINDING_WARNING, "event_trigger", "event trigger et", "DISABLE");
+	expect(findings, FINDING_WARNING, "event_trigger", "event trigger replica", "DISABLE");
 	expect(findings, FINDING_INFO, "event_trigger", "event trigger rests", NULL);
+	expect(findings, FINDING_WARNING, "domain_constraint", "domain public.loose", "VALIDATE");
 	ck_assert_msg(findings_count(findings, FINDING_BLOCKER) == 0, "%s", listing(findings));
 	findings_free(findings);
 
