@@ -23,7 +23,7 @@
 
 #include "common/bytes.h"
 #include "common/memory.h"
-#include "decoder/txlog.h"
+#include "decoder/txlog/txlog.h"
 
 enum { ROUNDS = 3, PUBLISH_EVERY = 512, PIECE = 256 * 1024, SEGMENT = 64 * 1024 * 1024 };
 

@@ -18,7 +18,7 @@
 #include "common/arena.h"
 #include "common/error.h"
 #include "common/log.h"
-#include "decoder/receiver.h"
+#include "decoder/receiver/receiver.h"
 #include "protocol/conninfo.h"
 #include "proxy/listener/listener.h"
 

@@ -19,7 +19,7 @@
 #include "apply/ledger.h"
 #include "common/error.h"
 #include "common/lsn.h"
-#include "decoder/txlog.h"
+#include "decoder/txlog/txlog.h"
 #include "protocol/conninfo.h"
 
 typedef struct Applier Applier;

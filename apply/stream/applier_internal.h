@@ -8,11 +8,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "apply/lane/lane.h"
 #include "apply/stream/applier.h"
 #include "apply/stream/durable.h"
 #include "apply/stream/early.h"
 #include "apply/stream/feed.h"
-#include "apply/stream/lane.h"
 #include "apply/stream/tally.h"
 
 enum { MARKERS_KEPT = 64, APPLIER_MOST_LANES = 256 };

@@ -1,6 +1,6 @@
 #include "apply/stream/dispatch.h"
 
-#include "apply/stream/group.h"
+#include "apply/lane/group.h"
 #include "common/clock.h"
 #include "common/memory.h"
 

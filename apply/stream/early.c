@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "apply/stream/group.h"
-#include "apply/stream/plan.h"
+#include "apply/batch/plan.h"
+#include "apply/lane/group.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/memory.h"

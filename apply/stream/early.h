@@ -17,9 +17,9 @@
 #ifndef PGBATON_APPLY_STREAM_EARLY_H
 #define PGBATON_APPLY_STREAM_EARLY_H
 
-#include "apply/stream/lane.h"
+#include "apply/lane/lane.h"
 #include "apply/stream/tally.h"
-#include "decoder/txlog.h"
+#include "decoder/txlog/txlog.h"
 
 typedef struct Early Early;
 

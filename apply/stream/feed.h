@@ -8,9 +8,9 @@
 #ifndef PGBATON_APPLY_STREAM_FEED_H
 #define PGBATON_APPLY_STREAM_FEED_H
 
-#include "apply/stream/batch.h"
+#include "apply/batch/batch.h"
 #include "common/stop.h"
-#include "decoder/txlog.h"
+#include "decoder/txlog/txlog.h"
 
 typedef struct Feed Feed;
 

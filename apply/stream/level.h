@@ -4,8 +4,8 @@
 #ifndef PGBATON_APPLY_STREAM_LEVEL_H
 #define PGBATON_APPLY_STREAM_LEVEL_H
 
+#include "apply/lane/lane.h"
 #include "apply/stream/feed.h"
-#include "apply/stream/lane.h"
 
 /*
  * Reads the progress rows by the lane's session; lanes that are behind get the net effect

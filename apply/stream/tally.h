@@ -4,7 +4,7 @@
 #ifndef PGBATON_APPLY_STREAM_TALLY_H
 #define PGBATON_APPLY_STREAM_TALLY_H
 
-#include "apply/stream/batch.h"
+#include "apply/batch/batch.h"
 
 typedef struct {
 	uint64_t inserts;

@@ -15,7 +15,7 @@
 #include "common/memory.h"
 #include "decoder/pgoutput.h"
 #include "decoder/relation.h"
-#include "decoder/txlog.h"
+#include "decoder/txlog/txlog.h"
 #include "proxy/cli/cli.h"
 
 static const char help_text[] =

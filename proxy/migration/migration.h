@@ -20,8 +20,8 @@
 #include "apply/setup/source.h"
 #include "apply/stream/applier.h"
 #include "common/error.h"
-#include "decoder/receiver.h"
-#include "decoder/txlog.h"
+#include "decoder/receiver/receiver.h"
+#include "decoder/txlog/txlog.h"
 #include "proxy/config.h"
 
 typedef struct Migration Migration;

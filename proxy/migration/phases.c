@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 
 #include "apply/copy/copy.h"
+#include "apply/lane/cores.h"
 #include "apply/schema/target.h"
-#include "apply/stream/cores.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "decoder/txlog_internal.h"
+#include "decoder/txlog/internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

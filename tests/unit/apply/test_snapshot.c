@@ -3,7 +3,7 @@
  */
 #include <check.h>
 
-#include "apply/stream/snapshot.h"
+#include "apply/batch/snapshot.h"
 #include "tests/unit/runner.h"
 
 static Snapshot

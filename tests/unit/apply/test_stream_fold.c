@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "apply/stream/batch.h"
-#include "apply/stream/encode.h"
+#include "apply/batch/batch.h"
+#include "apply/lane/encode.h"
 #include "tests/unit/runner.h"
 
 /* id (key), a, big: big is a value that the stream may leave out. */

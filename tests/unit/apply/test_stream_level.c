@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "apply/stream/cores.h"
-#include "apply/stream/plan.h"
+#include "apply/batch/plan.h"
+#include "apply/lane/cores.h"
 #include "common/clock.h"
 #include "tests/unit/apply/test_stream_rig.h"
 #include "tests/unit/runner.h"

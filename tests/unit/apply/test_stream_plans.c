@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "apply/stream/share.h"
+#include "apply/lane/share.h"
 #include "common/memory.h"
 #include "tests/unit/apply/test_stream_rig.h"
 #include "tests/unit/runner.h"

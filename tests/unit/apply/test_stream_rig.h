@@ -6,7 +6,7 @@
 #define PGBATON_TESTS_UNIT_APPLY_TEST_STREAM_RIG_H
 
 #include "apply/stream/applier.h"
-#include "decoder/receiver.h"
+#include "decoder/receiver/receiver.h"
 #include "tests/unit/apply/servers.h"
 
 typedef struct {

@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "decoder/receiver_internal.h"
+#include "decoder/receiver/internal.h"
 #include "tests/unit/runner.h"
 
 enum { SECOND_US = 1000000 };

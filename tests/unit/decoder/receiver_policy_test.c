@@ -1,4 +1,4 @@
-#include "decoder/receiver_internal.h"
+#include "decoder/receiver/internal.h"
 #include "tests/unit/runner.h"
 
 static Lsn

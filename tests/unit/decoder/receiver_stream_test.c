@@ -7,7 +7,7 @@
 #include "common/log.h"
 #include "common/map.h"
 #include "common/memory.h"
-#include "decoder/receiver.h"
+#include "decoder/receiver/receiver.h"
 #include "decoder/relation.h"
 #include "tests/harness/cluster.h"
 #include "tests/harness/db.h"

@@ -1,4 +1,4 @@
-#include "decoder/receiver.h"
+#include "decoder/receiver/receiver.h"
 
 #include <errno.h>
 #include <poll.h>

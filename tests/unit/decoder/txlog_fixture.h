@@ -8,8 +8,8 @@
 #include <stdatomic.h>
 
 #include "common/bytes.h"
-#include "decoder/txlog.h"
-#include "decoder/txlog_internal.h"
+#include "decoder/txlog/internal.h"
+#include "decoder/txlog/txlog.h"
 
 /* A fresh directory below /tmp; removed with its files by fixture_remove. */
 char *fixture_directory(void);

@@ -1,4 +1,4 @@
-#include "decoder/txlog.h"
+#include "decoder/txlog/txlog.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,0 +1,180 @@
+#include "apply/batch/plan.h"
+
+#include <stdatomic.h>
+
+static bool
+complain(const PgoRelation *relation, const char *column, const char *what, Error *err)
+{
+	error_set(err, ERROR_CONFIG, "column \"%s\" of table %s.%s %s", column, relation->schema,
+	          relation->name, what);
+	return error_set_hint(err, "the source's schema changed while it was being migrated: make the "
+	                           "same change on the target, then end it and start pgbaton again "
+	                           "with the same arguments: it reads both catalogues at its start");
+}
+
+static int
+find_stream_column(const PgoRelation *relation, const char *name)
+{
+	for (int i = 0; i < relation->count; i++)
+		if (strcmp(relation->columns[i].name, name) == 0)
+			return i;
+	return -1;
+}
+
+static const Column *
+find_column(const Table *table, const char *name)
+{
+	for (unsigned i = 0; i < table->column_count; i++)
+		if (strcmp(table->columns[i].name, name) == 0)
+			return &table->columns[i];
+	return NULL;
+}
+
+static bool
+map_columns(Plan *plan, const PgoRelation *relation, bool binary, Arena *arena, Error *err)
+{
+	if (relation->count > PLAN_MOST_COLUMNS)
+		return error_set(err, ERROR_PROTOCOL, "table %s.%s has %u columns", relation->schema,
+		                 relation->name, relation->count);
+	plan->count = relation->count;
+	plan->columns = arena_new_array(arena, PlanColumn, relation->count);
+	for (unsigned i = 0; i < relation->count; i++) {
+		const PgoColumn *from = &relation->columns[i];
+		const Column *column = find_column(plan->table, from->name);
+		if (column == NULL || column->target_type == NULL)
+			return complain(relation, from->name, "is not on the target", err);
+		if (column->type_oid != from->type_oid || column->typmod != from->typmod)
+			return complain(relation, from->name, "has changed its type on the source", err);
+		if (column->target_generated)
+			continue;
+		plan->columns[i].column = column;
+		/* unnest would flatten an array, and needs an array type to travel in. */
+		plan->columns[i].flat = !column->is_array && column->target_array_oid != 0;
+		plan->columns[i].form = binary && column->binary_safe ? VALUE_BINARY : VALUE_TEXT;
+	}
+	return true;
+}
+
+/* The identity of the catalogue must be in what the stream sends as its key. */
+static bool
+map_key(Plan *plan, const PgoRelation *relation, Arena *arena, Error *err)
+{
+	const Table *table = plan->table;
+	unsigned sent = 0;
+
+	if (plan->key != KEY_INDEX)
+		return plan->key == KEY_NOTHING || relation->replica_identity == 'f' ||
+		       error_set(err, ERROR_CONFIG,
+		                 "the replica identity of table %s.%s is no longer FULL on the source",
+		                 relation->schema, relation->name);
+	plan->key_count = table->key_count;
+	plan->key_columns = arena_new_array(arena, uint16_t, table->key_count);
+	for (unsigned i = 0; i < table->key_count; i++) {
+		const char *name = table->columns[table->key_columns[i]].name;
+		int at = find_stream_column(relation, name);
+		if (at < 0 || !relation->columns[at].key)
+			return complain(relation, name, "is no longer part of the replica identity", err);
+		plan->key_columns[i] = (uint16_t)at;
+		plan->columns[at].key = true;
+	}
+	for (unsigned i = 0; i < relation->count; i++)
+		sent += relation->columns[i].key;
+	return relation->replica_identity == 'f' || sent == table->key_count ||
+	       error_set(err, ERROR_CONFIG,
+	                 "the replica identity of table %s.%s has changed on the "
+	                 "source",
+	                 relation->schema, relation->name);
+}
+
+static bool
+take_snapshot(Plan *plan, Catalog *catalog, Arena *arena, Error *err)
+{
+	bool ok = true;
+
+	pthread_mutex_lock(&catalog->lock);
+	plan->level_lsn = plan->table->level_lsn;
+	if (plan->table->snapshot != NULL) {
+		ok = snapshot_parse(plan->table->snapshot, arena, &plan->snapshot, err);
+		plan->snapshot_lsn = plan->table->snapshot_lsn;
+		plan->has_snapshot = true;
+	}
+	pthread_mutex_unlock(&catalog->lock);
+	return ok;
+}
+
+static Plan *
+plan_marker(Plan *plan, const PgoRelation *relation, Error *err)
+{
+	plan->marker = true;
+	plan->key = KEY_NOTHING;
+	plan->count = relation->count;
+	plan->content = find_stream_column(relation, "content");
+	if (plan->content < 0) {
+		error_set(err, ERROR_CONFIG, "table %s.%s has no column \"content\"", relation->schema,
+		          relation->name);
+		return NULL;
+	}
+	return plan;
+}
+
+/* By oid: two tables may have exchanged their names on the source, and the target has the rows
+ * of each where they were. Another one of a name that is ours is not what was copied. */
+static Table *
+find_table(const Catalog *catalog, const PgoRelation *relation, Error *err)
+{
+	Table *named = catalog_find(catalog, relation->schema, relation->name);
+
+	if (named != NULL && named->oid == relation->oid)
+		return named;
+	for (size_t i = 0; i < catalog->table_count; i++)
+		if (catalog->tables[i].oid == relation->oid)
+			return &catalog->tables[i];
+	error_set(err, ERROR_CONFIG,
+	          named == NULL
+	              ? "table %s.%s is published but not part of this migration"
+	              : "table %s.%s is not the one that was copied: it was made anew on the source",
+	          relation->schema, relation->name);
+	error_set_hint(err, named == NULL ? "take it out of the publication on the source"
+	                                  : "cancel and begin again");
+	return NULL;
+}
+
+Plan *
+plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation *relation,
+         Arena *arena, Error *err)
+{
+	static _Atomic uint64_t last_id; /* a number, not a state: plans differ in all appliers */
+	Plan *plan = arena_zalloc(arena, sizeof(Plan));
+
+	plan->id = atomic_fetch_add(&last_id, 1) + 1;
+	if (strcmp(relation->schema, own_schema) == 0 && strcmp(relation->name, "marker") == 0)
+		return plan_marker(plan, relation, err);
+
+	plan->table = find_table(catalog, relation, err);
+	if (plan->table == NULL)
+		return NULL;
+	plan->elsewhere = atomic_load(&plan->table->apart) != apart;
+	if (plan->elsewhere)
+		return plan;
+	plan->key = plan->table->key;
+	plan->route = hash_bytes(slice_cstr(plan->table->qualified), 0);
+	if (!map_columns(plan, relation, catalog->stream_binary, arena, err) ||
+	    !map_key(plan, relation, arena, err) || !take_snapshot(plan, catalog, arena, err))
+		return NULL;
+	return plan;
+}
+
+bool
+plan_skips(const Plan *plan, Lsn commit_lsn, uint32_t xid)
+{
+	if (plan->elsewhere || lsn_cmp(commit_lsn, plan->level_lsn) <= 0)
+		return true;
+	return plan->has_snapshot && lsn_cmp(commit_lsn, plan->snapshot_lsn) < 0 &&
+	       snapshot_sees(&plan->snapshot, xid);
+}
+
+int
+plan_lane(const Plan *plan, Slice key, int lanes)
+{
+	return lanes <= 1 ? 0 : (int)(hash_bytes(key, plan->route) % (uint64_t)lanes);
+}
