@@ -12,6 +12,7 @@ for dir in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null || true)"
 	[ -x "$dir/initdb" ] && PGBIN=$dir
 done
 [ -n "${PGBIN:-}" ] || { echo "bench: no PostgreSQL server found (tools/deps installs it)" >&2; exit 1; }
+PATH=$PGBIN:$PATH # not the wrapper of Debian, which starts a Perl script first
 
 BENCH_DIR=$(mktemp -d "${TMPDIR:-/tmp}/pgbaton-bench-XXXXXX")
 chmod 755 "$BENCH_DIR"
