@@ -3,8 +3,8 @@
  * wakes the receiver: at the full rate of a backlog that costs both of them more than the work,
  * and the applier behind gets transactions one by one instead of in batches. So while what
  * comes was committed a while ago, the kernel is asked to wake the receiver only when there is a
- * piece worth it (SO_RCVLOWAT, tcp(7), socket(7)). What is less waits for a timer: a few ms more
- * for transactions that are a hundred late.
+ * piece worth it (SO_RCVLOWAT, tcp(7), socket(7)). What is less waits for a timer: an eighth of what
+ * its transactions are late already, 30 ms at most.
  *
  * Late by the source's own clock, on both ends: ours may differ. A socket that does not know the
  * option wakes as always.
@@ -13,12 +13,17 @@
 
 #include "decoder/receiver/internal.h"
 
-enum { BEHIND_US = 100 * 1000, LOW_WATER_BYTES = 128 * 1024, LOW_WATER_MS = 3 };
+enum { BEHIND_US = 100 * 1000, LOW_WATER_BYTES = 512 * 1024, LOW_WATER_MS = 30, SHARE = 8 };
 
 void
 backlog_begin(Backlog *backlog, int64_t commit_us, int64_t sent_us)
 {
-	backlog->behind = sent_us - commit_us > BEHIND_US;
+	int64_t late_us = sent_us - commit_us;
+
+	backlog->behind = late_us > BEHIND_US;
+	if (backlog->behind)
+		backlog->wait_ms = late_us / 1000 / SHARE < LOW_WATER_MS ? late_us / 1000 / SHARE
+		                                                         : LOW_WATER_MS;
 }
 
 void
@@ -42,5 +47,5 @@ backlog_wait_ms(const Backlog *backlog, int64_t next_ms)
 {
 	bool soon = backlog->set || backlog->settling;
 
-	return soon && next_ms > LOW_WATER_MS ? LOW_WATER_MS : next_ms;
+	return soon && next_ms > backlog->wait_ms ? backlog->wait_ms : next_ms;
 }

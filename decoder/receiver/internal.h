@@ -35,9 +35,10 @@ bool receiver_can_retry(const Error *err, bool was_connected);
 
 /* Of one connection, zero at its begin. */
 typedef struct {
-	bool behind;   /* the transaction that came last had been committed a while ago */
-	bool set;      /* the socket wakes us only for a large piece */
-	bool settling; /* it did until now */
+	bool behind;     /* the transaction that came last had been committed a while ago */
+	bool set;        /* the socket wakes us only for a large piece */
+	bool settling;   /* it did until now */
+	int64_t wait_ms; /* for a large piece, at most */
 } Backlog;
 
 /* A transaction comes: when it was committed and when it was sent, by one clock. */

@@ -75,6 +75,24 @@ START_TEST(what_is_behind_comes_in_large_pieces)
 }
 END_TEST
 
+START_TEST(who_is_later_waits_longer)
+{
+	Backlog backlog = {0};
+	int ends[2];
+
+	connect_pair(ends);
+	backlog_begin(&backlog, 0, SECOND_US / 5);
+	backlog_turn(&backlog, ends[0], true);
+	int64_t wait_ms = backlog_wait_ms(&backlog, 10000);
+	ck_assert_int_le(wait_ms, 200 / 8); /* nothing beside what it is late already */
+	backlog_begin(&backlog, 0, 3600 * (int64_t)SECOND_US);
+	ck_assert_int_gt(backlog_wait_ms(&backlog, 10000), wait_ms);
+	ck_assert_int_lt(backlog_wait_ms(&backlog, 10000), 100);
+	close(ends[0]);
+	close(ends[1]);
+}
+END_TEST
+
 START_TEST(its_end_is_taken_without_a_piece)
 {
 	Backlog backlog = {0};
@@ -129,6 +147,7 @@ make(void)
 	TCase *tcase = tcase_create("backlog");
 	tcase_add_test(tcase, what_is_behind_comes_in_large_pieces);
 	tcase_add_test(tcase, its_end_is_taken_without_a_piece);
+	tcase_add_test(tcase, who_is_later_waits_longer);
 	tcase_add_test(tcase, what_comes_at_once_wakes_at_once);
 	suite_add_tcase(suite, tcase);
 	return suite;
