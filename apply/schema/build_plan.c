@@ -193,7 +193,8 @@ build_plan_read(Build *build, Error *err)
 	build->loose = arena_new_array(build->archive.arena, const Entry *, build->entries.count + 1);
 	for (size_t i = 0; ok && i < build->entries.count; i++) {
 		const Entry *entry = &build->entries.items[i];
-		if (entry_is_index(entry) || entry_joins_indexes(entry))
+		if (entry_is_index(entry) ||
+		    (entry_joins_indexes(entry) && !entry_waits_for_partition(work, entry)))
 			add_entry(build, &facts, entry);
 	}
 	ok = ok && read_indexes(build, source, err);

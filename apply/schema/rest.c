@@ -39,6 +39,30 @@ put_foreign_key(const char *sql, Buffer *out)
 	buffer_put_text(out, ";");
 }
 
+/* Of an addition: partitions join the tables that were there before (restore.c), now that they
+ * have the indexes that are asked for. */
+static bool
+join_partitions(const SchemaWork *work, const Archive *archive, Error *err)
+{
+	Entries entries = {NULL, 0};
+	bool ok = work->addition == 0 || archive_read(work, archive, "pre-data", &entries, err);
+
+	for (size_t i = 0; ok && i < entries.count; i++) {
+		const Entry *entry = &entries.items[i];
+		if (entry->kind == ENTRY_PARTITION)
+			ok = schema_step_entry(work->target_sql, work, entry, entry->sql, err);
+	}
+	return ok;
+}
+
+/* What build.h has made. */
+static bool
+is_built(const SchemaWork *work, const Entry *entry)
+{
+	return entry_is_index(entry) ||
+	       (entry_joins_indexes(entry) && !entry_waits_for_partition(work, entry));
+}
+
 static bool
 restore_rest(const SchemaWork *work, const Entries *entries, Error *err)
 {
@@ -48,7 +72,7 @@ restore_rest(const SchemaWork *work, const Entries *entries, Error *err)
 		const Entry *entry = &entries->items[i];
 		Buffer sql = BUFFER_INIT;
 
-		if (entry_is_index(entry) || entry_joins_indexes(entry) || calls_our_schema(work, entry))
+		if (is_built(work, entry) || calls_our_schema(work, entry))
 			continue;
 		if (entry->kind == ENTRY_FOREIGN_KEY)
 			put_foreign_key(entry->sql, &sql);
@@ -66,7 +90,8 @@ make_rest(const SchemaWork *work, Error *err)
 	Archive archive = {0};
 	Entries entries = {NULL, 0};
 	bool ok = archive_open(work, false, &archive, err) &&
-	          archive_post_data(work, &archive, &entries, err) && restore_rest(work, &entries, err);
+	          archive_post_data(work, &archive, &entries, err) &&
+	          join_partitions(work, &archive, err) && restore_rest(work, &entries, err);
 
 	archive_close(&archive);
 	return ok || error_add_context(err, "creating constraints and triggers");

@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -102,18 +103,82 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 	return ok || error_add_context(err, "creating the schema");
 }
 
+/* All below the partitioned tables that are on the target already. */
+static PGresult *
+partitions_of(const SchemaWork *work, const Catalog *before, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+	Sql *source = sql_connect(work->source, "source", "schema", work->stop, err);
+
+	buffer_put_text(&sql, "WITH RECURSIVE below AS (SELECT i.inhrelid AS oid"
+	                      " FROM pg_catalog.pg_inherits i WHERE i.inhparent = ANY ('{");
+	for (size_t i = 0; i < before->parent_count; i++)
+		buffer_printf(&sql, "%s%" PRIu32, i == 0 ? "" : ",", before->parents[i].oid);
+	buffer_put_text(&sql, "}'::pg_catalog.oid[]) UNION SELECT i.inhrelid FROM below b"
+	                      " JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)"
+	                      " SELECT n.nspname, c.relname FROM below JOIN pg_catalog.pg_class c"
+	                      " ON c.oid = below.oid AND c.relispartition"
+	                      " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace");
+	PGresult *rows = source != NULL ? sql_query(source, err, buffer_cstr(&sql)) : NULL;
+	sql_close(source);
+	buffer_free(&sql);
+	return rows;
+}
+
+/* It has no OID, but the table's schema and name: "0 0 TABLE ATTACH s t owner". */
+static bool
+joins_later(const Entry *entry, const PGresult *partitions)
+{
+	bool found = false;
+
+	for (int i = 0; entry->kind == ENTRY_PARTITION && i < PQntuples(partitions) && !found; i++) {
+		char *what = mem_printf("0 0 TABLE ATTACH %s %s ", sql_get(partitions, i, 0),
+		                        sql_get(partitions, i, 1));
+		found = strncmp(entry->what, what, strlen(what)) == 0;
+		free(what);
+	}
+	return found;
+}
+
+/*
+ * What comes below a partitioned table that is there already joins it with the rest (rest.c):
+ * joined now it would get that one's indexes, and its own could not be made. A sub-partitioned
+ * one's indexes are valid when they are made as long as nothing is below it. The others' steps are
+ * recorded, so that the rest passes over them.
+ */
+static void
+put_addition(const SchemaWork *work, const Entries *entries, const PGresult *partitions,
+             Buffer *sql)
+{
+	char step[SCHEMA_STEP_SIZE];
+
+	for (size_t i = 0; i < entries->count; i++) {
+		const Entry *entry = &entries->items[i];
+		if (joins_later(entry, partitions))
+			continue;
+		buffer_printf(sql, "%s%s", entry->settings, entry->sql);
+		if (entry->kind != ENTRY_PARTITION)
+			continue;
+		schema_step_name(entry, step);
+		ledger_step_sql(work->ledger, step, sql);
+	}
+}
+
 bool
 schema_addition(const SchemaWork *work, Buffer *sql, Error *err)
 {
 	Archive archive = {0};
 	Entries entries = {NULL, 0};
+	PGresult *partitions = NULL;
 	bool ok = archive_open(work, true, &archive, err) &&
-	          archive_read(work, &archive, "pre-data", &entries, err);
+	          archive_read(work, &archive, "pre-data", &entries, err) &&
+	          (partitions = partitions_of(work, work->before, err)) != NULL;
 
-	if (ok)
+	if (ok) {
 		chosen_schemas(work, sql);
-	for (size_t i = 0; ok && i < entries.count; i++)
-		buffer_printf(sql, "%s%s", entries.items[i].settings, entries.items[i].sql);
+		put_addition(work, &entries, partitions, sql);
+	}
+	PQclear(partitions);
 	/* The entries' settings were for them; what follows is ours. */
 	if (ok)
 		buffer_put_text(sql, "SET LOCAL search_path = ''; SET LOCAL check_function_bodies = true;");
@@ -121,8 +186,8 @@ schema_addition(const SchemaWork *work, Buffer *sql, Error *err)
 	return ok || error_add_context(err, "creating the added tables");
 }
 
-/* Before anything is changed on the source: our REPLICA IDENTITY FULL must not get into it. */
-/* A dump of an earlier, given up migration may lie in the directory. */
+/* Before anything is changed on the source: our REPLICA IDENTITY FULL must not get into it.
+ * A dump of an earlier, given up migration may lie in the directory. */
 static bool
 dump_with_definitions(const SchemaWork *work, Error *err)
 {

@@ -37,6 +37,8 @@ kind_of(unsigned class, const char *type)
 		return ENTRY_CONSTRAINT;
 	if (class == 0 && starts(type, "INDEX ATTACH "))
 		return ENTRY_ATTACH;
+	if (class == 0 && starts(type, "TABLE ATTACH "))
+		return ENTRY_PARTITION;
 	if (class == CLASS_STATISTIC && starts(type, "STATISTICS "))
 		return ENTRY_STATISTICS;
 	if (class == CLASS_TRIGGER && starts(type, "TRIGGER "))

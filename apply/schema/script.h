@@ -24,6 +24,7 @@ typedef enum {
 	ENTRY_INDEX,      /* CREATE INDEX */
 	ENTRY_CONSTRAINT, /* primary key, unique, exclusion */
 	ENTRY_ATTACH,     /* ALTER INDEX ... ATTACH PARTITION */
+	ENTRY_PARTITION,  /* ALTER TABLE ... ATTACH PARTITION; pre-data */
 	ENTRY_STATISTICS, /* of an index or extended statistics object */
 	ENTRY_FOREIGN_KEY,
 	ENTRY_TRIGGER,

@@ -47,4 +47,11 @@ entry_joins_indexes(const Entry *entry)
 	return entry->kind == ENTRY_ATTACH || entry->kind == ENTRY_STATISTICS;
 }
 
+/* Of an addition: its table may not be a partition yet. */
+static inline bool
+entry_waits_for_partition(const SchemaWork *work, const Entry *entry)
+{
+	return work->addition > 0 && entry->kind == ENTRY_ATTACH;
+}
+
 #endif

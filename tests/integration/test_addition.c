@@ -314,6 +314,17 @@ START_TEST(tables_come_in_under_writers)
 
 	must(&m, "add-table", "part");
 	must(&m, "add-table", "nokey");
+	/* A new partition of a table that is moved already, itself divided. */
+	db_exec(m.source, "CREATE INDEX part_n ON part (n);"
+	                  "CREATE TABLE part3 PARTITION OF part FOR VALUES FROM (5000) TO (9000)"
+	                  " PARTITION BY RANGE (id);"
+	                  "CREATE TABLE part3a PARTITION OF part3 FOR VALUES FROM (5000) TO (6000);"
+	                  "CREATE TABLE part4 PARTITION OF part FOR VALUES FROM (9000) TO (9999);"
+	                  "INSERT INTO part SELECT i, 0, 'p' FROM generate_series(5001, 5900) i;"
+	                  "INSERT INTO part SELECT i, 0, 'p' FROM generate_series(9001, 9900) i");
+	db_exec(m.target, "CREATE INDEX part_n ON part (n)");
+	must(&m, "add-table", "public.part4"); /* with it come all below part */
+	db_exec(m.source, "UPDATE part SET n = n + 1 WHERE id > 5000");
 	ck_assert_int_eq(ask(&m, &out, "add-table", "nokey", NULL), 1);
 	ck_assert_msg(strstr(out, "not moved already") != NULL, "%s", out);
 	free(out);
