@@ -302,6 +302,16 @@ conninfo_get(const ConnInfo *info, const char *keyword)
 	return item != NULL ? item->value : NULL;
 }
 
+const char *
+conninfo_database(const ConnInfo *info)
+{
+	const char *name = conninfo_get(info, "dbname");
+
+	if (name == NULL || name[0] == '\0')
+		name = conninfo_get(info, "user");
+	return name != NULL ? name : "";
+}
+
 void
 conninfo_set(ConnInfo *info, const char *keyword, const char *value)
 {

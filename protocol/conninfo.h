@@ -25,6 +25,8 @@ void conninfo_free(ConnInfo *info);
 /* The effective value of a libpq keyword ("user", "sslmode", ...); NULL when
  * there is none. Lives as long as info or the next conninfo_set of it. */
 const char *conninfo_get(const ConnInfo *info, const char *keyword);
+/* The database that is asked for; as the server does, the user's name where none is said. */
+const char *conninfo_database(const ConnInfo *info);
 /* value NULL takes it out. keyword must be one of libpq's. */
 void conninfo_set(ConnInfo *info, const char *keyword, const char *value);
 

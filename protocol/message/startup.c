@@ -168,7 +168,7 @@ startup_put_negotiate(const Startup *startup, Buffer *out)
 }
 
 void
-startup_put_for_server(const Startup *startup, Buffer *out)
+startup_put_for_server(const Startup *startup, const char *database, Buffer *out)
 {
 	size_t at = out->len;
 	ByteReader r = reader_of(startup->params);
@@ -177,10 +177,14 @@ startup_put_for_server(const Startup *startup, Buffer *out)
 	buffer_put_u32(out, 0);
 	buffer_put_u32(out, PROTOCOL_3_0);
 	while (next_param(&r, &name, &value)) {
-		if (is_extension(name))
+		if (is_extension(name) || (database != NULL && strcmp(name, "database") == 0))
 			continue;
 		buffer_put_cstr(out, name);
 		buffer_put_cstr(out, value);
+	}
+	if (database != NULL) {
+		buffer_put_cstr(out, "database");
+		buffer_put_cstr(out, database);
 	}
 	buffer_put_u8(out, 0);
 	buffer_set_u32(out, at, (uint32_t)(out->len - at));

@@ -39,8 +39,9 @@ StartupResult startup_parse(Slice received, size_t *used, Startup *out, Error *e
 /* Whether NegotiateProtocolVersion must be sent, and what is spoken then: 3.0 or 3.2. */
 bool startup_negotiates(const Startup *startup);
 void startup_put_negotiate(const Startup *startup, Buffer *out);
-/* The packet for the server: 3.0, the client's parameters as they came, no extensions. */
-void startup_put_for_server(const Startup *startup, Buffer *out);
+/* The packet for the server: 3.0, the client's parameters as they came, no extensions. database:
+ * the one to ask for instead of the client's; NULL: that. */
+void startup_put_for_server(const Startup *startup, const char *database, Buffer *out);
 /* The length of a cancel key at the version that is spoken with the client. */
 uint32_t startup_key_size(const Startup *startup);
 

@@ -13,6 +13,7 @@
 
 #include "common/bytes.h"
 #include "protocol/channel/tls_server.h"
+#include "protocol/message/startup.h"
 #include "protocol/message/track.h"
 #include "proxy/listener/listener.h"
 #include "proxy/listener/trust.h"
@@ -228,6 +229,9 @@ void watch_io(Loop *loop, ev_io *io, bool on);
 
 void greet_readable(Session *session);
 void login_begin(Session *session); /* startup packet is parsed */
+/* What a client's database is called on that server, where it is called otherwise; else NULL. */
+const char *login_database(const Listener *listener, const Startup *startup,
+                           const Endpoint *endpoint);
 void login_free(Session *session);
 void login_client_readable(Session *session);
 void login_client_writable(Session *session);

@@ -213,7 +213,9 @@ begin_server_login(Session *session)
 			return;
 		}
 	}
-	startup_put_for_server(&login->startup, &login->to_server);
+	startup_put_for_server(
+		&login->startup, login_database(session->loop->listener, &login->startup, login->endpoint),
+		&login->to_server);
 	if (flush_server(session))
 		watch_server(session);
 }
@@ -229,6 +231,30 @@ link_went(Session *session, LinkResult result, Error *err)
 		watch_server(session);
 }
 
+static const char *
+moved_database(const Listener *listener)
+{
+	return conninfo_database(listener->options.source);
+}
+
+/* Another one of the same name on the target would be without its rows. */
+static bool
+is_migrated(const Session *session)
+{
+	return strcmp(session->login->startup.database, moved_database(session->loop->listener)) == 0;
+}
+
+/* Clients know the source's name of it, on both sides. */
+const char *
+login_database(const Listener *listener, const Startup *startup, const Endpoint *endpoint)
+{
+	const char *there = conninfo_database(endpoint->info);
+	bool other_name = strcmp(startup->database, there) != 0 &&
+	                  strcmp(startup->database, moved_database(listener)) == 0;
+
+	return other_name ? there : NULL;
+}
+
 void
 login_connect(Session *session)
 {
@@ -242,6 +268,15 @@ login_connect(Session *session)
 	/* The route may have changed while it waited. */
 	if (login->endpoint->route != session->loop->route) {
 		login_begin(session);
+		return;
+	}
+	if (login->endpoint->route == ROUTE_TARGET && !login->startup.replication &&
+	    !is_migrated(session)) {
+		char text[160];
+		snprintf(text, sizeof(text),
+		         "database \"%.80s\" is not the one that was moved to this server",
+		         login->startup.database);
+		refuse_with(session, "3D000", text, "connect to that database's own server");
 		return;
 	}
 	session_set_state(session, SESSION_CONNECTING);
@@ -558,10 +593,14 @@ take_key(Session *session, const Frame *frame)
 /* Whom the server has let in without asking anything, the other one may let in likewise; what
  * a client has answered to the server itself we do not know. */
 static const char *
-why_unmovable(const Login *login)
+why_unmovable(const Session *session)
 {
+	const Login *login = session->login;
+
 	if (login->startup.replication)
 		return "it is a replication connection";
+	if (!is_migrated(session))
+		return "its database is not the one that is migrated";
 	return login->passed && login->asked ? login->reason : NULL;
 }
 
@@ -573,7 +612,7 @@ logged_in(Session *session)
 	Slice from_client = buffer_slice(&login->in);
 	Slice from_server = slice_of(reader->data + reader->pos, frame_reader_buffered(reader));
 
-	session->unmovable = why_unmovable(login);
+	session->unmovable = why_unmovable(session);
 	if (session->unmovable != NULL)
 		atomic_fetch_add(&session->loop->unmovable, 1);
 	session->replicates = login->startup.replication;

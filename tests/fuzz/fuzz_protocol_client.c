@@ -32,7 +32,7 @@ startup(Slice bytes)
 	if (parsed.kind != STARTUP_SESSION)
 		return;
 	Buffer out = BUFFER_INIT;
-	startup_put_for_server(&parsed, &out);
+	startup_put_for_server(&parsed, NULL, &out);
 	Startup again;
 	size_t used_again = 0;
 	CHECK(startup_parse(buffer_slice(&out), &used_again, &again, &err) == STARTUP_READY);

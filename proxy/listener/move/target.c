@@ -150,7 +150,9 @@ begin_login(Session *session)
 		target_fail(session, "it cannot log in on the other server: %s", err.message);
 		return;
 	}
-	startup_put_for_server(&move->startup, &target->out);
+	startup_put_for_server(
+		&move->startup, login_database(session->loop->listener, &move->startup, target->endpoint),
+		&target->out);
 	target_flush(session);
 }
 

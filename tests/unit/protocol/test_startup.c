@@ -137,7 +137,7 @@ START_TEST(negotiation)
 		slice_eq(buffer_slice(&out), BYTES("v\0\0\0\x1d\0\3\0\2\0\0\0\2_pq_.what\0_pq_.b\0")));
 	buffer_reset(&out);
 	/* The server sees none of it. */
-	startup_put_for_server(&s, &out);
+	startup_put_for_server(&s, NULL, &out);
 	ck_assert(slice_eq(buffer_slice(&out), BYTES("\0\0\0\x11\0\3\0\0user\0me\0\0")));
 	buffer_free(&out);
 }

@@ -831,6 +831,75 @@ START_TEST(moves_under_load)
 }
 END_TEST
 
+/* ---- which database ---- */
+
+static void
+start_shop(void)
+{
+	move_servers_start();
+	db_create(move_source, "shop");
+	db_create(move_target, "store");
+}
+
+static void
+listen_to_shop(void)
+{
+	char source[300];
+
+	snprintf(source, sizeof(source), "%s", cluster_uri(move_source, "shop"));
+	move_listen_between(source, cluster_uri(move_target, "store"));
+}
+
+/* It is called otherwise on the target. Clients know the source's name, there and back. */
+START_TEST(a_database_of_another_name)
+{
+	PGconn *conn = move_session("dbname=shop");
+
+	db_exec(conn, "SET work_mem = '11MB'");
+	db_exec(conn, "PREPARE by_sql AS SELECT 1");
+	equals(conn, "shop", "SELECT current_database()");
+	for (int turn = 0; turn < 2; turn++) {
+		const char *name = turn == 0 ? "store" : "shop";
+
+		move_all_to(turn == 0 ? ROUTE_TARGET : ROUTE_SOURCE);
+		equals(conn, name, "SELECT current_database()");
+		equals(conn, "11MB", "SHOW work_mem");
+		equals(conn, "1", "EXECUTE by_sql");
+		PGconn *later = move_session("dbname=shop");
+		equals(later, name, "SELECT current_database()");
+		PQfinish(later);
+	}
+	PQfinish(conn);
+}
+END_TEST
+
+/* It exists on both servers, with rows of its own: whoever is in it stays, and is not let into the
+ * other one later. */
+START_TEST(a_database_that_is_not_migrated)
+{
+	PGconn *conn = move_session("");
+	MoveReport report = {0};
+	char all[200];
+
+	equals(conn, "postgres", "SELECT current_database()");
+	expect_reason(conn, "its database is not the one that is migrated");
+	move_prepare(&report);
+	ck_assert_uint_eq(report.unmovable, 1);
+	ck_assert_uint_eq(report.moved, 0);
+	move_report_free(&report);
+	PQfinish(conn);
+
+	listener_set_route(move_listener, ROUTE_TARGET);
+	snprintf(all, sizeof(all), "host=127.0.0.1 port=%d dbname=postgres user=app password=secret",
+	         move_port);
+	conn = PQconnectdb(all);
+	ck_assert_int_eq(PQstatus(conn), CONNECTION_BAD);
+	ck_assert_msg(strstr(PQerrorMessage(conn), "database \"postgres\" is not the one") != NULL,
+	              "%s", PQerrorMessage(conn));
+	PQfinish(conn);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -859,6 +928,12 @@ make(void)
 	tcase_add_test(tcase, cancel_keys_go_on);
 	tcase_add_test(tcase, who_comes_and_goes);
 	tcase_add_test(tcase, moves_under_load);
+	suite_add_tcase(suite, tcase);
+	tcase = tcase_create("listener_move_database");
+	tcase_add_unchecked_fixture(tcase, start_shop, move_servers_stop);
+	tcase_add_checked_fixture(tcase, listen_to_shop, move_unlisten);
+	tcase_add_test(tcase, a_database_of_another_name);
+	tcase_add_test(tcase, a_database_that_is_not_migrated);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
