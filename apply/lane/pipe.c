@@ -71,6 +71,12 @@ pipe_blamed(const Pipe *pipe)
 	return pipe->blamed;
 }
 
+int
+pipe_server_version(const Pipe *pipe)
+{
+	return sql_server_version(pipe->sql);
+}
+
 Buffer *
 pipe_scratch(Pipe *pipe)
 {

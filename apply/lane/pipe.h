@@ -17,6 +17,7 @@ typedef struct Pipe Pipe;
 
 Pipe *pipe_new(Sql *sql, StmtCache *cache);
 void pipe_free(Pipe *pipe); /* not the session and the cache */
+int pipe_server_version(const Pipe *pipe);
 /* Empty, for what is put together for one statement; keeps its memory (up to 4 MiB). */
 Buffer *pipe_scratch(Pipe *pipe);
 /* So much was queued that libpq's buffer, which only grows, is worth a new session. */

@@ -8,6 +8,9 @@
 /* Changes in flight before the results are looked at. */
 enum { REPLAY_STEP = 2000 };
 
+/* Older ones know no foreign keys to partitioned tables. */
+enum { KEYS_TO_PARTITIONED = 120000 };
+
 static void
 blame(Pipe *pipe, const Change *change, Error *err)
 {
@@ -211,7 +214,7 @@ put_truncated(Pipe *pipe, const Change *change, Buffer *list, Error *err)
 		sql_put_literal(&names, change->tables[i]->qualified);
 		partitions = partitions || change->tables[i]->is_partition;
 	}
-	if (!partitions) {
+	if (!partitions || pipe_server_version(pipe) < KEYS_TO_PARTITIONED) {
 		buffer_free(&names);
 		return true;
 	}
