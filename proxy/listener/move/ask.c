@@ -141,7 +141,8 @@ take_error(Session *session, const Frame *frame)
 	const char *code = move->answer_group == UNNAMED_GROUP && report.sqlstate != NULL
 	                       ? report.sqlstate
 	                       : "";
-	bool unnamed_missing = strcmp(code, "26000") == 0, unnamed_locked = strcmp(code, "55P03") == 0;
+	bool unnamed_missing = strcmp(code, "26000") == 0;
+	bool unnamed_locked = strcmp(code, "55P03") == 0;
 	move->answer_failed = true;
 	move->answer_unnamed = move->answer_unnamed || unnamed_locked;
 	if (!unnamed_missing && !unnamed_locked)
@@ -174,9 +175,8 @@ take_frame(Session *session, const Frame *frame)
 		break;
 	case 'Z':
 		if (frame->payload.data[0] != 'I')
-			set_reason(
-				move,
-				"it is in a transaction"); /* What is behind an error in its group is not done: nor was our statement closed. */
+			set_reason(move, "it is in a transaction");
+		/* What is behind an error in its group is not done: nor was our statement closed. */
 		if (move->answer_group == 0 && move->answer_failed) {
 			carried_put_end_of_question(&move->out);
 			message_put_sync(&move->out);
