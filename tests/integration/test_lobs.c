@@ -124,7 +124,10 @@ static void
 expect_cli(Case *c, const char *command, const char *option)
 {
 	char *out;
-	int code = pgbaton_cli(c->p, &out, 60, command, option, NULL);
+	bool holds = strcmp(command, "cutover") == 0 || strcmp(command, "failback") == 0;
+	/* All is compared in the hold, and a busy machine may take more than the usual time. */
+	int code = holds ? pgbaton_cli(c->p, &out, 120, command, "--hold-timeout", "30", option, NULL)
+	                 : pgbaton_cli(c->p, &out, 60, command, option, NULL);
 
 	ck_assert_msg(code == 0, "%s: %s\n%s", command, out, pgbaton_log(c->p));
 	free(out);
