@@ -137,25 +137,14 @@ starts(const char *text, const char *prefix)
 	return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-/* It has no OID, but the index's schema and name: "0 0 INDEX ATTACH s i owner". */
-static bool
-attaches(const Entry *entry, const Named *index)
-{
-	size_t schema = strlen(index->schema);
-	size_t name = strlen(index->name);
-	const char *at = entry->what + strlen("0 0 INDEX ATTACH ");
-
-	return strncmp(at, index->schema, schema) == 0 && at[schema] == ' ' &&
-	       strncmp(at + schema + 1, index->name, name) == 0 && at[schema + 1 + name] == ' ';
-}
-
 static bool
 is_omitted_index(const Catalog *catalog, const Entry *entry)
 {
 	for (size_t i = 0; i < catalog->omitted_index_count; i++) {
 		const Named *index = &catalog->omitted_indexes[i];
-		if (entry->kind == ENTRY_INDEX ? entry->oid == index->oid
-		                               : entry->kind == ENTRY_ATTACH && attaches(entry, index))
+		if (entry->kind == ENTRY_INDEX
+		        ? entry->oid == index->oid
+		        : entry->kind == ENTRY_ATTACH && entry_attaches(entry, index->schema, index->name))
 			return true;
 	}
 	return false;

@@ -125,18 +125,13 @@ partitions_of(const SchemaWork *work, const Catalog *before, Error *err)
 	return rows;
 }
 
-/* It has no OID, but the table's schema and name: "0 0 TABLE ATTACH s t owner". */
 static bool
 joins_later(const Entry *entry, const PGresult *partitions)
 {
 	bool found = false;
 
-	for (int i = 0; entry->kind == ENTRY_PARTITION && i < PQntuples(partitions) && !found; i++) {
-		char *what = mem_printf("0 0 TABLE ATTACH %s %s ", sql_get(partitions, i, 0),
-		                        sql_get(partitions, i, 1));
-		found = strncmp(entry->what, what, strlen(what)) == 0;
-		free(what);
-	}
+	for (int i = 0; entry->kind == ENTRY_PARTITION && i < PQntuples(partitions) && !found; i++)
+		found = entry_attaches(entry, sql_get(partitions, i, 0), sql_get(partitions, i, 1));
 	return found;
 }
 

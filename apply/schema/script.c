@@ -46,6 +46,18 @@ kind_of(unsigned class, const char *type)
 	return ENTRY_OTHER;
 }
 
+bool
+entry_attaches(const Entry *entry, const char *schema, const char *name)
+{
+	size_t schema_len = strlen(schema);
+	size_t name_len = strlen(name);
+	const char *at = entry->what + strlen("0 0 INDEX ATTACH "); /* or TABLE */
+
+	return strncmp(at, schema, schema_len) == 0 && at[schema_len] == ' ' &&
+	       strncmp(at + schema_len + 1, name, name_len) == 0 &&
+	       at[schema_len + 1 + name_len] == ' ';
+}
+
 /* "3252; 2606 16415 CONSTRAINT app c c_pkey postgres" */
 static bool
 read_line(char *line, Arena *arena, Entry *out)

@@ -51,6 +51,10 @@ MUST_CHECK bool toc_read(Slice list, Arena *arena, Entries *out, Error *err);
 /* Fills sql of the entries; one in the script that the list does not have is an error. */
 MUST_CHECK bool script_read(Slice script, Arena *arena, Entries *entries, Error *err);
 
+/* Whether an ENTRY_ATTACH is of that index, an ENTRY_PARTITION of that table: they have no OID, but
+ * schema and name ("0 0 TABLE ATTACH s t owner"). */
+bool entry_attaches(const Entry *entry, const char *schema, const char *name);
+
 /* What follows an entry's first statement; "" when nothing does. */
 const char *script_rest(const char *sql);
 
