@@ -96,6 +96,7 @@ typedef struct {
 	Lsn lsn;
 	uint64_t rows;
 	uint64_t bytes;
+	const char *stamp; /* copy/rewrite.h */
 } LedgerCopied;
 
 /* C3: the statement that records finished copies, for their transaction; as many rows as count. */
@@ -113,9 +114,14 @@ void ledger_outcome_sql(const Ledger *ledger, const Table *table, const char *sn
  */
 void ledger_copying_sql(const Ledger *ledger, const Table *table, Buffer *sql);
 void ledger_attempt_sql(const Ledger *ledger, const Table *table, const char *attempt, Buffer *sql);
-void ledger_attempt_copied_sql(const Ledger *ledger, const Table *table, const char *attempt,
-                               const char *snapshot, Lsn lsn, uint64_t rows, uint64_t bytes,
-                               Buffer *sql);
+void ledger_attempt_copied_sql(const Ledger *ledger, const char *attempt,
+                               const LedgerCopied *copied, Buffer *sql);
+
+/* Schema, name and stamp (copy/rewrite.h) of those that are copied, and the same rows the other
+ * way: NULL and false on error. */
+PGresult *ledger_stamps(Sql *target, const Ledger *ledger, Error *err);
+MUST_CHECK bool ledger_set_stamps(Sql *target, const Ledger *ledger, const PGresult *stamps,
+                                  Error *err);
 
 /* ---- tables that are copied beside the others: add-table, recopy (ledger_apart.c) ---- */
 

@@ -43,16 +43,18 @@ native_end() {
 pgbaton_begin() { bench_pgbaton source pgbaton ${LANES:+--lanes "$LANES"}; }
 pgbaton_end() { bench_pgbaton_stop; }
 
-# All that the source has is on that side.
+# All that the source has is on that side. Ids are not committed in their order.
 caught_up() { # side
-	local last
-	last=$(bench_sql source "SELECT coalesce(max(id), 0) FROM pgbench_history")
-	bench_until "$1" "SELECT coalesce(max(id), 0) = $last FROM pgbench_history"
+	local rows
+	rows=$(bench_sql source "SELECT count(*) FROM pgbench_history")
+	bench_until "$1" "SELECT count(*) = $rows FROM pgbench_history"
 }
 
 # Lags in microseconds, one a line, of the rows with ids above the given one.
 lags() { # side first-id wal-position
 	local side=$1 first=$2 start=$3 end
+	# Commits may be asynchronous; this one is not, and lies behind them.
+	bench_sql "$side" "SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'bench', '')" >/dev/null
 	end=$(bench_sql "$side" "SELECT pg_current_wal_flush_lsn()")
 	bench_as_server env TZ=UTC "$PGBIN/pg_waldump" -p "$BENCH_DIR/$side/pg_wal" -r Transaction \
 		-s "$start" -e "$end" >"$BENCH_DIR/waldump"

@@ -1,9 +1,11 @@
 #include "apply/copy/group.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "apply/copy/split.h"
 #include "apply/schema/build.h"
+#include "common/memory.h"
 
 bool
 copy_group_takes(const CopyOptions *options, const Table *table)
@@ -44,6 +46,8 @@ record_all(const CopySession *session, const CopyOptions *options, const CopyGro
            Error *err)
 {
 	LedgerCopied copied[COPY_GROUP_MOST];
+	char *stamps = mem_strdup(group->view.stamps);
+	char *rest = stamps;
 	Buffer sql = BUFFER_INIT;
 
 	if (options->build != NULL)
@@ -53,10 +57,12 @@ record_all(const CopySession *session, const CopyOptions *options, const CopyGro
 		                           .snapshot = group->view.snapshot,
 		                           .lsn = group->view.lsn,
 		                           .rows = group->rows[i],
-		                           .bytes = group->bytes[i]};
+		                           .bytes = group->bytes[i],
+		                           .stamp = strsep(&rest, "\n")};
 	ledger_copied_sql(options->ledger, copied, group->count, &sql);
 	bool ok = copy_target_record(session->target, buffer_cstr(&sql), group->count, err);
 	buffer_free(&sql);
+	free(stamps);
 	return ok;
 }
 

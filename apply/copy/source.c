@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "apply/copy/rewrite.h"
 #include "apply/copy/session.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
@@ -12,6 +13,7 @@ copy_view_clear(CopyView *view)
 {
 	free(view->snapshot);
 	free(view->exported);
+	free(view->stamps);
 	*view = (CopyView){0};
 }
 
@@ -121,8 +123,10 @@ put_join(Buffer *sql, const char *exported)
  * given back under a lock that ours forbids.
  */
 static void
-put_begin(Buffer *sql, int version, const Table *table, const SharedSnapshot *shared, bool export)
+put_begin(Buffer *sql, int version, Table *table, const SharedSnapshot *shared, bool export)
 {
+	Table *const one = table;
+
 	buffer_put_text(sql, begin_sql);
 	if (shared != NULL)
 		put_join(sql, shared->id);
@@ -132,6 +136,8 @@ put_begin(Buffer *sql, int version, const Table *table, const SharedSnapshot *sh
 	sql_put_literal(sql, table->qualified);
 	buffer_put_text(sql, "::pg_catalog.regclass::pg_catalog.oid::text, ");
 	put_same_columns(sql, table);
+	buffer_put_text(sql, ", ");
+	rewrite_put_stamps(sql, &one, 1);
 	if (export)
 		buffer_printf(sql,
 		              ", pg_catalog.pg_export_snapshot(), (SELECT CASE WHEN m.amname = 'heap' THEN"
@@ -150,27 +156,29 @@ keep_view(Wire *source, const WireResult *result, const Table *table, const Shar
 	const char *lsn = wire_result_get(result, 0, 1);
 	const char *oid = wire_result_get(result, 0, 2);
 	const char *same = wire_result_get(result, 0, 3);
+	const char *stamps = wire_result_get(result, 0, 4);
 
 	if (wire_result_rows(result) != 1 || snapshot == NULL || lsn == NULL || oid == NULL ||
 	    same == NULL || !lsn_parse(lsn, &view->lsn))
 		return error_set(err, ERROR_PROTOCOL, "no snapshot in the server's answer");
 	if (strtoul(oid, NULL, 10) != table->oid)
 		return source_changed(err, "another table has its name now");
-	if (same[0] != 't')
+	if (same[0] != 't' || stamps == NULL)
 		return name_changed_column(source, table, err);
 	if (shared != NULL)
 		view->lsn = shared->lsn;
 	view->snapshot = mem_strdup(shared != NULL ? shared->snapshot : snapshot);
-	if (wire_result_columns(result) > 4) {
-		const char *pages = wire_result_get(result, 0, 5);
-		view->exported = mem_strdup(wire_result_get(result, 0, 4));
+	view->stamps = mem_strdup(stamps); /* of the OID just compared */
+	if (wire_result_columns(result) > 5) {
+		const char *pages = wire_result_get(result, 0, 6);
+		view->exported = mem_strdup(wire_result_get(result, 0, 5));
 		view->pages = pages != NULL ? strtoull(pages, NULL, 10) : 0;
 	}
 	return true;
 }
 
 bool
-copy_source_begin(Wire *source, const Table *table, const SharedSnapshot *shared, bool export,
+copy_source_begin(Wire *source, Table *table, const SharedSnapshot *shared, bool export,
                   CopyView *view, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
@@ -243,6 +251,8 @@ put_begin_group(Buffer *sql, int version, Table *const *tables, size_t count,
 	              "SELECT %s, pg_catalog.pg_current_wal_insert_lsn()::text, ",
 	              copy_snapshot_sql(version));
 	put_same_tables(sql, tables, count);
+	buffer_put_text(sql, ", ");
+	rewrite_put_stamps(sql, tables, count);
 }
 
 bool
@@ -260,12 +270,14 @@ copy_source_begin_group(Wire *source, Table *const *tables, size_t count,
 	const char *snapshot = wire_result_get(result, 0, 0);
 	const char *lsn = wire_result_get(result, 0, 1);
 	const char *same = wire_result_get(result, 0, 2);
+	const char *stamps = wire_result_get(result, 0, 3);
 	if (wire_result_rows(result) != 1 || snapshot == NULL || lsn == NULL || same == NULL ||
 	    !lsn_parse(lsn, &view->lsn)) {
 		ok = error_set(err, ERROR_PROTOCOL, "no snapshot in the server's answer");
-	} else if (same[0] != 't') {
+	} else if (same[0] != 't' || stamps == NULL) {
 		ok = source_changed(err, "one of several");
 	} else {
+		view->stamps = mem_strdup(stamps);
 		view->snapshot = mem_strdup(shared != NULL ? shared->snapshot : snapshot);
 		view->lsn = shared != NULL ? shared->lsn : view->lsn;
 	}

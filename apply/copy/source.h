@@ -26,6 +26,7 @@ typedef struct {
 	Lsn lsn;
 	char *exported; /* only when it was asked for */
 	uint64_t pages; /* of the heap, only then; 0: empty, or no heap */
+	char *stamps;   /* rewrite.h: a line for each table, in the order of their OIDs */
 } CopyView;
 
 void copy_view_clear(CopyView *view);
@@ -34,7 +35,7 @@ void copy_view_clear(CopyView *view);
 const char *copy_snapshot_sql(int server_version);
 
 /* Begins it. An error when the table is not what the catalogue has. shared may be NULL. */
-MUST_CHECK bool copy_source_begin(Wire *source, const Table *table, const SharedSnapshot *shared,
+MUST_CHECK bool copy_source_begin(Wire *source, Table *table, const SharedSnapshot *shared,
                                   bool export, CopyView *view, Error *err);
 /* One for several tables, in the order of their OIDs. Waits for no lock: 55P03 when one cannot be
  * had at once. Which of them is not what the catalogue has is not said. */

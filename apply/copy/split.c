@@ -249,11 +249,16 @@ split_copy_range(CopySession *session, const CopyOptions *options, Split *split,
 bool
 split_record(CopySession *session, const CopyOptions *options, const Split *split, Error *err)
 {
+	const LedgerCopied copied = {.table = split->table,
+	                             .snapshot = split->view.snapshot,
+	                             .lsn = split->view.lsn,
+	                             .rows = split->rows,
+	                             .bytes = split->bytes,
+	                             .stamp = split->view.stamps};
 	Buffer sql = BUFFER_INIT;
 	CopyCommit commit = {false};
 
-	ledger_attempt_copied_sql(options->ledger, split->table, split->attempt, split->view.snapshot,
-	                          split->view.lsn, split->rows, split->bytes, &sql);
+	ledger_attempt_copied_sql(options->ledger, split->attempt, &copied, &sql);
 	bool ok = copy_query(session->target, "target", "BEGIN", NULL, err) &&
 	          copy_target_record(session->target, buffer_cstr(&sql), 1, err) &&
 	          copy_target_commit(session->target, &commit, err);

@@ -128,7 +128,8 @@ record_copied(const CopySession *session, const CopyOptions *options, Table *tab
 	                             .snapshot = attempt->view.snapshot,
 	                             .lsn = attempt->view.lsn,
 	                             .rows = attempt->rows,
-	                             .bytes = attempt->bytes};
+	                             .bytes = attempt->bytes,
+	                             .stamp = attempt->view.stamps};
 	Buffer sql = BUFFER_INIT;
 
 	if (build_is_small(table) && options->build != NULL)

@@ -338,6 +338,92 @@ START_TEST(definitions_are_named)
 }
 END_TEST
 
+/* 1: it is refused, with word in what is said. */
+static void
+rehearse(Case *c, int code, const char *word)
+{
+	char *out;
+
+	ck_assert_msg(pgbaton_cli(c->p, &out, 60, "cutover", "--rehearse", NULL) == code, "%s", out);
+	ck_assert_msg(strstr(out, word) != NULL, "no \"%s\":\n%s", word, out);
+	free(out);
+}
+
+static void
+must(Case *c, const char *command, const char *option, const char *value)
+{
+	char *out;
+
+	ck_assert_msg(pgbaton_cli(c->p, &out, 60, command, option, value, NULL) == 0, "%s", out);
+	free(out);
+}
+
+/* Every row is another, and neither the stream nor the catalogue says so. */
+START_TEST(rewritten)
+{
+	Case c;
+
+	case_open(&c, "rewrites");
+	db_exec(c.source, "ALTER TABLE keyed ALTER b TYPE int USING b + 1;"
+	                  "ALTER TABLE bare ALTER a TYPE text USING upper(a)");
+	write_some(&c, "a");
+	case_sync(&c);
+	rehearse(&c, 1, "\"keyed\" (column b), \"public\".\"bare\" (column a)");
+	start_again(&c);
+	rehearse(&c, 1, "pgbaton recopy");
+	must(&c, "recopy", "bare", NULL);
+	rehearse(&c, 1, "carries: \"public\".\"keyed\" (column b)\n");
+	must(&c, "recopy", "keyed", NULL);
+	write_some(&c, "a");
+	rehearse(&c, 0, "rehears");
+	case_equal(&c, "rewrites");
+	case_close(&c);
+}
+END_TEST
+
+/* The same name and type, but not the same values, and nobody was there to see it. */
+START_TEST(column_made_anew)
+{
+	Case c;
+
+	case_open(&c, "columns");
+	pgbaton_stop(c.p, SIGTERM);
+	db_exec(c.source, "ALTER TABLE keyed DROP b; ALTER TABLE keyed ADD b int DEFAULT 5");
+	pgbaton_again(c.p);
+	pgbaton_wait_state(c.p, "following", 60);
+	rehearse(&c, 1, "carries: \"public\".\"keyed\" (column b)\n");
+	must(&c, "recopy", "keyed", NULL);
+	write_some(&c, "a");
+	rehearse(&c, 0, "rehears");
+	case_equal(&c, "columns");
+	case_close(&c);
+}
+END_TEST
+
+/* A new file, or a column's other row in the catalogue: no rewrite. Both: its rows are compared. */
+START_TEST(not_rewritten)
+{
+	Case c;
+
+	case_open(&c, "files");
+	db_exec(c.source, "VACUUM FULL keyed");
+	db_exec(c.source,
+	        "ALTER TABLE twin ALTER a SET STATISTICS 10; TRUNCATE step;"
+	        "ALTER TABLE felt ALTER m SET NOT NULL; ALTER TABLE felt ALTER m DROP NOT NULL;"
+	        "ALTER TABLE bare ADD later int; ALTER TABLE bare DROP later");
+	write_some(&c, "a");
+	rehearse(&c, 0, "rehears");
+	db_exec(c.source, "ALTER TABLE keyed ALTER a SET STATISTICS 10");
+	rehearse(&c, 1, "pgbaton verify");
+	must(&c, "verify", "--table", "twin");
+	rehearse(&c, 1, "carries: \"public\".\"keyed\" (column a)\n");
+	must(&c, "verify", "--table", "keyed");
+	rehearse(&c, 0, "rehears");
+	case_equal(&c, "files");
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -353,6 +439,9 @@ make(void)
 	tcase_add_test(tcase, names_change_hands);
 	tcase_add_test(tcase, made_anew);
 	tcase_add_test(tcase, definitions_are_named);
+	tcase_add_test(tcase, rewritten);
+	tcase_add_test(tcase, column_made_anew);
+	tcase_add_test(tcase, not_rewritten);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -1,6 +1,7 @@
 /* pgbaton verify while following: both sides compared at one and the same state. */
 #include <stdio.h>
 
+#include "apply/copy/rewrite.h"
 #include "apply/schema/target.h"
 #include "common/clock.h"
 #include "common/log.h"
@@ -78,10 +79,10 @@ cutover_verify(Migration *m, const MigrationRequest *request, size_t *tables, Er
 	                            : NULL;
 	bool met = reader != NULL && meet_at_one_point(m, fence, reader, marked, err);
 	sql_close(fence); /* rolls back: writers go on */
-	bool ok = met && verify_tables(reader, m->target, m->catalog,
-	                               m->config->verify == VERIFY_ON ? m->config->verify_kind
-	                                                              : VERIFY_CHECKSUMS,
-	                               marked, err);
+	VerifyKind kind = m->config->verify == VERIFY_ON ? m->config->verify_kind : VERIFY_CHECKSUMS;
+	bool ok = met && verify_tables(reader, m->target, m->catalog, kind, marked, err) &&
+	          (kind != VERIFY_CHECKSUMS ||
+	           rewrite_stamp_again(reader, m->target, &m->ledger, m->catalog, marked, err));
 	if (met)
 		applier_resume(m->applier);
 	sql_close(reader);

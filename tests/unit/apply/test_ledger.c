@@ -327,7 +327,8 @@ START_TEST(tables_keep_their_state)
 	                             .snapshot = "10:20:11,12",
 	                             .lsn = lsn_make(77),
 	                             .rows = 5,
-	                             .bytes = 60};
+	                             .bytes = 60,
+	                             .stamp = "{}"};
 	ledger_copied_sql(&ledger, &copied, 1, &sql);
 	ASSERT_OK(sql_exec(target, &err, buffer_cstr(&sql)));
 	catalog_free(catalog);
