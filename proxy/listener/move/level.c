@@ -38,7 +38,8 @@ level_begin(Session *session)
 	const Mover *mover = session->loop->listener->mover;
 	Error err = ERROR_INIT;
 
-	if (!carried_plan(&target->have, &move->carried, &target->plan, &err)) {
+	bool ahead = move->wish == WISH_PREPARE;
+	if (!carried_plan(&target->have, &move->carried, ahead, &target->plan, &err)) {
 		target_fail(session, "%s", err.message);
 		return;
 	}
@@ -75,6 +76,8 @@ take_error(Session *session, const Frame *frame)
 		            report.message != NULL ? report.message : "(no message)");
 		return;
 	}
+	if (target->group < target->plan.group_count && target->plan.groups[target->group].to_spare)
+		return;
 	if (target->group < target->plan.group_count)
 		plan_name_step(&target->plan, target->group, target->completed, what, sizeof(what));
 	else if (target->completed > 0)

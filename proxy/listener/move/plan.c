@@ -16,7 +16,7 @@
 #include "protocol/message/extended.h"
 #include "proxy/listener/move/carried.h"
 
-enum { FIRST_UNSTABLE_OID = 10000, TYPES_MAX = 65535 };
+enum { FIRST_UNSTABLE_OID = 10000, TYPES_MAX = 65535, PLANNED_MOST = 64 };
 
 static const char set_sql[] = "SELECT pg_catalog.set_config($1, $2, false)";
 
@@ -28,6 +28,7 @@ begin_group(Plan *plan, char progress)
 	CHECK(plan->group_count < sizeof(plan->groups) / sizeof(plan->groups[0]));
 	plan->groups[plan->group_count].first = plan->step_count;
 	plan->groups[plan->group_count].progress = progress;
+	plan->groups[plan->group_count].to_spare = false;
 }
 
 /* A group without a step is none. */
@@ -223,21 +224,56 @@ parse_types(const char *text, uint32_t *types, size_t most)
 	return count;
 }
 
-static void
-put_statement(Plan *plan, const CarriedItem *item)
+/* Under that name; how many parameters it has. */
+static size_t
+put_parse(Plan *plan, const char *name, const CarriedItem *item)
 {
-	uint32_t few[16], *types = few;
+	uint32_t few[16] = {0}, *types = few;
 	size_t most = sizeof(few) / sizeof(few[0]);
 
 	for (const char *c = item->types; *c != '\0'; c++)
 		most += *c == ',';
 	if (most > sizeof(few) / sizeof(few[0]))
 		types = mem_alloc(most * sizeof(uint32_t));
-	add_step(plan, STEP_STATEMENT, item->name);
 	size_t count = parse_types(item->types, types, most < TYPES_MAX ? most : TYPES_MAX);
-	message_put_parse(&plan->messages, item->name, item->value, types, count);
+	message_put_parse(&plan->messages, name, item->value, types, count);
 	if (types != few)
 		free(types);
+	return count;
+}
+
+static void
+put_statement(Plan *plan, const CarriedItem *item)
+{
+	add_step(plan, STEP_STATEMENT, item->name);
+	put_parse(plan, item->name, item);
+}
+
+/* As an unnamed statement: binding the client's own would count among its custom plans, by which
+ * the server chooses a generic one. */
+static void
+put_planned(Plan *plan, const CarriedItem *item)
+{
+	add_step(plan, STEP_PLANNED, item->name);
+	size_t count = put_parse(plan, "", item);
+	const char **nulls = mem_zalloc((count + 1) * sizeof(*nulls));
+	message_put_bind(&plan->messages, "", "", nulls, count);
+	free(nulls);
+}
+
+static void
+plan_ahead(const Carried *have, const Carried *want, Plan *plan)
+{
+	size_t count = 0;
+
+	begin_group(plan, '2');
+	plan->groups[plan->group_count].to_spare = true;
+	for (size_t i = 0; i < want->count && count < PLANNED_MOST; i++)
+		if (want->items[i].kind == CARRIED_PROTOCOL && !is_kept(&want->items[i], have)) {
+			put_planned(plan, &want->items[i]);
+			count++;
+		}
+	end_group(plan);
 }
 
 /* Behind spaces and comments stands PREPARE. What follows it in the same text the server
@@ -290,13 +326,17 @@ plan_statements(const Carried *have, const Carried *want, Plan *plan, Error *err
 /* ---- the whole ---- */
 
 bool
-carried_plan(const Carried *have, const Carried *want, Plan *plan, Error *err)
+carried_plan(const Carried *have, const Carried *want, bool ahead, Plan *plan, Error *err)
 {
 	*plan = (Plan){.messages = BUFFER_INIT};
 	plan_encoding(have, want, plan);
 	plan_settings(have, want, plan);
 	plan_channels(have, want, plan);
-	return plan_statements(have, want, plan, err);
+	if (!plan_statements(have, want, plan, err))
+		return false;
+	if (ahead)
+		plan_ahead(have, want, plan);
+	return true;
 }
 
 void
@@ -313,7 +353,8 @@ plan_name_step(const Plan *plan, size_t group, size_t completed, char *out, size
 	static const char *const kinds[] = {[STEP_SETTING] = "setting",
 	                                    [STEP_CHANNEL] = "LISTEN",
 	                                    [STEP_SQL] = "prepared statement",
-	                                    [STEP_STATEMENT] = "prepared statement"};
+	                                    [STEP_STATEMENT] = "prepared statement",
+	                                    [STEP_PLANNED] = "prepared statement"};
 	size_t at = group < plan->group_count ? plan->groups[group].first + completed : 0;
 
 	if (at >= plan->step_count)

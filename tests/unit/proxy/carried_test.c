@@ -127,13 +127,13 @@ session_of(Carried *carried, const char *role)
 
 /* The names of all steps with commas. */
 static char *
-steps_of(const Carried *have, const Carried *want, size_t *groups)
+steps_ahead_of(const Carried *have, const Carried *want, bool ahead, size_t *groups)
 {
 	Buffer text = BUFFER_INIT;
 	Error err = ERROR_INIT;
 	Plan plan;
 
-	ck_assert_msg(carried_plan(have, want, &plan, &err), "%s", err.message);
+	ck_assert_msg(carried_plan(have, want, ahead, &plan, &err), "%s", err.message);
 	for (size_t i = 0; i < plan.step_count; i++)
 		buffer_printf(&text, "%s%s", i > 0 ? "," : "", plan.steps[i].name);
 	*groups = plan.group_count;
@@ -141,6 +141,12 @@ steps_of(const Carried *have, const Carried *want, size_t *groups)
 	buffer_free(&text);
 	plan_free(&plan);
 	return copy;
+}
+
+static char *
+steps_of(const Carried *have, const Carried *want, size_t *groups)
+{
+	return steps_ahead_of(have, want, false, groups);
 }
 
 START_TEST(the_plan_is_what_differs)
@@ -165,6 +171,10 @@ START_TEST(the_plan_is_what_differs)
 	char *steps = steps_of(&have, &want, &groups);
 	ck_assert_str_eq(steps, "gone,app.x,work_mem,old,new,changed,q,changed");
 	ck_assert_uint_eq(groups, 4);
+	free(steps);
+	steps = steps_ahead_of(&have, &want, true, &groups);
+	ck_assert_str_eq(steps, "gone,app.x,work_mem,old,new,changed,q,changed,changed");
+	ck_assert_uint_eq(groups, 5);
 	free(steps);
 	steps = steps_of(&want, &want, &groups);
 	ck_assert_str_eq(steps, "");
@@ -239,7 +249,7 @@ START_TEST(texts_that_cannot_be_prepared)
 		carried_add(&want, CARRIED_SQL, "x", texts[i]);
 		carried_complete(&have);
 		carried_complete(&want);
-		ck_assert(!carried_plan(&have, &want, &plan, &err));
+		ck_assert(!carried_plan(&have, &want, true, &plan, &err));
 		ck_assert_int_eq(err.class, ERROR_CONFIG);
 		plan_free(&plan);
 		carried_free(&have);

@@ -259,6 +259,54 @@ START_TEST(a_question_without_an_answer_is_given_up)
 }
 END_TEST
 
+/* The other server plans each statement ahead of the hold: a function that may be evaluated while
+ * planning is, with a NULL that it does not like, and that is no failure. Nothing is executed, and
+ * the client's own statements are as new. */
+START_TEST(statements_are_planned_ahead)
+{
+	static const char made[] =
+		"CREATE FUNCTION fussy(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN"
+		" IF $1 IS NULL THEN RAISE EXCEPTION 'planned with nothing'; END IF; RETURN $1; END$$;"
+		"CREATE SEQUENCE counted; GRANT ALL ON counted TO app";
+	static const char *const texts[] = {"SELECT nextval('counted')",
+	                                    "INSERT INTO ledger VALUES ($1, 1)", "SELECT fussy($1)"};
+	static const char *const seven[] = {"7007"};
+	PGconn *source = move_admin(move_source), *target = move_admin(move_target);
+	PGconn *conn = move_session("");
+
+	db_exec(source, "%s", made);
+	db_exec(target, "%s", made);
+	for (int i = 0; i < 3; i++) {
+		char name[] = {(char)('a' + i), '\0'};
+		PGresult *result = PQprepare(conn, name, texts[i], 0, NULL);
+		ck_assert_int_eq(PQresultStatus(result), PGRES_COMMAND_OK);
+		PQclear(result);
+	}
+	prepare();
+	char *log = cluster_log(move_target);
+	ck_assert_ptr_nonnull(strstr(log, "planned with nothing"));
+	free(log);
+	hold_and_move();
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	ck_assert(db_true(conn, "SELECT count(*) = 3 FROM pg_prepared_statements"));
+	if (PQserverVersion(conn) >= 140000)
+		ck_assert(db_true(conn, "SELECT sum(generic_plans + custom_plans) = 0"
+		                        " FROM pg_prepared_statements"));
+	ck_assert(db_true(target, "SELECT NOT is_called FROM counted"));
+	ck_assert(db_true(target, "SELECT count(*) = 0 FROM ledger WHERE id = 7007"));
+	for (int i = 0; i < 3; i++) {
+		char name[] = {(char)('a' + i), '\0'};
+		PGresult *result = PQexecPrepared(conn, name, i > 0, seven, NULL, NULL, 0);
+		ck_assert_msg(PQresultErrorMessage(result)[0] == '\0', "%s", PQresultErrorMessage(result));
+		PQclear(result);
+	}
+	ck_assert(db_true(target, "SELECT count(*) = 1 FROM ledger WHERE id = 7007"));
+	PQfinish(conn);
+	PQfinish(source);
+	PQfinish(target);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -272,6 +320,7 @@ make(void)
 	tcase_add_test(tcase, at_work_it_is_asked_at_its_next_boundary);
 	tcase_add_test(tcase, a_transaction_is_not_waited_for);
 	tcase_add_test(tcase, a_question_without_an_answer_is_given_up);
+	tcase_add_test(tcase, statements_are_planned_ahead);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
