@@ -78,8 +78,8 @@ copy_group_once(CopySession *session, const CopyOptions *options, const SharedSn
 	/* While the copy is held no snapshot is taken. */
 	return throttle_take(options->throttle, 0, options->stop, err) &&
 	       copy_target_begin_group(session, group->tables, group->count, err) &&
-	       copy_source_begin_group(session->source, group->tables, group->count, shared,
-	                               &group->view, err) &&
+	       copy_source_begin_group(session->source, options->ledger, group->tables, group->count,
+	                               shared, &group->view, err) &&
 	       copy_all_rows(session, options, group, err) &&
 	       copy_query(session->source, "source", "COMMIT", NULL, err) &&
 	       record_all(session, options, group, err) &&

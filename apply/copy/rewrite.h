@@ -1,13 +1,14 @@
 /*
- * rewrite.h: tells a table whose rows were rewritten on the source after they were copied.
+ * rewrite.h: tells a table whose rows changed on the source after their copy by what no stream
+ * carries, and the catalogue does not show.
  *
  * ALTER TABLE ... TYPE ... USING writes every row anew, and one that drops a column and adds
- * another of the same name gives every row another value; no stream carries either, and the
- * catalogue reads the same before and after. So each copy notes, under its lock, in which file
- * the rows lay and, for each column, its number and the transaction that last wrote its
- * catalogue row: the stamp, a line of JSON,
+ * another of the same name gives every row another value. What happens to a table while it is taken
+ * out of the publication is not sent. The catalogue reads the same before and after. So each copy
+ * notes, under its lock, in which file the rows lay, for each column its number and the transaction
+ * that last wrote its catalogue row, and the row that publishes the table: the stamp, a line of JSON,
  *
- *     {"file": relfilenode, "columns": {"name": "attnum:xmin", ...}}
+ *     {"file": relfilenode, "columns": {"name": "attnum:xmin", ...}, "published": "oid of the row"}
  *
  * VACUUM FULL, CLUSTER and TRUNCATE change the file, SET STATISTICS and the like a column's row;
  * a rewrite by ALTER TABLE both. Where both were changed by other means, it is taken for a rewrite
@@ -27,9 +28,10 @@
 #include "common/error.h"
 
 /* An expression for the source: the tables' stamps as text, a line each, in the order of OIDs. */
-void rewrite_put_stamps(Buffer *sql, Table *const *tables, size_t count);
+void rewrite_put_stamps(Buffer *sql, const Ledger *ledger, Table *const *tables, size_t count);
 
-/* False in *same: some were rewritten since; what names the first of them: t (column a), u (column b). */
+/* False in *same: what says of the first of them what happened: "t was rewritten (column a), u was out of
+ * the publication for a time". */
 MUST_CHECK bool rewrite_compare(Sql *source, Sql *target, const Ledger *ledger,
                                 const Catalog *catalog, bool *same, char *what, size_t what_size,
                                 Error *err);

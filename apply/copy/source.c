@@ -123,7 +123,8 @@ put_join(Buffer *sql, const char *exported)
  * given back under a lock that ours forbids.
  */
 static void
-put_begin(Buffer *sql, int version, Table *table, const SharedSnapshot *shared, bool export)
+put_begin(Buffer *sql, int version, const Ledger *ledger, Table *table,
+          const SharedSnapshot *shared, bool export)
 {
 	Table *const one = table;
 
@@ -137,7 +138,7 @@ put_begin(Buffer *sql, int version, Table *table, const SharedSnapshot *shared, 
 	buffer_put_text(sql, "::pg_catalog.regclass::pg_catalog.oid::text, ");
 	put_same_columns(sql, table);
 	buffer_put_text(sql, ", ");
-	rewrite_put_stamps(sql, &one, 1);
+	rewrite_put_stamps(sql, ledger, &one, 1);
 	if (export)
 		buffer_printf(sql,
 		              ", pg_catalog.pg_export_snapshot(), (SELECT CASE WHEN m.amname = 'heap' THEN"
@@ -178,13 +179,13 @@ keep_view(Wire *source, const WireResult *result, const Table *table, const Shar
 }
 
 bool
-copy_source_begin(Wire *source, Table *table, const SharedSnapshot *shared, bool export,
-                  CopyView *view, Error *err)
+copy_source_begin(Wire *source, const Ledger *ledger, Table *table, const SharedSnapshot *shared,
+                  bool export, CopyView *view, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 	WireResult *result = NULL;
 
-	put_begin(&sql, wire_server_version(source), table, shared, export);
+	put_begin(&sql, wire_server_version(source), ledger, table, shared, export);
 	bool ok = copy_query(source, "source", buffer_cstr(&sql), &result, err);
 	buffer_free(&sql);
 	if (!ok) {
@@ -238,7 +239,7 @@ put_same_tables(Buffer *sql, Table *const *tables, size_t count)
 
 /* As put_begin: locks, then snapshot, then LSN. */
 static void
-put_begin_group(Buffer *sql, int version, Table *const *tables, size_t count,
+put_begin_group(Buffer *sql, int version, const Ledger *ledger, Table *const *tables, size_t count,
                 const SharedSnapshot *shared)
 {
 	buffer_put_text(sql, begin_sql);
@@ -252,17 +253,17 @@ put_begin_group(Buffer *sql, int version, Table *const *tables, size_t count,
 	              copy_snapshot_sql(version));
 	put_same_tables(sql, tables, count);
 	buffer_put_text(sql, ", ");
-	rewrite_put_stamps(sql, tables, count);
+	rewrite_put_stamps(sql, ledger, tables, count);
 }
 
 bool
-copy_source_begin_group(Wire *source, Table *const *tables, size_t count,
+copy_source_begin_group(Wire *source, const Ledger *ledger, Table *const *tables, size_t count,
                         const SharedSnapshot *shared, CopyView *view, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 	WireResult *result = NULL;
 
-	put_begin_group(&sql, wire_server_version(source), tables, count, shared);
+	put_begin_group(&sql, wire_server_version(source), ledger, tables, count, shared);
 	bool ok = copy_query(source, "source", buffer_cstr(&sql), &result, err);
 	buffer_free(&sql);
 	if (!ok)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "apply/catalog/catalog.h"
+#include "apply/ledger.h"
 #include "common/bytes.h"
 #include "common/error.h"
 #include "common/lsn.h"
@@ -35,12 +36,14 @@ void copy_view_clear(CopyView *view);
 const char *copy_snapshot_sql(int server_version);
 
 /* Begins it. An error when the table is not what the catalogue has. shared may be NULL. */
-MUST_CHECK bool copy_source_begin(Wire *source, Table *table, const SharedSnapshot *shared,
-                                  bool export, CopyView *view, Error *err);
+MUST_CHECK bool copy_source_begin(Wire *source, const Ledger *ledger, Table *table,
+                                  const SharedSnapshot *shared, bool export, CopyView *view,
+                                  Error *err);
 /* One for several tables, in the order of their OIDs. Waits for no lock: 55P03 when one cannot be
  * had at once. Which of them is not what the catalogue has is not said. */
-MUST_CHECK bool copy_source_begin_group(Wire *source, Table *const *tables, size_t count,
-                                        const SharedSnapshot *shared, CopyView *view, Error *err);
+MUST_CHECK bool copy_source_begin_group(Wire *source, const Ledger *ledger, Table *const *tables,
+                                        size_t count, const SharedSnapshot *shared, CopyView *view,
+                                        Error *err);
 /* Begins another one that sees the same. ERROR_NETWORK when the exporting transaction is
  * gone: the table has to be begun anew. */
 MUST_CHECK bool copy_source_join(Wire *source, const char *exported, Error *err);

@@ -180,7 +180,8 @@ begin(CopySession *session, const CopyOptions *options, const SharedSnapshot *sh
 	    !copy_target_begin_split(session, options->ledger, table, split->attempt, err))
 		return false;
 	table->rows_remain = true;
-	return copy_source_begin(split->holder, table, shared, true, &split->view, err) &&
+	return copy_source_begin(split->holder, options->ledger, table, shared, true, &split->view,
+	                         err) &&
 	       make_ranges(split, options, splittable, err);
 }
 

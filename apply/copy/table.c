@@ -154,7 +154,8 @@ copy_table_once(CopySession *session, const CopyOptions *options, Table *table,
 	 * the copy is held none is taken at all. */
 	return throttle_take(options->throttle, 0, options->stop, err) &&
 	       copy_target_begin(session, table, &fresh, err) &&
-	       copy_source_begin(session->source, table, shared, false, &attempt->view, err) &&
+	       copy_source_begin(session->source, options->ledger, table, shared, false, &attempt->view,
+	                         err) &&
 	       copy_rows(session, options, table, NULL, fresh, &attempt->rows, &attempt->bytes, err) &&
 	       copy_query(session->source, "source", "COMMIT", NULL, err) &&
 	       record_copied(session, options, table, attempt, err) &&

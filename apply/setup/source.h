@@ -29,6 +29,10 @@ typedef struct {
 	const Stop *stop;
 } SourceSetup;
 
+/* The publication of tables without a usable replica identity, written to out, which it returns; the
+ * other one has the ledger's name. */
+const char *source_insert_only_name(const Ledger *ledger, char out[80]);
+
 /* REPLICA IDENTITY FULL where needed; under "refuse" ERROR_CONFIG with the list;
  * under "insert-only" KEY_NOTHING. */
 MUST_CHECK bool source_setup_identities(const SourceSetup *setup, Error *err);

@@ -19,8 +19,6 @@ MUST_CHECK bool source_make(const SourceSetup *setup, const char *kind, const ch
                             const char *undo, uint32_t relation, const char *statement, Error *err);
 /* Our schema, when it is not there yet. A schema of that name that is not ours: ERROR_CONFIG. */
 MUST_CHECK bool source_make_schema(const SourceSetup *setup, Error *err);
-/* "NAME" and "NAME_insert_only" as quoted identifiers. */
-const char *source_insert_only_name(const Ledger *ledger, char out[80]);
 /* Is there a table with KEY_NOTHING that the stream has to carry? */
 bool source_has_insert_only(const Catalog *catalog);
 

@@ -44,13 +44,12 @@ refuse_rewritten(Cutover *c, Error *err)
 	if (same)
 		return true;
 	error_set(err, ERROR_CONFIG,
-	          "rewritten on the source by ALTER TABLE since the copy, which no"
-	          " stream carries: %s",
-	          what);
-	return error_set_hint(err, "pgbaton recopy copies such a table afresh. If it was only vacuumed"
-	                           " (FULL), clustered or truncated, and a column's statistics or"
-	                           " default set: pgbaton verify --table compares its rows, and where"
-	                           " they are equal the cutover is free");
+	          "changed on the source since the copy by what no stream carries: %s", what);
+	return error_set_hint(err,
+	                      "pgbaton recopy copies such a table afresh; where pgbaton verify"
+	                      " --table finds it equal (VACUUM FULL, CLUSTER or TRUNCATE and a"
+	                      " column's statistics or default look like a rewrite), the cutover is"
+	                      " free, too");
 }
 
 /* A table that was made, or a column that was added, while we drained would be lost. */
