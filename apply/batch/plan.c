@@ -2,6 +2,9 @@
 
 #include <stdatomic.h>
 
+#include "common/bytes.h"
+#include "common/log.h"
+
 static bool
 complain(const PgoRelation *relation, const char *column, const char *what, Error *err)
 {
@@ -9,7 +12,9 @@ complain(const PgoRelation *relation, const char *column, const char *what, Erro
 	          relation->name, what);
 	return error_set_hint(err, "the source's schema changed while it was being migrated: make the "
 	                           "same change on the target, then end it and start pgbaton again "
-	                           "with the same arguments: it reads both catalogues at its start");
+	                           "with the same arguments: it reads both catalogues at its start. "
+	                           "Rows written before the change cannot be applied after that: "
+	                           "pgbaton recopy copies such a table afresh");
 }
 
 static int
@@ -55,35 +60,66 @@ map_columns(Plan *plan, const PgoRelation *relation, bool binary, Arena *arena, 
 	return true;
 }
 
-/* The identity of the catalogue must be in what the stream sends as its key. */
+static bool
+is_catalogue_key(const Plan *plan)
+{
+	const Table *table = plan->table;
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < table->key_count; i++) {
+		const char *name = table->columns[table->key_columns[i]].name;
+		for (unsigned k = 0; k < plan->key_count; k++)
+			found += strcmp(plan->columns[plan->key_columns[k]].column->name, name) == 0;
+	}
+	return plan->key == table->key && found == table->key_count && found == plan->key_count;
+}
+
+static void
+tell_key(const Plan *plan)
+{
+	Buffer names = BUFFER_INIT;
+
+	for (unsigned i = 0; i < plan->key_count; i++)
+		buffer_printf(&names, "%s%s", i > 0 ? ", " : "",
+		              plan->columns[plan->key_columns[i]].column->name);
+	if (plan->key == KEY_INDEX)
+		log_warning("applier",
+		            "the stream identifies rows of %s by (%s), not by the key that the table had "
+		            "at the start: without an index for it on the target that is slow",
+		            plan->table->qualified, buffer_cstr(&names));
+	else if (plan->key == KEY_FULL)
+		log_warning("applier",
+		            "the stream identifies rows of %s by all of their values, not by the key that "
+		            "the table had at the start: each batch reads the whole table",
+		            plan->table->qualified);
+	buffer_free(&names);
+}
+
+/* What the stream says, which was true when the rows were written; the catalogue's key is that
+ * of our start. In the stream's order of columns, so that P4 holds whatever the key becomes. */
 static bool
 map_key(Plan *plan, const PgoRelation *relation, Arena *arena, Error *err)
 {
-	const Table *table = plan->table;
-	unsigned sent = 0;
-
-	if (plan->key != KEY_INDEX)
-		return plan->key == KEY_NOTHING || relation->replica_identity == 'f' ||
-		       error_set(err, ERROR_CONFIG,
-		                 "the replica identity of table %s.%s is no longer FULL on the source",
-		                 relation->schema, relation->name);
-	plan->key_count = table->key_count;
-	plan->key_columns = arena_new_array(arena, uint16_t, table->key_count);
-	for (unsigned i = 0; i < table->key_count; i++) {
-		const char *name = table->columns[table->key_columns[i]].name;
-		int at = find_stream_column(relation, name);
-		if (at < 0 || !relation->columns[at].key)
-			return complain(relation, name, "is no longer part of the replica identity", err);
-		plan->key_columns[i] = (uint16_t)at;
-		plan->columns[at].key = true;
+	plan->key_columns = arena_new_array(arena, uint16_t, relation->count);
+	plan->key = relation->replica_identity == 'f' ? KEY_FULL : KEY_NOTHING;
+	for (unsigned i = 0; plan->key != KEY_FULL && i < relation->count; i++) {
+		if (!relation->columns[i].key)
+			continue;
+		if (plan->columns[i].column == NULL)
+			return complain(relation, relation->columns[i].name, "is generated on the target", err);
+		plan->columns[i].key = true;
+		plan->key_columns[plan->key_count++] = (uint16_t)i;
 	}
-	for (unsigned i = 0; i < relation->count; i++)
-		sent += relation->columns[i].key;
-	return relation->replica_identity == 'f' || sent == table->key_count ||
-	       error_set(err, ERROR_CONFIG,
-	                 "the replica identity of table %s.%s has changed on the "
-	                 "source",
-	                 relation->schema, relation->name);
+	if (plan->key_count > 0)
+		plan->key = KEY_INDEX;
+	if (plan->key != KEY_FULL && plan->table->key_generated)
+		return error_set(err, ERROR_CONFIG,
+		                 "the replica identity of table %s.%s is no longer FULL on the source, and "
+		                 "its key has a generated column",
+		                 relation->schema, relation->name);
+	if (!is_catalogue_key(plan))
+		tell_key(plan);
+	return true;
 }
 
 static bool
@@ -156,11 +192,13 @@ plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation
 	plan->elsewhere = atomic_load(&plan->table->apart) != apart;
 	if (plan->elsewhere)
 		return plan;
-	plan->key = plan->table->key;
 	plan->route = hash_bytes(slice_cstr(plan->table->qualified), 0);
-	if (!map_columns(plan, relation, catalog->stream_binary, arena, err) ||
-	    !map_key(plan, relation, arena, err) || !take_snapshot(plan, catalog, arena, err))
+	if (!take_snapshot(plan, catalog, arena, err))
 		return NULL;
+	Error misfit = ERROR_INIT;
+	if (!map_columns(plan, relation, catalog->stream_binary, arena, &misfit) ||
+	    !map_key(plan, relation, arena, &misfit))
+		plan->misfit = arena_memdup(arena, &misfit, sizeof(misfit));
 	return plan;
 }
 
@@ -171,6 +209,16 @@ plan_skips(const Plan *plan, Lsn commit_lsn, uint32_t xid)
 		return true;
 	return plan->has_snapshot && lsn_cmp(commit_lsn, plan->snapshot_lsn) < 0 &&
 	       snapshot_sees(&plan->snapshot, xid);
+}
+
+bool
+plan_fits(const Plan *plan, Error *err)
+{
+	if (plan->misfit == NULL)
+		return true;
+	if (err != NULL)
+		*err = *plan->misfit;
+	return false;
 }
 
 int

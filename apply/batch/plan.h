@@ -4,8 +4,9 @@
  * Made once for each Relation message (relation.h). The table is the one with the relation's
  * oid, whatever it is called on the source by now: names may change hands there. Columns go by
  * name: one of the target that the stream does not send is left to its default; one of the
- * stream that the target cannot take is an error that names it. A plan does not change and
- * lives as long as the arena it was made in; any thread may read it.
+ * stream that the target cannot take makes a plan that does not fit (plan_fits). What identifies
+ * a row is what the stream says: the source may have got another key since our start. A plan
+ * does not change and lives as long as the arena it was made in; any thread may read it.
  */
 #ifndef PGBATON_APPLY_BATCH_PLAN_H
 #define PGBATON_APPLY_BATCH_PLAN_H
@@ -32,13 +33,14 @@ typedef struct {
 	uint16_t count; /* columns as the stream sends them */
 	PlanColumn *columns;
 	uint16_t key_count;    /* KEY_INDEX only */
-	uint16_t *key_columns; /* positions in the stream, in the catalogue's order */
+	uint16_t *key_columns; /* positions in the stream, ascending */
 	bool elsewhere;        /* another applier's table: nothing below is set */
 	Lsn level_lsn;         /* Table.level_lsn */
 	bool has_snapshot;     /* C2 */
 	Snapshot snapshot;
 	Lsn snapshot_lsn;
-	uint64_t route; /* seed of P4's hash: of the table's name alone */
+	const Error *misfit; /* plan_fits */
+	uint64_t route;      /* seed of P4's hash: of the table's name alone */
 } Plan;
 
 /* own_schema: the migration's schema, whose table "marker" is known. apart: which tables are
@@ -49,6 +51,11 @@ Plan *plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRe
 /* C2: this transaction's changes of the table came with its copy; or they are another
  * applier's. */
 bool plan_skips(const Plan *plan, Lsn commit_lsn, uint32_t xid);
+
+/* Can a row of it be applied? False, with the reason: only what plan_skips passes over, and a
+ * TRUNCATE, can. Apart from plan_new, for what was written under another definition is often
+ * passed over: it came with a copy made since. */
+bool plan_fits(const Plan *plan, Error *err);
 
 /* P4: the lane of a row; key is the identity's bytes (batch.h), or empty for a table
  * without a key. */

@@ -190,7 +190,7 @@ plan_of(Early *early, uint32_t oid, Error *err)
 		return relation->user;
 	Plan *plan = plan_new(early->options.catalog, early->options.name, false, &relation->def,
 	                      early->plans, err);
-	if (plan == NULL || !check_plan(early, plan, err))
+	if (plan == NULL || !check_plan(early, plan, err) || !plan_fits(plan, err))
 		return NULL;
 	relation->user = plan;
 	return plan;

@@ -112,6 +112,13 @@ is_old(const Feed *feed)
 	return feed->skip == LEDGER_WHOLE;
 }
 
+static bool
+add_transaction(const Feed *feed, Error *err)
+{
+	return error_add_context(err, "source transaction %u committed at %s", feed->xid,
+	                         LSN_STR(feed->commit_lsn));
+}
+
 static const Plan *
 plan_of(Feed *feed, uint32_t oid, Error *err)
 {
@@ -125,8 +132,7 @@ plan_of(Feed *feed, uint32_t oid, Error *err)
 		relation->user = plan_new(feed->options.catalog, feed->options.name, feed->options.apart,
 		                          &relation->def, feed->plans, err);
 	if (relation->user == NULL)
-		error_add_context(err, "source transaction %u committed at %s", feed->xid,
-		                  LSN_STR(feed->commit_lsn));
+		add_transaction(feed, err);
 	return relation->user;
 }
 
@@ -230,6 +236,10 @@ take_change(Feed *feed, Batch *batch, const PgoMessage *message, Slice bytes, Er
 			if (!take_marker_row(feed, batch, plan, bytes, err))
 				return FEED_ERROR;
 		} else if (!plan_skips(plan, feed->commit_lsn, feed->xid)) {
+			if (!plan_fits(plan, err)) {
+				add_transaction(feed, err);
+				return FEED_ERROR;
+			}
 			switch (add_change(feed, batch, plan, bytes, err)) {
 			case BATCH_BAD:
 				return FEED_ERROR;

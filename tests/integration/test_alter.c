@@ -447,6 +447,57 @@ START_TEST(not_rewritten)
 }
 END_TEST
 
+/* What identifies a row changes between one change and the next: to another index, to the whole
+ * row, to a key where there was none, and back. The target has no such index. */
+static void
+change_identities(Case *c)
+{
+	db_exec(c->source,
+	        "DROP INDEX IF EXISTS keyed_b; ALTER TABLE bare DROP CONSTRAINT IF EXISTS bare_pkey;"
+	        "ALTER TABLE bare REPLICA IDENTITY FULL; ALTER TABLE keyed ALTER b SET NOT NULL;"
+	        "UPDATE keyed SET a = 'by id' WHERE id %% 3 = 0; DELETE FROM bare;"
+	        "INSERT INTO bare SELECT 'b', i FROM generate_series(1, 300) i;"
+	        "UPDATE bare SET a = 'whole' WHERE b < 100");
+	db_exec(c->source,
+	        "CREATE UNIQUE INDEX keyed_b ON keyed (b);"
+	        "ALTER TABLE keyed REPLICA IDENTITY USING INDEX keyed_b;"
+	        "UPDATE keyed SET a = 'by b', id = -id WHERE id < 100; UPDATE keyed SET b = b + 5000"
+	        " WHERE b %% 7 = 0; DELETE FROM keyed WHERE b %% 50 = 11");
+	db_exec(c->source,
+	        "ALTER TABLE bare ADD PRIMARY KEY (b); ALTER TABLE bare REPLICA IDENTITY DEFAULT;"
+	        "UPDATE bare SET a = 'by b' WHERE b > 90; UPDATE bare SET b = b + 1000 WHERE b < 20;"
+	        "DELETE FROM bare WHERE b %% 10 = 3");
+	db_exec(c->source, "ALTER TABLE keyed REPLICA IDENTITY FULL; UPDATE keyed SET a = a || '.'"
+	                   " WHERE b %% 2 = 0; DELETE FROM keyed WHERE b %% 50 = 12");
+	db_exec(
+		c->source,
+		"ALTER TABLE keyed REPLICA IDENTITY DEFAULT; UPDATE keyed SET a = a || '!'"
+		" WHERE b %% 5 = 0; DELETE FROM keyed WHERE b %% 50 = 13; DROP INDEX keyed_b;"
+		"BEGIN; ALTER TABLE twin DROP CONSTRAINT twin_pkey; ALTER TABLE twin ADD PRIMARY KEY"
+		" (b, id); UPDATE twin SET a = 'two' WHERE id < 50; UPDATE twin SET b = b + 1;"
+		"ALTER TABLE twin DROP CONSTRAINT twin_pkey; ALTER TABLE twin ADD PRIMARY KEY (id);"
+		"UPDATE twin SET a = 'one' WHERE id < 20; DELETE FROM twin WHERE id %% 50 = 11; COMMIT");
+}
+
+START_TEST(identity_changes)
+{
+	Case c;
+
+	case_open(&c, "identities");
+	pgbaton_stop(c.p, SIGTERM);
+	change_identities(&c);
+	pgbaton_again(c.p);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_equal(&c, "identities");
+	change_identities(&c);
+	case_equal(&c, "identities");
+	ck_assert_ptr_nonnull(
+		strstr(pgbaton_log(c.p), "identifies rows of \"public\".\"keyed\" by (b)"));
+	rehearse(&c, 0, "rehears");
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -466,6 +517,7 @@ make(void)
 	tcase_add_test(tcase, column_made_anew);
 	tcase_add_test(tcase, out_of_the_publication);
 	tcase_add_test(tcase, not_rewritten);
+	tcase_add_test(tcase, identity_changes);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
