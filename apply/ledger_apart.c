@@ -89,7 +89,8 @@ ledger_added(Sql *target, const Ledger *ledger, Arena *arena, Selection *selecti
 
 /* ---- begin ---- */
 
-/* Not our turn: division by zero. A transaction that is in only partly has to be read again. */
+/* Not our turn: division by zero. A transaction that is in only partly has to be read again.
+ * Tables that join others which are apart begin where those did. */
 void
 ledger_apart_begin_sql(const Ledger *ledger, ApartKind kind, int64_t turn,
                        const Selection *selection, Buffer *sql)
@@ -99,8 +100,8 @@ ledger_apart_begin_sql(const Ledger *ledger, ApartKind kind, int64_t turn,
 	buffer_printf(sql,
 	              "UPDATE %s.migration SET apart = '%s', changed = now(),"
 	              " aparts = (aparts + 1) / (apart_try = %" PRId64 ")::integer,"
-	              " apart_lsn = (SELECT min(CASE WHEN position = %" PRId64
-	              " THEN commit_lsn ELSE commit_lsn - 1 END) FROM %s.progress)",
+	              " apart_lsn = coalesce(apart_lsn, (SELECT min(CASE WHEN position = %" PRId64
+	              " THEN commit_lsn ELSE commit_lsn - 1 END) FROM %s.progress))",
 	              ledger->schema, kind_names[kind], turn, LEDGER_WHOLE, ledger->schema);
 	if (selection != NULL) {
 		selection_describe(selection, &text);

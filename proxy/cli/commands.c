@@ -67,7 +67,8 @@ const CliCommand cli_commands[] = {
      "Exit codes: 0 joined, 1 refused or failed, 2 usage.\n"},
 	{"recopy", cmd_recopy, "copy a table afresh, while all else goes on",
      "Usage: pgbaton recopy TABLE. While it follows, or has failed at a table: its rows on the\n"
-     "target are replaced by the source's, and it joins the others again.\n" CLIENT_TEXT
+     "target are replaced by the source's, and it joins the others again. Where the apply\n"
+     "fails at one more table meanwhile: that one, too, with the same command.\n" CLIENT_TEXT
      "Exit codes: 0 joined, 1 refused or failed, 2 usage.\n"},
 	{"log", cmd_log, "look into the transaction log on disk", NULL},
 };

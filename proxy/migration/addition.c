@@ -21,6 +21,7 @@
  *
  *  - While they are apart the others' applier passes over their changes, and the log keeps
  *    what the other one has not read (way.c, passed).
+ *  - Where the others fail at one more table, that one is written down, too (recopy).
  *  - Killed anywhere it goes on from what is written down: a start reads the same state.
  */
 #include <stdio.h>
@@ -72,7 +73,8 @@ addition_work(Migration *m, Sql *target)
 
 /* ---- what is chosen ---- */
 
-/* Of a recopy: the tables of ours that the pattern names. */
+/* Of a recopy: the tables of ours that the pattern names; those that are apart already stay as
+ * they are. */
 static bool
 mark_matching(Migration *m, const char *pattern, size_t *count, Error *err)
 {
@@ -80,19 +82,25 @@ mark_matching(Migration *m, const char *pattern, size_t *count, Error *err)
 	Selection selection = {.lists = {[INCLUDE_TABLE] = {items, 1}}};
 	Arena *arena = arena_new(0);
 	Matches *matches = matches_find(m->source, &selection, false, arena, err);
+	bool apart = false;
 
 	*count = 0;
 	for (size_t i = 0; matches != NULL && i < m->catalog->table_count; i++) {
 		Table *table = &m->catalog->tables[i];
 		bool named = table->persistence == 'p' &&
 		             matches_relation(matches, INCLUDE_TABLE, table->oid);
-		atomic_store(&table->marked, named);
-		*count += named;
+		bool new = named && !atomic_load(&table->apart);
+		apart = apart || (named && !new);
+		atomic_store(&table->marked, new);
+		*count += new;
 	}
 	bool ok = matches != NULL;
 	matches_free(matches);
 	arena_free(arena);
-	if (ok && *count == 0) {
+	if (ok && *count == 0 && apart) {
+		error_set(err, ERROR_CONFIG, "what \"%s\" names is being copied afresh already", pattern);
+		ok = error_set_hint(err, "`pgbaton resume` goes on with it");
+	} else if (ok && *count == 0) {
 		error_set(err, ERROR_CONFIG, "\"%s\" names no table that is followed here", pattern);
 		ok = error_set_hint(err, "partitions are named by themselves; unlogged tables are copied"
 		                         " at the cutover");
@@ -159,7 +167,9 @@ with_pattern(Migration *m, const char *pattern)
 
 /* ---- begin ---- */
 
-/* No applier is at work from here on until the stream is begun anew. */
+/* No applier is at work from here on until the stream is begun anew. More tables may be written
+ * down than are apart already: theirs is the same beginning, for what the applier of those apart
+ * has passed by now is visible in the snapshots that are still to be taken. */
 static bool
 write_down(Migration *m, ApartKind kind, const Catalog *catalog, const Selection *selection,
            const Buffer *definitions, Error *err)
@@ -176,6 +186,7 @@ write_down(Migration *m, ApartKind kind, const Catalog *catalog, const Selection
 		if (atomic_load(&catalog->tables[i].marked))
 			ledger_apart_table_sql(&m->ledger, kind, &catalog->tables[i], &sql);
 	}
+	int before = now.number;
 	bool sent = schema_text_run(m->target, buffer_cstr(&sql), err);
 	buffer_free(&sql);
 	if (!sent && err->class != ERROR_NETWORK)
@@ -187,7 +198,7 @@ write_down(Migration *m, ApartKind kind, const Catalog *catalog, const Selection
 		if (!stop_sleep_ms(m->stop, RETRY_MS, err))
 			return false;
 	}
-	if (now.kind == APART_NONE)
+	if (now.number == before)
 		return false;
 	pthread_mutex_lock(&m->lock);
 	m->apart = now;
@@ -258,6 +269,8 @@ addition_begin(Migration *m, const MigrationRequest *request, bool *begun, Error
 		m->addition.tables = count;
 		pthread_mutex_unlock(&m->lock);
 	}
+	if (ok)
+		addition_stop(m);
 	bool paused = ok && m->applier != NULL;
 	ok = ok && (m->applier == NULL || applier_pause(m->applier, deadline_in_ms(60000), err));
 	paused = paused && ok;
@@ -519,6 +532,8 @@ addition_tend(Migration *m, Error *err)
 			return true;
 		}
 		count_tables(m);
+		if (m->addition.outcome == ADDITION_FAILED)
+			set_outcome(m, ADDITION_RUNNING, NULL);
 		m->adder = adder_start(m, m->apart.kind == APART_NONE);
 		return true;
 	}

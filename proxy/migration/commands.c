@@ -74,8 +74,11 @@ static bool
 addition_allowed(Migration *m, MigrationCommand command, Error *err)
 {
 	bool add = command == COMMAND_ADD_TABLE;
+	bool failed = m->state == STATE_FAILED && m->resumes_in == STATE_CATCHING_UP;
+	/* The apply has met one more such table. */
+	bool more = failed && !add && m->apart.kind == APART_RECOPY;
 
-	if (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m))
+	if (!more && (m->addition.outcome == ADDITION_RUNNING || addition_is_on(m)))
 		return being_added(err);
 	if (m->cutover.outcome == CUTOVER_RUNNING || m->verify.outcome == VERIFY_RUNNING)
 		return error_set(err, ERROR_CONFIG, "a cutover or a comparison is running");
@@ -83,7 +86,7 @@ addition_allowed(Migration *m, MigrationCommand command, Error *err)
 		return error_set(err, ERROR_CONFIG, "the migration's --name has more than %d characters",
 		                 LEDGER_APART_NAME_MAX);
 	/* A table that stopped the apply is a reason to copy it afresh. */
-	if (m->state == STATE_FAILED && !add && m->resumes_in == STATE_CATCHING_UP)
+	if (failed && !add)
 		return true;
 	return refuse_unless_following(err, m->state, add ? "add tables" : "copy tables afresh");
 }

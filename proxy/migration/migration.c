@@ -162,7 +162,7 @@ migration_is_retryable(const Error *err)
 	       error_has_sqlstate(err, "53300");
 }
 
-/* A cutover or verify that was accepted and will not be run any more. */
+/* What was accepted and will not be run any more, or not before a resume. */
 static void
 abort_waiting(Migration *m, const Error *err)
 {
@@ -174,6 +174,10 @@ abort_waiting(Migration *m, const Error *err)
 	if (m->verify.outcome == VERIFY_RUNNING) {
 		m->verify.outcome = VERIFY_FAILED;
 		m->verify.error = *err;
+	}
+	if (m->addition.outcome == ADDITION_RUNNING) {
+		m->addition.outcome = ADDITION_FAILED;
+		m->addition.error = *err;
 	}
 	pthread_mutex_unlock(&m->lock);
 }

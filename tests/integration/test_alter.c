@@ -498,6 +498,40 @@ START_TEST(identity_changes)
 }
 END_TEST
 
+/* Neither name of the column fits all that is under way: the tables are copied afresh. While one
+ * is, the apply fails at the other, which joins it. */
+START_TEST(renamed_with_a_backlog)
+{
+	char *out;
+	static const char ddl[] =
+		"ALTER TABLE keyed RENAME a TO renamed; ALTER TABLE bare RENAME a TO renamed";
+	Case c;
+
+	case_open(&c, "backlog");
+	pgbaton_stop(c.p, SIGTERM);
+	write_some(&c, "a");
+	db_exec(c.source, "%s", ddl);
+	db_exec(c.target, "%s", ddl);
+	write_some(&c, "renamed");
+	pgbaton_again(c.p);
+	pgbaton_wait_state(c.p, "failed", 60);
+	wait_failed(&c, "\"a\"", "pgbaton recopy");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "recopy", "keyed", NULL), 1);
+	ck_assert_msg(strstr(out, "public.bare") != NULL, "%s", out);
+	free(out);
+	pgbaton_wait_state(c.p, "failed", 60);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "recopy", "keyed", NULL), 1);
+	ck_assert_msg(strstr(out, "is being copied afresh already") != NULL, "%s", out);
+	free(out);
+	must(&c, "recopy", "bare", NULL);
+	ck_assert_int_eq(pgbaton_status_int(c.p, "addition.tables"), 2);
+	write_some(&c, "renamed");
+	case_equal(&c, "backlog");
+	rehearse(&c, 0, "rehears");
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -518,6 +552,7 @@ make(void)
 	tcase_add_test(tcase, out_of_the_publication);
 	tcase_add_test(tcase, not_rewritten);
 	tcase_add_test(tcase, identity_changes);
+	tcase_add_test(tcase, renamed_with_a_backlog);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
