@@ -120,9 +120,8 @@ check_locale(Check *check)
 
 /* ---- extensions and roles ---- */
 
-/* The row whose first column is text; -1: none. */
-static int
-row_of(const PGresult *rows, const char *text)
+int
+check_row_of(const PGresult *rows, const char *text)
 {
 	for (int i = 0; i < PQntuples(rows); i++) {
 		if (strcmp(PQgetvalue(rows, i, 0), text) == 0)
@@ -134,7 +133,7 @@ row_of(const PGresult *rows, const char *text)
 static void
 check_extension(Check *check, const char *name, const char *version, const PGresult *theirs)
 {
-	int row = row_of(theirs, name);
+	int row = check_row_of(theirs, name);
 	const char *object = check_text(check, "extension %s", name);
 	bool copied = check->options->schema_copy;
 	const char *installed = row < 0 ? NULL : sql_get(theirs, row, 2);
@@ -268,7 +267,7 @@ check_roles(Check *check)
 
 	for (int i = 0; needs != NULL && i < PQntuples(ours); i++) {
 		const char *role = PQgetvalue(ours, i, 0);
-		if (row_of(theirs, role) < 0)
+		if (check_row_of(theirs, role) < 0)
 			role_is_missing(check, role, sql_get_bool(ours, i, 1), needed_by(check, needs, role));
 	}
 	PQclear(ours);
@@ -354,12 +353,12 @@ check_memberships(Check *check)
 	int rows = roles != NULL ? PQntuples(owners) : 0;
 
 	for (int i = 0; i < rows; i++) {
-		if (row_of(roles, PQgetvalue(owners, i, 0)) < 0)
+		if (check_row_of(roles, PQgetvalue(owners, i, 0)) < 0)
 			rows = 0;
 	}
 	for (int i = 0; i < rows; i++) {
 		const char *owner = PQgetvalue(owners, i, 0);
-		if (!sql_get_bool(roles, row_of(roles, owner), 1))
+		if (!sql_get_bool(roles, check_row_of(roles, owner), 1))
 			findings_add(check->findings, FINDING_BLOCKER, "target_membership",
 			             check_text(check, "target, role %s", owner),
 			             check_text(check, "GRANT %s TO %s;", check_quoted(check, owner), user),

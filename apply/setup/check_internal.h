@@ -38,6 +38,9 @@ const char *check_value(Check *check, Sql *sql, const char *code, const char *qu
 /* A setting's value in its base unit; "" when the server does not know it. */
 const char *check_setting(Check *check, Sql *sql, const char *name);
 
+/* The row whose first column is text; -1: none. */
+int check_row_of(const PGresult *rows, const char *text);
+
 /* In the findings' arena: "name" and 'text' quoted, and printf. */
 const char *check_quoted(Check *check, const char *name);
 const char *check_text(Check *check, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -53,6 +56,7 @@ void check_selection(Check *check);      /* where it cuts through what belongs t
 void check_target_server(Check *check);
 void check_target_contents(Check *check); /* what is in the way */
 void check_both(Check *check);            /* same server, encoding, locale, extensions, roles */
+void check_defaults(Check *check);        /* ALTER DATABASE and ALTER ROLE ... SET */
 void check_log_disk(Check *check);
 void check_way_back(Check *check); /* what --failback asks for besides */
 

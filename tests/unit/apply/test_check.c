@@ -476,6 +476,99 @@ START_TEST(extensions_and_roles)
 }
 END_TEST
 
+/* What the check says of the settings of both servers, and the statements that mend it. */
+static void
+expect_settings(const Findings *findings, const char *object, const char *message, const char *fix)
+{
+	expect(findings, FINDING_WARNING, "settings", object, NULL);
+	const Finding *finding = find(findings, "settings", object);
+	ck_assert_str_eq(finding->message, message);
+	ck_assert_str_eq(finding->fix, fix);
+}
+
+/* ALTER DATABASE and ALTER ROLE ... SET: no dump of the database has them, no session brings
+ * them along. */
+START_TEST(settings_of_roles_and_databases)
+{
+	static const char equal[] =
+		"CREATE ROLE \"App-1\" LOGIN; ALTER ROLE \"App-1\" SET work_mem = '9MB';"
+		"ALTER DATABASE %s SET work_mem = '5MB';"
+		"ALTER ROLE \"App-1\" IN DATABASE %s SET datestyle = 'ISO, DMY'";
+	Cluster *sides[2] = {servers_start(0, NULL), servers_start(0, NULL)};
+	const char *const names[2] = {"source", "target"};
+	ConnInfo *info = servers_info(sides[0], "source", NULL);
+	PGconn *conn[2];
+	Sql *sql[2];
+	Catalog *catalog;
+	Error err;
+
+	fill(NULL, NULL);
+	for (int i = 0; i < 2; i++) {
+		conn[i] = db_connect(sides[i], names[i]);
+		sql[i] = servers_open(sides[i], names[i]);
+		db_exec(conn[i], equal, names[i], names[i]);
+	}
+	/* A role of one side alone, another database: nobody's business here. */
+	db_exec(conn[0], "CREATE ROLE here; ALTER ROLE here SET work_mem = '7MB';"
+	                 "ALTER DATABASE target SET work_mem = '8MB'");
+	Findings *findings = findings_new();
+	ASSERT_OK(check_run(sql[0], sql[1], info, &options, findings, &catalog, &err));
+	expect_none(findings, "settings");
+	findings_free(findings);
+	catalog_free(catalog);
+
+	db_exec(conn[0], "ALTER DATABASE source SET search_path = \"$user\", \"A b\", public;"
+	                 "ALTER DATABASE source SET app.tenant = 'it''s \"x\"';"
+	                 "ALTER DATABASE source SET work_mem = '6MB';"
+	                 "ALTER ROLE \"App-1\" SET search_path = '';"
+	                 "ALTER ROLE ALL SET application_name = 'all';"
+	                 "ALTER ROLE \"App-1\" IN DATABASE source SET jit = off");
+	db_exec(conn[1], "ALTER ROLE \"App-1\" SET statement_timeout = '3s'");
+	findings = findings_new();
+	ASSERT_OK(check_run(sql[0], sql[1], info, &options, findings, &catalog, &err));
+	expect_settings(
+		findings, "target, database target",
+		"app.tenant is 'it's \"x\"' on the source and not set on the target; search_path is"
+		" '\"$user\", \"A b\", public' on the source and not set on the target; work_mem is '6MB' on"
+		" the source and '5MB' on the target: sessions have other defaults there",
+		"ALTER DATABASE target SET app.tenant TO 'it''s \"x\"';"
+		" ALTER DATABASE target SET search_path TO \"$user\", \"A b\", public;"
+		" ALTER DATABASE target SET work_mem TO '6MB';");
+	expect_settings(
+		findings, "target, role App-1",
+		"search_path is '\"\"' on the source and not set on the target; statement_timeout is not set"
+		" on the source and '3s' on the target: sessions have other defaults there",
+		"ALTER ROLE \"App-1\" SET search_path TO ''; ALTER ROLE \"App-1\" RESET statement_timeout;");
+	expect_settings(
+		findings, "target, all roles",
+		"application_name is 'all' on the source and not set on the target: sessions have other"
+		" defaults there",
+		"ALTER ROLE ALL SET application_name TO 'all';");
+	expect_settings(findings, "target, role App-1, database target",
+	                "jit is 'off' on the source and not set on the target: sessions have other"
+	                " defaults there",
+	                "ALTER ROLE \"App-1\" IN DATABASE target SET jit TO 'off';");
+	for (size_t i = 0; i < findings->count; i++) {
+		if (strcmp(findings->items[i].code, "settings") == 0)
+			db_exec(conn[1], "%s", findings->items[i].fix);
+	}
+	findings_free(findings);
+	catalog_free(catalog);
+
+	findings = findings_new();
+	ASSERT_OK(check_run(sql[0], sql[1], info, &options, findings, &catalog, &err));
+	expect_none(findings, "settings");
+	findings_free(findings);
+	catalog_free(catalog);
+	conninfo_free(info);
+	for (int i = 0; i < 2; i++) {
+		sql_close(sql[i]);
+		PQfinish(conn[i]);
+		cluster_free(sides[i]);
+	}
+}
+END_TEST
+
 /* Slots are of the whole server: that of a neighbour must not be proposed for removal. */
 START_TEST(slot_of_another_database)
 {
@@ -649,6 +742,7 @@ make_check(void)
 	tcase_add_test(found, fixes_mend);
 	tcase_add_test(found, target_settings_locale_encoding);
 	tcase_add_test(found, extensions_and_roles);
+	tcase_add_test(found, settings_of_roles_and_databases);
 	tcase_add_test(found, slot_of_another_database);
 	tcase_add_test(found, owners_on_the_target);
 	tcase_add_test(found, name_is_checked_first);
