@@ -304,8 +304,10 @@ take_answer(Session *session, LoginAnswer *answer)
 		login_connect(session);
 		return;
 	}
-	if (startup_negotiates(&login->startup))
+	if (startup_negotiates(&login->startup) && !login->negotiated)
 		startup_put_negotiate(&login->startup, &login->out);
+	login->negotiated = true;
+	login->has_secret = answer->kind == LOGIN_VERIFIED;
 	if (answer->kind == LOGIN_PASSED || (login->trusted && answer->secret.kind != SECRET_PLAIN)) {
 		login->passed = true;
 		login->reason = answer->kind == LOGIN_PASSED
@@ -527,6 +529,21 @@ pass_mechanisms(Login *login, Slice list)
 	buffer_free(&kept);
 }
 
+/* The address alone does not do. What the client would tell the server we could not log in with on the
+ * other one, so it proves itself to us instead, as from any address. */
+static void
+trust_no_more(Session *session)
+{
+	Login *login = session->login;
+
+	login->trusted = login->passed = false;
+	watch_io(session->loop, &session->server_read, false);
+	watch_io(session->loop, &session->server_write, false);
+	channel_close(&session->server);
+	frame_reader_free(&login->server_in);
+	login_begin(session);
+}
+
 static bool
 pass_auth(Session *session, const Frame *frame)
 {
@@ -534,6 +551,11 @@ pass_auth(Session *session, const Frame *frame)
 	ByteReader r = reader_of(frame->payload);
 	uint32_t code = read_u32(&r);
 
+	if ((code == AUTH_REQUEST_SASL || code == AUTH_REQUEST_MD5) && login->trusted &&
+	    login->has_secret) {
+		trust_no_more(session);
+		return false;
+	}
 	if (code == AUTH_REQUEST_OK && !login->asked && !login->trusted) {
 		/* The server trusts this host, not the client behind it. */
 		refuse_with(session, "28000",

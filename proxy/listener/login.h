@@ -28,6 +28,8 @@ struct Login {
 	bool trusted;   /* its address is one of --listen-trust */
 	bool tls_asked; /* SSLRequest and GSSENCRequest: each once */
 	bool gss_asked;
+	bool negotiated;    /* NegotiateProtocolVersion is sent, where it is due */
+	bool has_secret;    /* we could authenticate the client */
 	bool passed;        /* the server asks the client, we pass it on */
 	bool asked;         /* passed: the server has asked for something */
 	const char *reason; /* passed: why; static */

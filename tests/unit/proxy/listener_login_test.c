@@ -139,11 +139,20 @@ trust_loopback(ListenerOptions *options)
 
 START_TEST(trusted_addresses)
 {
+	ListenerState state;
+
 	fixture_listen(trust_loopback);
 	gets_in(fixture_client("user=open"), "open");
-	/* The server still asks whom it would ask. */
+	/* Who would be asked by the server still is: by us, so that the session can be moved. */
 	gets_in(fixture_client("user=scram password=secret"), "scram");
+	gets_in(fixture_client("user=hashed password=secret"), "hashed");
 	is_refused(fixture_client("user=scram password=wrong"), "password authentication failed");
+	is_refused(fixture_client("user=scram"), "no password supplied");
+	PGconn *conn = fixture_client("user=scram password=secret");
+	listener_state(fixture_listener, &state);
+	ck_assert_uint_eq(state.sessions, 1);
+	ck_assert_uint_eq(state.unmovable, 0);
+	PQfinish(conn);
 	is_refused(fixture_client("user=open host=%s port=5432", fixture_socket), "--listen-trust");
 	fixture_unlisten();
 }
