@@ -22,6 +22,38 @@ locked_describe(const PGresult *sessions, int row, char *out, size_t size)
 	         PQgetvalue(sessions, row, 3), PQgetvalue(sessions, row, 4), *query ? ": " : "", query);
 }
 
+void
+locked_describe_prepared(const PGresult *prepared, char *out, size_t size)
+{
+	for (int i = 0; i < PQntuples(prepared); i++) {
+		size_t len = strlen(out);
+		snprintf(out + len, size - len, "%sprepared transaction %s (of %s in %s, for %s s)",
+		         len > 0 ? ", " : "", PQgetvalue(prepared, i, 0), PQgetvalue(prepared, i, 1),
+		         PQgetvalue(prepared, i, 2), PQgetvalue(prepared, i, 3));
+	}
+}
+
+/* No session has them any more: in pg_locks who holds the transaction's own lock. How many there are. */
+static int
+prepared_blockers(Sql *sql, uint32_t relation, char *out, size_t size)
+{
+	PGresult *result = sql_queryf(
+		sql, NULL,
+		"SELECT " LOCKED_PREPARED_COLUMNS " FROM pg_catalog.pg_prepared_xacts p WHERE EXISTS"
+		" (SELECT 1 FROM pg_catalog.pg_locks x JOIN pg_catalog.pg_locks l USING (virtualtransaction)"
+		" WHERE x.transactionid = p.transaction AND x.granted AND x.pid IS NULL AND l.pid IS NULL"
+		" AND l.locktype = 'relation' AND l.relation >= 16384 AND l.database ="
+		" (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
+		" AND %u IN (0, l.relation)) ORDER BY p.prepared LIMIT %d",
+		relation, NAMED_BLOCKERS);
+	int count = result != NULL ? PQntuples(result) : 0;
+
+	if (result != NULL)
+		locked_describe_prepared(result, out, size);
+	PQclear(result);
+	return count;
+}
+
 /* The lock that was waited for is gone from pg_locks by the time the wait was
  * given up, so the holders are found by the relation. */
 void
@@ -53,6 +85,8 @@ locked_blockers(Sql *sql, uint32_t relation, char *out, size_t size, bool *only_
 			*only_autovacuum = false;
 	}
 	PQclear(result);
+	if (prepared_blockers(sql, relation, out, size) > 0 && only_autovacuum != NULL)
+		*only_autovacuum = false;
 }
 
 static bool
@@ -118,9 +152,8 @@ locked_exec(const Locked *locked, const char *statements, Error *err)
 			          "%s: the lock was not had in %d tries within %lld s; in the way: %s",
 			          locked->what, tries, (long long)(patience / 1000), who);
 			error_set_sqlstate(err, "55P03");
-			return error_set_hint(err,
-			                      "end those transactions (SELECT "
-			                      "pg_terminate_backend(PID)) or try again when they have ended");
+			return error_set_hint(err, "end those transactions (" LOCKED_ENDING
+			                           ") or try again when they have ended");
 		}
 		log_info("setup", "%s: lock not had in %lld ms, in the way: %s; trying again", locked->what,
 		         (long long)timeout_ms, who);

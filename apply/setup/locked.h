@@ -35,7 +35,7 @@ MUST_CHECK bool locked_exec(const Locked *locked, const char *statements, Error 
 
 /* Who holds or waits for locks on the relation (0: who has been in a transaction
  * that holds locks on tables here): "pid 12 (app as bob, idle in transaction for
- * 31 s: UPDATE t ...)", at most four. only_autovacuum (may be NULL) tells that nobody else
+ * 31 s: UPDATE t ...)", at most four, and as many prepared transactions. only_autovacuum (may be NULL) tells that nobody else
  * does. Empty when nobody is found or the server cannot be asked. */
 void locked_blockers(Sql *sql, uint32_t relation, char *out, size_t size, bool *only_autovacuum);
 
@@ -48,5 +48,15 @@ void locked_blockers(Sql *sql, uint32_t relation, char *out, size_t size, bool *
 	" left(regexp_replace(coalesce(a.query, ''), '\\s+', ' ', 'g'), 60), a.backend_type"
 
 void locked_describe(const PGresult *sessions, int row, char *out, size_t size);
+
+/* Prepared transactions likewise, all rows: "prepared transaction 'g' (of bob in shop, for 31 s)". */
+#define LOCKED_PREPARED_COLUMNS                  \
+	"quote_literal(p.gid), p.owner, p.database," \
+	" floor(extract(epoch FROM clock_timestamp() - p.prepared))::bigint"
+
+void locked_describe_prepared(const PGresult *prepared, char *out, size_t size);
+
+/* For hints: how to end both. */
+#define LOCKED_ENDING "SELECT pg_terminate_backend(PID), ROLLBACK PREPARED 'GID'"
 
 #endif

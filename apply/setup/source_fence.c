@@ -384,7 +384,8 @@ fence_failed(Sql *fence, Error *failure, int64_t waited_ms, Error *err)
 		          (long long)waited_ms,
 		          blockers[0] != '\0' ? blockers : "transactions that have ended just now");
 		error_set_sqlstate(err, "55P03");
-		return error_set_hint(err, "end those transactions, or allow a longer --hold-timeout");
+		return error_set_hint(err, "end those transactions (" LOCKED_ENDING
+		                           "), or allow a longer --hold-timeout");
 	}
 	if (err != NULL)
 		*err = *failure;

@@ -39,19 +39,13 @@ slot_blockers(Sql *sql, char *out, size_t size, Error *err)
 		locked_describe(sessions, i, out, size);
 	PQclear(sessions);
 
-	PGresult *prepared = sql_query(
-		sql, err,
-		"SELECT quote_literal(gid), owner, database,"
-		" floor(extract(epoch FROM clock_timestamp() - prepared))::bigint"
-		" FROM pg_catalog.pg_prepared_xacts ORDER BY prepared LIMIT 5");
+	PGresult *prepared = sql_query(sql, err,
+	                               "SELECT " LOCKED_PREPARED_COLUMNS
+	                               " FROM pg_catalog.pg_prepared_xacts p"
+	                               " ORDER BY p.prepared LIMIT 5");
 	if (prepared == NULL)
 		return false;
-	for (int i = 0; i < PQntuples(prepared); i++) {
-		size_t len = strlen(out);
-		snprintf(out + len, size - len, "%sprepared transaction %s (of %s in %s, for %s s)",
-		         len > 0 ? ", " : "", PQgetvalue(prepared, i, 0), PQgetvalue(prepared, i, 1),
-		         PQgetvalue(prepared, i, 2), PQgetvalue(prepared, i, 3));
-	}
+	locked_describe_prepared(prepared, out, size);
 	PQclear(prepared);
 	return true;
 }
@@ -153,8 +147,8 @@ create_watched(const SourceSetup *setup, Wire *wire, Lsn *start, Error *err)
 		          "for: %s",
 		          setup->ledger->name, (long long)(timeout / 1000),
 		          blockers[0] != '\0' ? blockers : "transactions that have ended just now");
-		return error_set_hint(err, "end those transactions (SELECT pg_terminate_backend(PID), "
-		                           "ROLLBACK PREPARED 'GID') or try again when they have ended");
+		return error_set_hint(err, "end those transactions (" LOCKED_ENDING
+		                           ") or try again when they have ended");
 	}
 	if (err != NULL)
 		*err = maker.error;

@@ -494,7 +494,14 @@ START_TEST(fence_gives_up_at_the_deadline)
 	ck_assert_int_lt(clock_mono_ms() - begun, 5000);
 	ck_assert_int_eq(err.class, ERROR_TIMEOUT);
 	ck_assert_msg(strstr(err.message, "slow") != NULL, "%s", err.message);
-	db_exec(bench.app, "COMMIT");
+	/* No session has it any more. */
+	db_exec(bench.app, "PREPARE TRANSACTION 'gone'");
+	ck_assert(!source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(400), &err));
+	ck_assert_msg(strstr(err.message, "in the way: prepared transaction 'gone' (of postgres") !=
+	                  NULL,
+	              "%s", err.message);
+	ck_assert_msg(strstr(err.hint, "ROLLBACK PREPARED") != NULL, "%s", err.hint);
+	db_exec(bench.app, "COMMIT PREPARED 'gone'");
 	/* Rolled back: nobody is held, and the session can try again. */
 	db_exec(bench.app, "INSERT INTO none VALUES (1)");
 	ASSERT_OK(source_fence_lock(fence, bench.setup.catalog, deadline_in_ms(5000), &err));
