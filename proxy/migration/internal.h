@@ -207,7 +207,7 @@ bool migration_is_retryable(const Error *err);
 void migration_follow_pause(Migration *m);
 bool migration_online(const Migration *m);
 
-/* ---- phases.c: each may be run again after a failure or restart ---- */
+/* ---- phases.c, prepare.c: each may be run again after a failure or restart ---- */
 
 MUST_CHECK bool phase_open(Migration *m, Error *err); /* sessions, lock, ledger, journal */
 /* *blocked: findings of the check that block; they were logged. */
