@@ -24,13 +24,13 @@ struct Leaving {
 };
 
 static void
-close_first(Loop *loop)
+close_one(Leaving **at)
 {
-	Leaving *leaving = loop->leaving;
+	Leaving *leaving = *at;
 	Buffer bye = BUFFER_INIT;
 	Error err = ERROR_INIT;
 
-	loop->leaving = leaving->next;
+	*at = leaving->next;
 	message_put_terminate(&bye);
 	/* Whether it is taken or not: what is closed then is idle. */
 	(void)!leaving->channel.ops->write(&leaving->channel, bye.data, bye.len, &err);
@@ -46,7 +46,7 @@ on_leave(struct ev_loop *ev, ev_timer *timer, int events UNUSED)
 	Loop *loop = timer->data;
 
 	for (int i = 0; i < AT_ONCE && loop->leaving != NULL; i++)
-		close_first(loop);
+		close_one(&loop->leaving);
 	if (loop->leaving == NULL)
 		ev_timer_stop(ev, timer);
 }
@@ -75,7 +75,20 @@ void
 leaving_end(Loop *loop)
 {
 	while (loop->leaving != NULL)
-		close_first(loop);
+		close_one(&loop->leaving);
+}
+
+void
+leaving_make_room(Loop *loop, void *arg)
+{
+	const ListenerRoute *on = arg;
+
+	for (Leaving **at = &loop->leaving; *at != NULL;) {
+		if ((*at)->endpoint->route == *on)
+			close_one(at);
+		else
+			at = &(*at)->next;
+	}
 }
 
 uint32_t

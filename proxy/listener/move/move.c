@@ -242,6 +242,7 @@ prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms, const Stop *s
 	if (!outside_connect(listener, mover->from, deadline_ms, err) ||
 	    !outside_endpoint(listener, to, deadline_ms, err))
 		return false;
+	loops_call(listener, leaving_make_room, &to);
 	loops_call(listener, collect_names, mover); /* theirs first, if there are too many */
 	outside_names(listener, &mover->names);
 	outside_sets(listener);

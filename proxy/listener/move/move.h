@@ -223,6 +223,9 @@ bool level_is_given(const Session *session);
 /* Takes the session's connection to its server, to be closed soon. */
 void leaving_add(Session *session);
 void leaving_end(Loop *loop); /* all of them now */
+/* Those on that server (arg: a ListenerRoute) now: sessions are to be opened there, and it may not
+ * have connections for both. A loops_call. */
+void leaving_make_room(Loop *loop, void *arg);
 /* The next one's process on that server, from *at on, which begins as loop->leaving; 0: no more. */
 uint32_t leaving_pid(const Leaving **at, ListenerRoute on);
 

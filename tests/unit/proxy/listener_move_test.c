@@ -304,6 +304,38 @@ START_TEST(too_few_connections)
 }
 END_TEST
 
+/* The connections that a move has left behind give way to a move back right after it. */
+START_TEST(back_at_once)
+{
+	PGconn *source = move_admin(move_source);
+	PGconn *conn = move_session("");
+	uint32_t left = (uint32_t)PQbackendPID(conn), *pids;
+	MoveReport report;
+	Error err = ERROR_INIT;
+	bool room = false, found = false;
+
+	db_exec(source, "ALTER ROLE app CONNECTION LIMIT 1");
+	move_all();
+	while (!room) {
+		bool done = listener_move_prepare(move_listener, ROUTE_SOURCE, deadline_in_ms(30000), NULL,
+		                                  &report, &err);
+		ck_assert_msg(done, "%s", err.message);
+		room = report.unmovable == 0; /* its process may take a moment to end */
+		move_report_free(&report);
+		size_t count = listener_server_pids(move_listener, ROUTE_SOURCE, &pids);
+		for (size_t k = 0; k < count; k++)
+			found = found || pids[k] == left;
+		free(pids);
+	}
+	ck_assert_msg(!found, "it was still kept");
+	move_all_to(ROUTE_SOURCE);
+	ck_assert_int_eq(move_where(conn), cluster_port(move_source));
+	db_exec(source, "ALTER ROLE app CONNECTION LIMIT -1");
+	PQfinish(source);
+	PQfinish(conn);
+}
+END_TEST
+
 /* Custom settings that the other server has by its own defaults are in nobody's way. */
 START_TEST(defaults_of_the_other_server)
 {
@@ -915,6 +947,7 @@ make(void)
 	tcase_add_test(tcase, what_the_other_server_refuses);
 	tcase_add_test(tcase, a_login_that_is_refused);
 	tcase_add_test(tcase, too_few_connections);
+	tcase_add_test(tcase, back_at_once);
 	tcase_add_test(tcase, defaults_of_the_other_server);
 	tcase_add_test(tcase, read_only_on_the_other_server);
 	tcase_add_test(tcase, wait_and_abort_leave_everything_as_it_is);
