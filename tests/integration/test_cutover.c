@@ -458,6 +458,9 @@ START_TEST(stopped_past_deadline)
 	ck_assert_msg(code == 0, "exit %d: %s", code, process_stderr(cutover));
 	process_free(cutover);
 	ck_assert_int_ge(pgbaton_status_int(c.p, "cutover.attempts"), 2);
+	if (strstr(points[_i], "sequences") != NULL)
+		ck_assert_ptr_nonnull(
+			strstr(pgbaton_log(c.p), "the hold's 1000 ms were over at step \"sequences\""));
 	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM t WHERE v = 'probe'"), 1);
 	case_switched(&c);
 	case_close(&c);

@@ -88,6 +88,20 @@ steps(Cutover *c, Error *err)
 	       sessions_wait_open(c, err) && switch_over(c, err);
 }
 
+/* Any step may be the one that finds the time gone, also a fast one behind a slow one. */
+static bool
+blame_hold(const Cutover *c, Error *err)
+{
+	if (err->class != ERROR_TIMEOUT || err->hint[0] != '\0' || deadline_left_ms(c->deadline_ms) > 0)
+		return false;
+	error_set_hint(err, "allow a longer --hold-timeout");
+	return error_add_context(
+		err,
+		"the hold's %lld ms were over at step \"%s\" (sessions held after %.0f "
+		"ms, locks on all tables %.0f ms)",
+		(long long)c->timeout_ms, c->now.step, c->now.quiet_ms, c->now.fence_ms);
+}
+
 static bool
 hold(Cutover *c, Error *err)
 {
@@ -99,7 +113,7 @@ hold(Cutover *c, Error *err)
 		return false;
 	c->held_since_us = clock_mono_us();
 	if (!steps(c, err))
-		return false;
+		return blame_hold(c, err);
 	if (c->rehearsal)
 		sessions_release(c);
 	else
