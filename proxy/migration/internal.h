@@ -210,6 +210,8 @@ bool migration_online(const Migration *m);
 /* ---- phases.c, prepare.c: each may be run again after a failure or restart ---- */
 
 MUST_CHECK bool phase_open(Migration *m, Error *err); /* sessions, lock, ledger, journal */
+/* A ledger that was not there when phase_open looked. */
+MUST_CHECK bool phase_take_up(Migration *m, Error *err);
 /* *blocked: findings of the check that block; they were logged. */
 MUST_CHECK bool phase_check(Migration *m, bool *blocked, Error *err);
 MUST_CHECK bool phase_prepare(Migration *m, Error *err);

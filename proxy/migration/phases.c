@@ -74,6 +74,14 @@ load_ledger(Migration *m, bool *switched, Error *err)
 }
 
 bool
+phase_take_up(Migration *m, Error *err)
+{
+	bool switched;
+
+	return load_ledger(m, &switched, err) && check_ledger(m, &m->ledger, err);
+}
+
+bool
 phase_open(Migration *m, Error *err)
 {
 	bool exists;

@@ -199,8 +199,16 @@ create_ledger(Migration *m, Error *err)
 
 	if (m->ledger.id[0] != '\0')
 		return true;
-	if (!new_ledger(m, &ledger, err) || !ledger_create(m->target, &ledger, err) ||
-	    !ledger_keep_selection(m->target, &ledger, &m->selection, err))
+	if (!new_ledger(m, &ledger, err))
+		return false;
+	if (!ledger_create(m->target, &ledger, err)) {
+		/* Of a process that was killed while it made one the server's went on to the end. */
+		if (!error_has_sqlstate(err, "42P06") && !error_has_sqlstate(err, "23505"))
+			return false;
+		error_clear(err);
+		return phase_take_up(m, err);
+	}
+	if (!ledger_keep_selection(m->target, &ledger, &m->selection, err))
 		return false;
 	pthread_mutex_lock(&m->lock);
 	m->ledger = ledger;

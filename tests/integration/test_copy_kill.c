@@ -220,6 +220,42 @@ START_TEST(killed_while_it_copies)
 }
 END_TEST
 
+/* The server's process of a killed pgbaton goes on with what it was sent: its ledger appears after the
+ * next start has looked for one. */
+START_TEST(a_ledger_comes_late)
+{
+	static const char making[] =
+		"SELECT count(*) = %d FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+		" AND datname = 'late' AND query LIKE 'BEGIN;CREATE SCHEMA%%'";
+	char sql[200];
+
+	db_create(source_cluster, "late");
+	db_create(target_cluster, "late");
+	PGconn *source = db_connect(source_cluster, "late"),
+		   *target = db_connect(target_cluster, "late");
+	PGconn *lock = db_connect(target_cluster, "late");
+	db_exec(source, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+	/* Behind the schema, before the end. */
+	db_exec(lock, "BEGIN; LOCK TABLE pg_attrdef IN SHARE MODE");
+	Pgbaton *p = pgbaton_start(&(PgbatonOptions){.source = cluster_uri(source_cluster, "late"),
+	                                             .target = cluster_uri(target_cluster, "late")});
+	snprintf(sql, sizeof(sql), making, 1);
+	db_wait_until(target, sql, 60);
+	pgbaton_stop(p, SIGKILL);
+	pgbaton_again(p);
+	snprintf(sql, sizeof(sql), making, 2);
+	db_wait_until(target, sql, 60);
+	db_exec(lock, "COMMIT");
+	pgbaton_wait_state(p, "following", 60);
+	ck_assert(db_true(target, "SELECT count(*) = 1 FROM t"));
+	ck_assert(db_true(target, "SELECT count(*) = 1 FROM pgbaton.migration"));
+	pgbaton_free(p);
+	PQfinish(source);
+	PQfinish(target);
+	PQfinish(lock);
+}
+END_TEST
+
 static Suite *
 make_copy_kill(void)
 {
@@ -229,6 +265,7 @@ make_copy_kill(void)
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_set_timeout(tc, 600);
 	tcase_add_test(tc, killed_while_it_copies);
+	tcase_add_test(tc, a_ledger_comes_late);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
