@@ -196,6 +196,8 @@ stream_json(const MigrationStatus *s)
 	json_object_set_new(json, "replays", json_count(s->applier.replays));
 	json_object_set_new(json, "early", json_count(s->applier.early));
 	json_object_set_new(json, "early_given_up", json_count(s->applier.early_given_up));
+	json_object_set_new(json, "waiting",
+	                    s->apply_waiting[0] != '\0' ? json_text(s->apply_waiting) : json_null());
 	return json;
 }
 

@@ -123,6 +123,11 @@ view_stream(FILE *out, const json_t *status, const json_t *before, double second
 	        BYTES(doc_number(status, "lag.received_bytes")),
 	        BYTES(doc_number(status, "lag.applied_bytes")),
 	        COUNT(doc_number(status, "lag.pending_transactions")));
+	if (json_is_string(doc_at(status, "stream.waiting"))) {
+		fputs("waiting    ", out);
+		print_plain(out, doc_text(status, "stream.waiting"));
+		fputc('\n', out);
+	}
 	fprintf(out, "stream     %s transactions applied",
 	        COUNT(doc_number(status, "stream.transactions")));
 	if (rate >= 0)

@@ -98,8 +98,9 @@ struct Migration {
 	SlotHealth slot;
 	Lsn source_lsn;
 	double oldest_snapshot_s;
-	char waiting[256]; /* who waits for a lock of the copy */
-	Standbys standbys; /* of the source */
+	char waiting[256];       /* who waits for a lock of the copy */
+	char apply_waiting[256]; /* for whom the apply waits */
+	Standbys standbys;       /* of the source */
 	LagLimit lag_limit;
 	Pace pace;
 	IndexStatus index;

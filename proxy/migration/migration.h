@@ -219,6 +219,7 @@ typedef struct {
 	Lsn source_lsn;           /* pg_current_wal_lsn() when last asked */
 	double oldest_snapshot_s; /* age of our oldest snapshot on the source */
 	char waiting[256];        /* who waits on the source for a lock of the copy; "": nobody */
+	char apply_waiting[256];  /* for whom the apply waits on the side it writes to; "": nobody */
 	ThrottleState throttle;   /* of the copy */
 	Standbys standbys;        /* of the source */
 	LagLimit lag_limit;

@@ -1,7 +1,8 @@
 /*
  * Watches the side that changes come from on a session of its own: how far it is, what the slot holds back, and
  * what somebody may have done to slot and publication behind our back. Warns before the
- * slot's limit is reached (S3).
+ * slot's limit is reached (S3). While the apply stands still it looks on the other side, on a
+ * session more, for whom it waits.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,10 @@ struct Monitor {
 	uint64_t messages; /* that the receiver had got a round ago */
 	int64_t reading_since_ms;
 	int64_t next_reading_ms; /* when it may be told again */
+	Sql *to;                 /* while the apply stands still */
+	Lsn applied;             /* a round ago */
+	uint64_t batches;
+	int64_t still_since_ms;
 	pthread_mutex_t lock;
 	Error failure; /* under lock */
 };
@@ -34,7 +39,8 @@ enum {
 	PUBLICATION_EVERY = 5, /* rounds */
 	QUERY_TIMEOUT_MS = 10000,
 	WARN_EVERY_MS = 60000,
-	READING_S = 10 /* a source that only reads for so long is worth a line */
+	READING_S = 10, /* a source that only reads for so long is worth a line */
+	STILL_S = 5     /* and so is an apply that waits for somebody for so long */
 };
 
 static void
@@ -199,6 +205,66 @@ look_at_slot(Monitor *monitor, Sql *source, int64_t *next_warning_ms, Error *err
 	return false;
 }
 
+/* ---- the other side ---- */
+
+static bool
+apply_stands_still(Monitor *monitor)
+{
+	Migration *m = monitor->m;
+	TxLogState log = {0};
+	ApplierState state = {0};
+
+	pthread_mutex_lock(&m->lock);
+	TxLog *txlog = monitor->way.back ? m->back.log : m->log;
+	Applier *applier = monitor->way.back ? m->back.applier : m->applier;
+	bool there = txlog != NULL && applier != NULL;
+	if (there) {
+		txlog_state(txlog, &log);
+		applier_state(applier, &state);
+	}
+	pthread_mutex_unlock(&m->lock);
+
+	bool works = !there || state.phase != APPLIER_RUNNING || state.batches != monitor->batches ||
+	             lsn_cmp(state.applied_commit, monitor->applied) != 0 ||
+	             lsn_cmp(log.last_commit, state.applied_commit) <= 0;
+	monitor->batches = state.batches;
+	monitor->applied = state.applied_commit;
+	if (works || monitor->still_since_ms == 0)
+		monitor->still_since_ms = clock_mono_ms();
+	return clock_mono_ms() - monitor->still_since_ms >= STILL_S * 1000;
+}
+
+/* A lock is waited for without an error, for as long as somebody holds it. */
+static void
+look_at_lanes(Monitor *monitor)
+{
+	Migration *m = monitor->m;
+	const Way *way = &monitor->way;
+	char waiting[sizeof(m->apply_waiting)] = "";
+	Error err = ERROR_INIT;
+	bool ok = true;
+
+	if (apply_stands_still(monitor)) {
+		if (monitor->to == NULL)
+			monitor->to = sql_connect(way->to_info, way->to_side, "monitor", monitor->stop, &err);
+		if (monitor->to != NULL)
+			sql_set_timeout_ms(monitor->to, QUERY_TIMEOUT_MS);
+		ok = monitor->to != NULL &&
+		     waiting_lanes_read(monitor->to, way->to_side, STILL_S, waiting, sizeof(waiting), &err);
+	}
+	/* A side that is away is told by the applier. */
+	if (!ok || waiting[0] == '\0') {
+		sql_close(monitor->to);
+		monitor->to = NULL;
+	}
+	pthread_mutex_lock(&m->lock);
+	bool news = waiting[0] != '\0' && strcmp(m->apply_waiting, waiting) != 0;
+	snprintf(m->apply_waiting, sizeof(m->apply_waiting), "%s", waiting);
+	pthread_mutex_unlock(&m->lock);
+	if (news)
+		log_warning("monitor", "%s", waiting);
+}
+
 /* One round. False: the session is useless, or a failure was noted. */
 static bool
 look(Monitor *monitor, Sql *source, unsigned round, int64_t *next_warning_ms, Error *err)
@@ -243,10 +309,12 @@ monitor_main(void *arg)
 		}
 		if (err.class != ERROR_NONE && err.class != ERROR_CANCELLED)
 			log_failure(LOG_WARNING, "monitor", &err);
+		look_at_lanes(monitor);
 		if (!stop_sleep_ms(monitor->stop, POSITION_EVERY_MS, NULL))
 			break;
 	}
 	sql_close(source);
+	sql_close(monitor->to);
 	return NULL;
 }
 
@@ -275,6 +343,9 @@ monitor_stop(Monitor *monitor)
 	/* Nobody would let it go on. */
 	if (!monitor->way.back)
 		throttle_hold(monitor->m->throttle, NULL);
+	pthread_mutex_lock(&monitor->m->lock);
+	monitor->m->apply_waiting[0] = '\0';
+	pthread_mutex_unlock(&monitor->m->lock);
 	pthread_mutex_destroy(&monitor->lock);
 	stop_free(monitor->stop);
 	free(monitor);

@@ -146,6 +146,7 @@ migration_status(Migration *migration, MigrationStatus *out)
 	out->source_lsn = m->source_lsn;
 	out->oldest_snapshot_s = m->oldest_snapshot_s;
 	snprintf(out->waiting, sizeof(out->waiting), "%s", m->waiting);
+	snprintf(out->apply_waiting, sizeof(out->apply_waiting), "%s", m->apply_waiting);
 	out->standbys = m->standbys;
 	out->lag_limit = m->lag_limit;
 	throttle_state(m->throttle, &out->throttle);

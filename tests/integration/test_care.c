@@ -339,6 +339,49 @@ START_TEST(a_source_that_only_reads_is_told)
 }
 END_TEST
 
+static void
+wait_told(Pgbaton *p, const char *what)
+{
+	wait_text(p, "stream.waiting", true);
+	char *told = pgbaton_status_text(p, "stream.waiting");
+	ck_assert_msg(strstr(told, what) != NULL, "%s", told);
+	ck_assert_ptr_nonnull(strstr(pgbaton_log(p), told));
+	free(told);
+}
+
+/* A lock on the target, and a standby of its that is missing, hold the apply up without an error. */
+START_TEST(who_holds_up_the_apply_is_told)
+{
+	static const char *const args[] = {NULL};
+
+	open_sides("held_up");
+	Pgbaton *p = begin("held_up", args);
+	pgbaton_wait_state(p, "following", 60);
+	db_exec(target, "BEGIN; LOCK TABLE t");
+	db_exec(source, "UPDATE t SET x = 'behind the lock' WHERE id <= 100");
+	wait_told(p, "idle in transaction: BEGIN; LOCK TABLE t");
+	db_exec(target, "ROLLBACK");
+	db_wait_until(target, "SELECT count(*) = 100 FROM t WHERE x = 'behind the lock'", 60);
+	wait_text(p, "stream.waiting", false);
+
+	/* The flush after the first one waits for it, and the second one for the flush. */
+	cluster_configure(target_cluster, "synchronous_standby_names = 'nobody'");
+	db_exec(source, "UPDATE t SET x = 'first' WHERE id = 1");
+	db_wait_until(target,
+	              "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND"
+	              " application_name LIKE 'pgbaton apply%'",
+	              60);
+	db_exec(source, "UPDATE t SET x = 'second' WHERE id = 1");
+	wait_told(p, "synchronous_standby_names");
+	cluster_configure(target_cluster, "synchronous_standby_names = ''");
+	db_wait_until(target, "SELECT x = 'second' FROM t WHERE id = 1", 60);
+	wait_text(p, "stream.waiting", false);
+	compare_databases(source, target, &(CompareOptions){.own_schema = "held_up"});
+	end(p);
+	close_sides();
+}
+END_TEST
+
 static Suite *
 make_care(void)
 {
@@ -350,6 +393,7 @@ make_care(void)
 	tcase_add_test(tc, the_copy_rests_for_a_standby);
 	tcase_add_test(tc, an_index_is_told_while_it_is_built);
 	tcase_add_test(tc, a_slot_in_danger_is_told);
+	tcase_add_test(tc, who_holds_up_the_apply_is_told);
 	tcase_add_test(tc, a_source_that_only_reads_is_told);
 	suite_add_tcase(suite, tc);
 	return suite;

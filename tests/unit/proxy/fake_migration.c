@@ -248,6 +248,7 @@ fake_status_fill(MigrationStatus *s, const Catalog *catalog)
 	             .reading_s = 14.5},
 		.slot_warning = "the slot is in danger",
 		.waiting = "process 157 waits",
+		.apply_waiting = "the apply waits for 158",
 		.throttle = {.rate = 154, .held = "a standby is behind"},
 		.standbys = {.count = 2, .hidden = 1, .seconds = 2.5, .bytes = 155},
 		.lag_limit = {.ms = 1500, .bytes = 0},

@@ -137,6 +137,7 @@ static const TextField texts[] = {
 	{"slot.warning", "the slot is in danger"},
 	{"copy.held", "a standby is behind"},
 	{"copy.waiting", "process 157 waits"},
+	{"stream.waiting", "the apply waits for 158"},
 	{"eta.until", "copied"},
 	{"addition.outcome", "failed"},
 	{"addition.step", "rows and indexes"},
