@@ -249,16 +249,22 @@ static PGresult *
 query_published(Sql *source, const char *publication, Error *err)
 {
 	const char *values[] = {publication};
-
-	return sql_query_params(
-		source, err,
+	const char *part = sql_server_version(source) < 150000
+	                       ? "NULL"
+	                       : "CASE WHEN r.prqual IS NOT NULL THEN 'has a row filter'"
+	                         " WHEN r.prattrs IS NOT NULL THEN 'has a column list' END";
+	char *query = mem_printf(
 		"SELECT n.nspname, c.relname, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,"
-		" p.puballtables FROM pg_catalog.pg_publication p"
+		" p.puballtables, %s FROM pg_catalog.pg_publication p"
 		" LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid"
 		" LEFT JOIN pg_catalog.pg_class c ON c.oid = r.prrelid"
 		" LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" WHERE p.pubname = $1",
-		1, values);
+		part);
+	PGresult *rows = sql_query_params(source, err, query, 1, values);
+
+	free(query);
+	return rows;
 }
 
 /* ONLY: the catalogue lists inheritance children and leaves by themselves. */
@@ -477,6 +483,8 @@ check_one(Coverage *coverage, Sql *source, const char *name, bool insert_only, E
 			marker = true;
 		else
 			difference(coverage, "was added", schema, relation);
+		if (!PQgetisnull(rows, i, 7))
+			difference(coverage, PQgetvalue(rows, i, 7), schema, relation);
 	}
 	if (!insert_only && PQntuples(rows) > 0 && needs_marker_table(source) && !marker)
 		difference(coverage, "was taken out", coverage->ledger->name, "marker");

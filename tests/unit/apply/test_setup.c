@@ -204,6 +204,11 @@ START_TEST(altered_publication_is_named)
 	} cases[] = {
 		{"ALTER PUBLICATION pgbaton DROP TABLE pk", "public.pk was taken out",
 	     "ALTER PUBLICATION pgbaton ADD TABLE pk"},
+		{"ALTER PUBLICATION pgbaton DROP TABLE pk; ALTER PUBLICATION pgbaton ADD TABLE pk WHERE (id > 1)",
+	     "public.pk has a row filter",
+	     "ALTER PUBLICATION pgbaton DROP TABLE pk; ALTER PUBLICATION pgbaton ADD TABLE pk (id)"},
+		{"", "public.pk has a column list",
+	     "ALTER PUBLICATION pgbaton DROP TABLE pk; ALTER PUBLICATION pgbaton ADD TABLE pk"},
 		{"CREATE TABLE more (); ALTER PUBLICATION pgbaton ADD TABLE more", "public.more was added",
 	     "DROP TABLE more"},
 		{"ALTER PUBLICATION pgbaton SET (publish = 'insert, update, delete')",
