@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
+
 void
 sql_put_identifier(Buffer *out, const char *name)
 {
@@ -121,19 +123,34 @@ replication_proto_version(int server_version)
 	return server_version >= 140000 ? 2 : 1;
 }
 
+static void
+put_identifiers(const char *names, Buffer *sql)
+{
+	for (const char *at = names;; at++) {
+		size_t len = strcspn(at, ",");
+		char *name = mem_strndup(at, len);
+		sql_put_identifier(sql, name);
+		free(name);
+		at += len;
+		if (*at == '\0')
+			return;
+		buffer_put_u8(sql, ',');
+	}
+}
+
 void
 replication_start_command(const StartReplication *start, Buffer *sql)
 {
-	Buffer publication = BUFFER_INIT;
+	Buffer publications = BUFFER_INIT;
 
 	/* publication_names is a list of identifiers inside one literal. The
 	 * walsender's own scanner knows no E'': there a backslash is plain. */
-	sql_put_identifier(&publication, start->publication);
+	put_identifiers(start->publication, &publications);
 	buffer_put_text(sql, "START_REPLICATION SLOT ");
 	sql_put_identifier(sql, start->slot);
 	buffer_printf(sql, " LOGICAL %s (proto_version '%d', publication_names '",
 	              LSN_STR(start->start), start->proto_version);
-	for (const char *p = buffer_cstr(&publication); *p != '\0'; p++) {
+	for (const char *p = buffer_cstr(&publications); *p != '\0'; p++) {
 		if (*p == '\'')
 			buffer_put_u8(sql, '\'');
 		buffer_put_u8(sql, (uint8_t)*p);
@@ -146,7 +163,7 @@ replication_start_command(const StartReplication *start, Buffer *sql)
 	if (start->streaming)
 		buffer_put_text(sql, ", streaming 'on'");
 	buffer_put_u8(sql, ')');
-	buffer_free(&publication);
+	buffer_free(&publications);
 }
 
 bool

@@ -178,6 +178,35 @@ START_TEST(holds_to_the_end)
 }
 END_TEST
 
+/* A table without a key comes with its copy and its inserts, from a second publication; its
+ * other changes, which the source goes on allowing, do not. */
+START_TEST(insert_only)
+{
+	const char *args[] = {"--replica-identity", "insert-only", NULL};
+
+	db_create(source_cluster, "inserts");
+	db_create(target_cluster, "inserts");
+	PGconn *source = db_connect(source_cluster, "inserts");
+	PGconn *target = db_connect(target_cluster, "inserts");
+	db_exec(source, "CREATE TABLE keyed (id int PRIMARY KEY, v int); CREATE TABLE bare (v int);"
+	                "INSERT INTO keyed VALUES (1, 1); INSERT INTO bare VALUES (1), (2)");
+	Pgbaton *p = pgbaton_start(&(PgbatonOptions){.source = cluster_uri(source_cluster, "inserts"),
+	                                             .target = cluster_uri(target_cluster, "inserts"),
+	                                             .args = args});
+	pgbaton_wait_state(p, "following", 60);
+	db_exec(source, "INSERT INTO bare VALUES (3); UPDATE bare SET v = 20 WHERE v = 2;"
+	                "DELETE FROM bare WHERE v = 1; UPDATE keyed SET v = 2");
+	db_wait_until(target, "SELECT v = 2 FROM keyed", 30);
+	char *rows = db_rows(target, "SELECT v FROM bare ORDER BY v");
+	ck_assert_str_eq(rows, "1\n2\n3");
+	free(rows);
+	ck_assert_int_eq(pgbaton_cli(p, NULL, 60, "cutover", NULL), 0);
+	pgbaton_free(p);
+	PQfinish(source);
+	PQfinish(target);
+}
+END_TEST
+
 static Suite *
 make_selection(void)
 {
@@ -187,6 +216,7 @@ make_selection(void)
 	tcase_add_unchecked_fixture(tests, start_clusters, stop_clusters);
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, holds_to_the_end);
+	tcase_add_test(tests, insert_only);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

@@ -282,7 +282,7 @@ START_TEST(start_command)
 	                          &out);
 	ck_assert_str_eq(buffer_cstr(&out),
 	                 "START_REPLICATION SLOT \"s\" LOGICAL 1/AB (proto_version '2', "
-	                 "publication_names '\"p''\"\"\\,x\"', binary 'true', messages 'true', "
+	                 "publication_names '\"p''\"\"\\\",\"x\"', binary 'true', messages 'true', "
 	                 "streaming 'on')");
 	buffer_free(&out);
 }
