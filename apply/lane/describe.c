@@ -132,6 +132,13 @@ describe_failure(const Change *change, Error *err)
 		error_set_hint(err, "the type was changed on the source while it was being migrated: ALTER "
 		                    "TYPE ... ADD VALUE (or RENAME VALUE) on the target, too, then "
 		                    "\"pgbaton resume\"");
+	else if (error_has_sqlstate(err, "23514") || error_has_sqlstate(err, "23502"))
+		error_set_hint(err, "the target demands what the source does not: drop that constraint "
+		                    "there, then \"pgbaton resume\"");
+	else if (error_has_sqlstate(err, "23505") || error_has_sqlstate(err, "23P01"))
+		error_set_hint(err,
+		               "mend the row that is in the way on the target, or drop that "
+		               "constraint there if the source has none such, then \"pgbaton resume\"");
 	else if (err->hint[0] == '\0')
 		error_set_hint(err, "mend the row on the target, then \"pgbaton resume\"");
 	buffer_free(&text);

@@ -42,7 +42,8 @@ read_only_fix(Check *check)
 		" AND EXISTS (SELECT 1 FROM unnest(setconfig) s WHERE"
 		" s ~ '^default_transaction_read_only=')");
 
-	return fix != NULL ? fix
+	/* Who connects to do it comes into a session that can only read. */
+	return fix != NULL ? check_text(check, "SET default_transaction_read_only = off; %s", fix)
 	                   : "ALTER SYSTEM SET default_transaction_read_only = off;"
 	                     " SELECT pg_reload_conf();";
 }

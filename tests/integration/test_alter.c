@@ -532,6 +532,36 @@ START_TEST(renamed_with_a_backlog)
 }
 END_TEST
 
+/* No row is wrong: the target was given what the source has not. */
+START_TEST(target_demands_more)
+{
+	static const struct {
+		const char *more, *write, *word, *hint, *less;
+	} cases[] = {
+		{"ALTER TABLE keyed ADD CONSTRAINT demand CHECK (b < 9000)",
+	     "UPDATE keyed SET b = 9001 WHERE id = 7", "check constraint", "drop that constraint there",
+	     "ALTER TABLE keyed DROP CONSTRAINT demand"},
+		{"ALTER TABLE keyed ALTER b SET NOT NULL", "UPDATE keyed SET b = NULL WHERE id = 8",
+	     "not-null constraint", "drop that constraint there",
+	     "ALTER TABLE keyed ALTER b DROP NOT NULL"},
+		{"CREATE UNIQUE INDEX demand ON keyed (b)", "UPDATE keyed SET b = 10 WHERE id = 9",
+	     "unique constraint", "if the source has none such", "DROP INDEX demand"},
+	};
+	Case c;
+
+	case_open(&c, "demands");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		db_exec(c.target, "%s", cases[i].more);
+		db_exec(c.source, "%s", cases[i].write);
+		wait_failed(&c, cases[i].word, cases[i].hint);
+		db_exec(c.target, "%s", cases[i].less);
+		must(&c, "resume", NULL, NULL);
+		case_equal(&c, "demands");
+	}
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -553,6 +583,7 @@ make(void)
 	tcase_add_test(tcase, not_rewritten);
 	tcase_add_test(tcase, identity_changes);
 	tcase_add_test(tcase, renamed_with_a_backlog);
+	tcase_add_test(tcase, target_demands_more);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -437,7 +437,8 @@ START_TEST(target_settings_locale_encoding)
 
 	expect(findings, FINDING_WARNING, "encoding", "target", "'UTF8'");
 	expect(findings, FINDING_BLOCKER, "target_read_only", "target",
-	       "ALTER DATABASE target RESET default_transaction_read_only");
+	       "SET default_transaction_read_only = off;"
+	       " ALTER DATABASE target RESET default_transaction_read_only");
 	findings_free(findings);
 
 	db_exec(conn, "DROP DATABASE source");
