@@ -209,6 +209,17 @@ take_up(Cutover *c)
 	}
 }
 
+/* The switch's own sessions, the lanes and the walsender cost their servers milliseconds each to end,
+ * and all moved sessions want to be answered now. */
+static void
+let_clients_go_first(const Cutover *c)
+{
+	enum { A_MOMENT_MS = 300 };
+
+	if (c->now.sessions_moved > 0 && !stop_sleep_ms(c->m->stop, A_MOMENT_MS, NULL))
+		log_debug("cutover", "stopped right after the switch");
+}
+
 bool
 cutover_run(const Way *way, const MigrationRequest *request, Error *err)
 {
@@ -223,12 +234,14 @@ cutover_run(const Way *way, const MigrationRequest *request, Error *err)
 	};
 	bool ok = cutover_prepare(&c, err) && attempts(&c, err);
 
+	steps_unbound(&c);
+	cutover_publish(&c, !ok ? "aborted" : c.rehearsal ? "rehearsed" : "switched");
+	if (ok && !c.rehearsal)
+		let_clients_go_first(&c);
 	sql_close(c.switcher);
 	sql_close(c.fence);
 	c.switcher = c.fence = NULL;
 	buffer_free(&c.opening);
-	steps_unbound(&c);
-	cutover_publish(&c, !ok ? "aborted" : c.rehearsal ? "rehearsed" : "switched");
 	if (!ok || c.rehearsal)
 		end_way_back(&c);
 	if (!ok) {
