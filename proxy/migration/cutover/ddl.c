@@ -90,7 +90,9 @@ cutover_refuse_ddl(Cutover *c, Error *err)
 	return error_set_hint(err, way->back
 	                               ? "make the change on the source, too, and restart; a table "
 	                                 "that need not go back: --exclude-table"
-	                               : "undo the change on the source, or cancel and begin again");
+	                               : "a new table: pgbaton add-table; a changed one: undo it on "
+	                                 "the source, or make the same change on the target and start "
+	                                 "pgbaton again");
 }
 
 /* Told, not refused: a view or an index more is no row less, and whether the target has a change
