@@ -74,6 +74,22 @@ describe_holder(Sql *target, const char *name, uint64_t key, Error *err)
 	return error_set_hint(err, "stop that one first, or choose another --name");
 }
 
+/* A killed process's server has to notice that it is gone, which on a busy machine a start right after
+ * it may be ahead of. */
+static bool
+wait_for_lock(Sql *target, int64_t key, Error *err)
+{
+	enum { PATIENCE_MS = 3000 };
+
+	if (sql_execf(target, err,
+	              "BEGIN; SET LOCAL lock_timeout = %d;"
+	              "SELECT pg_catalog.pg_advisory_lock(%" PRId64 "); COMMIT",
+	              PATIENCE_MS, key))
+		return true;
+	(void)!sql_exec(target, NULL, "ROLLBACK");
+	return false;
+}
+
 bool
 ledger_lock(Sql *target, const char *name, Error *err)
 {
@@ -91,7 +107,12 @@ ledger_lock(Sql *target, const char *name, Error *err)
 		return error_set(err, ERROR_CONFIG, "\"%s\" cannot be locked: choose another --name", name);
 	if (!sql_value(target, err, got, sizeof(got), text))
 		return false;
-	return got[0] == 't' || describe_holder(target, name, key, err);
+	if (got[0] == 't' || wait_for_lock(target, (int64_t)key, err))
+		return true;
+	if (!error_has_sqlstate(err, "55P03"))
+		return false;
+	error_clear(err);
+	return describe_holder(target, name, key, err);
 }
 
 /* ---- the schema ---- */

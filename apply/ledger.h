@@ -53,7 +53,7 @@ MUST_CHECK bool ledger_name_check(const char *name, Error *err);
 
 /* Takes the session advisory lock that elects the one process which works on
  * this migration (held as long as the session lives): ERROR_CONFIG naming the
- * pid and client of the holder when it is taken. */
+ * pid and client of the holder when it is taken, and still is after three seconds. */
 MUST_CHECK bool ledger_lock(Sql *target, const char *name, Error *err);
 
 /* True in *exists when the schema is there and is ours (a schema of that name

@@ -3,6 +3,7 @@
  * newest first and what cannot be undone is named.
  */
 #include <check.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,37 @@ START_TEST(one_process_works_on_a_migration)
 	db_wait_until(conn, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory'", 10);
 	ASSERT_OK(ledger_lock(second, "lock_a", &err));
 	PQfinish(conn);
+	sql_close(second);
+}
+END_TEST
+
+static void *
+close_once_waited_for(void *arg)
+{
+	PGconn *conn = db_connect(cluster, "target");
+
+	db_wait_until(
+		conn, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 10);
+	PQfinish(conn);
+	sql_close(arg);
+	return NULL;
+}
+
+/* A start right after a kill: the server has not noticed yet. */
+START_TEST(the_lock_of_one_that_is_going)
+{
+	Error err;
+	Sql *first = servers_open(cluster, "target");
+	Sql *second = servers_open(cluster, "target");
+	pthread_t closer;
+	char timeout[16];
+
+	ASSERT_OK(ledger_lock(first, "lock_a", &err));
+	ck_assert_int_eq(pthread_create(&closer, NULL, close_once_waited_for, first), 0);
+	ASSERT_OK(ledger_lock(second, "lock_a", &err));
+	pthread_join(closer, NULL);
+	ASSERT_OK(sql_value(second, &err, timeout, sizeof(timeout), "SHOW lock_timeout"));
+	ck_assert_str_eq(timeout, "0");
 	sql_close(second);
 }
 END_TEST
@@ -417,6 +449,7 @@ make_ledger(void)
 	tcase_add_unchecked_fixture(server, start, stop);
 	tcase_set_timeout(server, 60);
 	tcase_add_test(server, one_process_works_on_a_migration);
+	tcase_add_test(server, the_lock_of_one_that_is_going);
 	tcase_add_test(server, what_is_written_is_read_back);
 	tcase_add_test(server, foreign_schema_is_not_touched);
 	tcase_add_test(server, progress_and_lanes);
