@@ -80,7 +80,7 @@ MUST_CHECK bool ledger_journal(Sql *target, const Ledger *ledger, Journal *out, 
 /* The statement that sets it, for a caller's own transaction. */
 void ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql);
 
-/* ---- tables ---- */
+/* ---- tables (ledger_tables.c) ---- */
 
 /* False also when a table of the catalogue is another one, by oid, than was copied under its
  * name: it is named. */

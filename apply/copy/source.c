@@ -126,8 +126,6 @@ static void
 put_begin(Buffer *sql, int version, const Ledger *ledger, Table *table,
           const SharedSnapshot *shared, bool export)
 {
-	Table *const one = table;
-
 	buffer_put_text(sql, begin_sql);
 	if (shared != NULL)
 		put_join(sql, shared->id);
@@ -138,7 +136,7 @@ put_begin(Buffer *sql, int version, const Ledger *ledger, Table *table,
 	buffer_put_text(sql, "::pg_catalog.regclass::pg_catalog.oid::text, ");
 	put_same_columns(sql, table);
 	buffer_put_text(sql, ", ");
-	rewrite_put_stamps(sql, ledger, &one, 1);
+	rewrite_put_stamps(sql, ledger, &table, 1);
 	if (export)
 		buffer_printf(sql,
 		              ", pg_catalog.pg_export_snapshot(), (SELECT CASE WHEN m.amname = 'heap' THEN"

@@ -101,7 +101,7 @@ const CarriedItem *carried_difference(const Carried *wanted, const Carried *ther
 
 /* ---- from one to the other ---- */
 
-typedef enum { STEP_SETTING, STEP_CHANNEL, STEP_SQL, STEP_STATEMENT, STEP_PLANNED } StepKind;
+typedef enum { STEP_SETTING, STEP_CHANNEL, STEP_SQL, STEP_STATEMENT } StepKind;
 
 typedef struct {
 	StepKind kind;

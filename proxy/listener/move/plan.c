@@ -254,7 +254,7 @@ put_statement(Plan *plan, const CarriedItem *item)
 static void
 put_planned(Plan *plan, const CarriedItem *item)
 {
-	add_step(plan, STEP_PLANNED, item->name);
+	add_step(plan, STEP_STATEMENT, item->name);
 	size_t count = put_parse(plan, "", item);
 	const char **nulls = mem_zalloc((count + 1) * sizeof(*nulls));
 	message_put_bind(&plan->messages, "", "", nulls, count);
@@ -353,8 +353,7 @@ plan_name_step(const Plan *plan, size_t group, size_t completed, char *out, size
 	static const char *const kinds[] = {[STEP_SETTING] = "setting",
 	                                    [STEP_CHANNEL] = "LISTEN",
 	                                    [STEP_SQL] = "prepared statement",
-	                                    [STEP_STATEMENT] = "prepared statement",
-	                                    [STEP_PLANNED] = "prepared statement"};
+	                                    [STEP_STATEMENT] = "prepared statement"};
 	size_t at = group < plan->group_count ? plan->groups[group].first + completed : 0;
 
 	if (at >= plan->step_count)
