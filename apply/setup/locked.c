@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/memory.h"
 
 enum { NAMED_BLOCKERS = 4, PAUSE_FIRST_MS = 150, PAUSE_MOST_MS = 2000, AUTOVACUUM_MARGIN_MS = 300 };
 
@@ -33,19 +34,22 @@ locked_describe_prepared(const PGresult *prepared, char *out, size_t size)
 	}
 }
 
-/* No session has them any more: in pg_locks who holds the transaction's own lock. How many there are. */
+/* No session has them any more: in pg_locks who holds the transaction's own lock. */
+#define PREPARED_HOLDING                                                                          \
+	" FROM pg_catalog.pg_prepared_xacts p WHERE EXISTS"                                           \
+	" (SELECT 1 FROM pg_catalog.pg_locks x JOIN pg_catalog.pg_locks l USING (virtualtransaction)" \
+	" WHERE x.transactionid = p.transaction AND x.granted AND x.pid IS NULL AND l.pid IS NULL"    \
+	" AND l.locktype = 'relation' AND l.relation >= 16384 AND l.database ="                       \
+	" (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
+
+/* How many there are. */
 static int
 prepared_blockers(Sql *sql, uint32_t relation, char *out, size_t size)
 {
-	PGresult *result = sql_queryf(
-		sql, NULL,
-		"SELECT " LOCKED_PREPARED_COLUMNS " FROM pg_catalog.pg_prepared_xacts p WHERE EXISTS"
-		" (SELECT 1 FROM pg_catalog.pg_locks x JOIN pg_catalog.pg_locks l USING (virtualtransaction)"
-		" WHERE x.transactionid = p.transaction AND x.granted AND x.pid IS NULL AND l.pid IS NULL"
-		" AND l.locktype = 'relation' AND l.relation >= 16384 AND l.database ="
-		" (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
-		" AND %u IN (0, l.relation)) ORDER BY p.prepared LIMIT %d",
-		relation, NAMED_BLOCKERS);
+	PGresult *result = sql_queryf(sql, NULL,
+	                              "SELECT " LOCKED_PREPARED_COLUMNS PREPARED_HOLDING
+	                              " AND %u IN (0, l.relation)) ORDER BY p.prepared LIMIT %d",
+	                              relation, NAMED_BLOCKERS);
 	int count = result != NULL ? PQntuples(result) : 0;
 
 	if (result != NULL)
@@ -87,6 +91,49 @@ locked_blockers(Sql *sql, uint32_t relation, char *out, size_t size, bool *only_
 	PQclear(result);
 	if (prepared_blockers(sql, relation, out, size) > 0 && only_autovacuum != NULL)
 		*only_autovacuum = false;
+}
+
+/* Those of `which` ("{700,701}"; NULL: all) that there still are, like it; NULL: an error. */
+static char *
+prepared_now(Sql *sql, const char *which, Error *err)
+{
+	PGresult *result = sql_queryf(
+		sql, err,
+		"SELECT coalesce(array_agg(p.transaction::text), '{}')" PREPARED_HOLDING
+		") AND (%s::text[] IS NULL OR p.transaction::text = ANY (%s))",
+		which != NULL ? which : "NULL", which != NULL ? which : "NULL::text[]");
+	char *left = result != NULL ? mem_printf("'%s'", PQgetvalue(result, 0, 0)) : NULL;
+
+	PQclear(result);
+	return left;
+}
+
+bool
+locked_await_prepared(Sql *sql, int64_t deadline_ms, const Stop *stop, Error *err)
+{
+	enum { LOOK_FIRST_MS = 1, LOOK_MOST_MS = 16 };
+	char *left = prepared_now(sql, NULL, err);
+	char who[500] = "";
+
+	for (int64_t pause_ms = LOOK_FIRST_MS; left != NULL && strcmp(left, "'{}'") != 0;) {
+		if (deadline_left_ms(deadline_ms) == 0) {
+			free(left);
+			(void)prepared_blockers(sql, 0, who, sizeof(who));
+			error_set(err, ERROR_TIMEOUT,
+			          "prepared transactions hold tables and were not ended in time: %s",
+			          who[0] != '\0' ? who : "ended just now");
+			return error_set_hint(err,
+			                      "COMMIT PREPARED or ROLLBACK PREPARED them, or allow a longer"
+			                      " --hold-timeout");
+		}
+		char *before = left;
+		left = stop_sleep_ms(stop, pause_ms, err) ? prepared_now(sql, before, err) : NULL;
+		free(before);
+		pause_ms = pause_ms < LOOK_MOST_MS ? pause_ms * 2 : pause_ms;
+	}
+	bool ok = left != NULL;
+	free(left);
+	return ok;
 }
 
 static bool

@@ -56,6 +56,10 @@ void locked_describe(const PGresult *sessions, int row, char *out, size_t size);
 
 void locked_describe_prepared(const PGresult *prepared, char *out, size_t size);
 
+/* Waits until those prepared transactions that now hold tables of this database have ended; later
+ * ones are not waited for. ERROR_TIMEOUT names who is left at the deadline; ERROR_CANCELLED at stop. */
+MUST_CHECK bool locked_await_prepared(Sql *sql, int64_t deadline_ms, const Stop *stop, Error *err);
+
 /* For hints: how to end both. */
 #define LOCKED_ENDING "SELECT pg_terminate_backend(PID), ROLLBACK PREPARED 'GID'"
 

@@ -169,6 +169,21 @@ statement_begins(Mentions *mentions, const uint8_t *at, const uint8_t *end)
 	mentions_add(mentions, dotted(name, end));
 }
 
+bool
+mentions_second_phase(Slice text)
+{
+	const uint8_t *at = text.data, *end = text.data + text.len;
+
+	if (text.len == 0)
+		return false;
+	at = skip_comments(at, end);
+	Slice verb = take_word(&at, end);
+	if (!word_is(verb, "commit") && !word_is(verb, "rollback"))
+		return false;
+	at = skip_comments(at, end);
+	return word_is(take_word(&at, end), "prepared");
+}
+
 void
 mentions_scan(Mentions *mentions, Slice text)
 {

@@ -28,4 +28,9 @@ void mentions_scan(Mentions *mentions, Slice text);
 /* Adds one name, if it is none that is there already. */
 void mentions_add(Mentions *mentions, Slice name);
 
+/* The statement is the second phase of a two-phase commit: COMMIT PREPARED or ROLLBACK PREPARED,
+ * behind spaces and comments (documentation, "PREPARE TRANSACTION"). What is cut before the end of
+ * the second word is not. */
+bool mentions_second_phase(Slice text);
+
 #endif

@@ -450,6 +450,26 @@ track_client_until(Track *track, Slice bytes, bool between_requests)
 	return track->lost ? bytes.len : (size_t)(at - bytes.data);
 }
 
+size_t
+track_second_phase(const Track *track, Slice bytes)
+{
+	if (track->client.header_len > 0 || bytes.len <= HEADER ||
+	    (bytes.data[0] != 'Q' && bytes.data[0] != 'P'))
+		return 0;
+	uint32_t length = length_of(bytes.data);
+	if (length <= 4 || length > INT32_MAX)
+		return 0;
+	size_t here = bytes.len - HEADER < length - 4 ? bytes.len - HEADER : length - 4;
+	Slice text = slice_of(bytes.data + HEADER, here);
+	if (bytes.data[0] == 'P') { /* behind the statement's name */
+		size_t name = strnlen((const char *)text.data, text.len);
+		if (name == text.len)
+			return 0;
+		text = slice_of(text.data + name + 1, text.len - name - 1);
+	}
+	return mentions_second_phase(text) ? (size_t)length + 1 : 0;
+}
+
 bool
 track_server(Track *track, Slice bytes)
 {

@@ -79,6 +79,13 @@ MUST_CHECK bool track_server(Track *track, Slice bytes);
  */
 size_t track_client_until(Track *track, Slice bytes, bool between_requests);
 
+/*
+ * How long the client's next message is, where it is a Query or a Parse of a statement that ends a
+ * prepared transaction (mentions_second_phase); else, and where too little of it is here to tell, 0.
+ * For a session at a boundary. It may be longer than `bytes`.
+ */
+size_t track_second_phase(const Track *track, Slice bytes);
+
 /* Requests are being worked on, or one was begun. */
 static inline bool
 track_busy(const Track *track)

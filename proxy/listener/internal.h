@@ -84,7 +84,8 @@ struct Loop {
 	ev_prepare sweep; /* frees closed sessions */
 	ev_io *accepting; /* loop 0: one for each socket; else NULL */
 	bool holding;
-	bool ending; /* stops when its sessions are closed */
+	bool second_phase; /* holding, but for COMMIT PREPARED and ROLLBACK PREPARED */
+	bool ending;       /* stops when its sessions are closed */
 	ListenerRoute route;
 
 	pthread_mutex_t lock; /* the inbox */

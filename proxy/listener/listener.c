@@ -185,11 +185,12 @@ listener_route(const Listener *listener)
 /* ---- hold ---- */
 
 static void
-begin_hold(Loop *loop, void *arg UNUSED)
+begin_hold(Loop *loop, void *arg)
 {
 	Session *next;
 
 	loop->holding = true;
+	loop->second_phase = *(const bool *)arg;
 	for (Session *session = loop->sessions; session != NULL; session = next) {
 		next = session->next;
 		relay_progress(session);
@@ -197,11 +198,17 @@ begin_hold(Loop *loop, void *arg UNUSED)
 }
 
 static void
+shut_hold(Loop *loop, void *arg UNUSED)
+{
+	loop->second_phase = false;
+}
+
+static void
 end_hold(Loop *loop, void *arg UNUSED)
 {
 	Session *next;
 
-	loop->holding = false;
+	loop->holding = loop->second_phase = false;
 	for (Session *session = loop->sessions; session != NULL; session = next) {
 		next = session->next;
 		if (session->state == SESSION_WAITING)
@@ -292,17 +299,12 @@ wait_changed(Listener *listener, int64_t deadline_ms)
 	pthread_cond_timedwait(&listener->changed, &listener->lock, &until);
 }
 
-bool
-listener_hold(Listener *listener, int64_t deadline_ms, const Stop *stop, Error *err)
+/* Until all are held; else they are released. */
+static bool
+wait_held(Listener *listener, int64_t deadline_ms, const Stop *stop, Error *err)
 {
 	pthread_mutex_lock(&listener->lock);
-	CHECK(!listener->holding);
-	listener->holding = true;
 	listener->hold_waits = true;
-	pthread_mutex_unlock(&listener->lock);
-	loops_call(listener, begin_hold, NULL);
-
-	pthread_mutex_lock(&listener->lock);
 	while (not_held(listener) > 0 && !stop_requested(stop) && deadline_left_ms(deadline_ms) > 0)
 		wait_changed(listener, deadline_ms);
 	bool held = not_held(listener) == 0;
@@ -316,6 +318,36 @@ listener_hold(Listener *listener, int64_t deadline_ms, const Stop *stop, Error *
 		say_laggards(listener, err);
 	listener_release(listener);
 	return false;
+}
+
+static bool
+hold(Listener *listener, bool two_phase, int64_t deadline_ms, const Stop *stop, Error *err)
+{
+	pthread_mutex_lock(&listener->lock);
+	CHECK(!listener->holding);
+	listener->holding = true;
+	pthread_mutex_unlock(&listener->lock);
+	loops_call(listener, begin_hold, &two_phase);
+	return wait_held(listener, deadline_ms, stop, err);
+}
+
+bool
+listener_hold(Listener *listener, int64_t deadline_ms, const Stop *stop, Error *err)
+{
+	return hold(listener, false, deadline_ms, stop, err);
+}
+
+bool
+listener_hold_two_phase(Listener *listener, int64_t deadline_ms, const Stop *stop, Error *err)
+{
+	return hold(listener, true, deadline_ms, stop, err);
+}
+
+bool
+listener_hold_shut(Listener *listener, int64_t deadline_ms, const Stop *stop, Error *err)
+{
+	loops_call(listener, shut_hold, NULL);
+	return wait_held(listener, deadline_ms, stop, err);
 }
 
 void

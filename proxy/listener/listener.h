@@ -73,6 +73,16 @@ ListenerRoute listener_route(const Listener *listener);
  */
 MUST_CHECK bool listener_hold(Listener *listener, int64_t deadline_ms, const Stop *stop,
                               Error *err);
+
+/*
+ * The same for applications that use two-phase commit: until listener_hold_shut the sessions'
+ * COMMIT PREPARED and ROLLBACK PREPARED still go to the server, so that what is prepared can end
+ * before its locks are waited for. Shut waits like hold for those under way, and fails like it.
+ */
+MUST_CHECK bool listener_hold_two_phase(Listener *listener, int64_t deadline_ms, const Stop *stop,
+                                        Error *err);
+MUST_CHECK bool listener_hold_shut(Listener *listener, int64_t deadline_ms, const Stop *stop,
+                                   Error *err);
 void listener_release(Listener *listener);
 
 /* ---- sessions, and moving them from one server to the other ---- */

@@ -7,7 +7,8 @@
  * can ever hold, and an idle one holds nothing.
  *
  * Gated (during a hold, and while a cancel is on its way) the client's next request stays
- * in the buffer; what belongs to a request under way passes.
+ * in the buffer; what belongs to a request under way passes, and as long as the hold wants them
+ * to, COMMIT PREPARED and ROLLBACK PREPARED.
  */
 #include <string.h>
 
@@ -88,21 +89,58 @@ watch_flows(Session *session)
 
 /* ---- to the server ---- */
 
+static Slice
+not_admitted(const Flow *flow)
+{
+	return slice_of(flow->data + flow->admit, flow->len - flow->admit);
+}
+
+static void
+admit_gated(Session *session)
+{
+	Flow *flow = &session->to_server;
+	bool between_requests = session->cancelling != NULL || session->asking;
+
+	flow->admit += (uint32_t)track_client_until(&session->track, not_admitted(flow),
+	                                            between_requests);
+}
+
+/* The end of a prepared transaction, with what belongs to it: without it the hold would wait for
+ * locks that nobody can let go. */
+static void
+admit_second_phase(Session *session)
+{
+	Flow *flow = &session->to_server;
+	Slice rest = not_admitted(flow);
+
+	if (session->cancelling != NULL || session->asking || session->end_wanted ||
+	    !track_at_boundary(&session->track))
+		return;
+	size_t len = track_second_phase(&session->track, rest);
+	if (len == 0)
+		return;
+	rest.len = len < rest.len ? len : rest.len;
+	track_client(&session->track, rest);
+	flow->admit += (uint32_t)rest.len;
+	admit_gated(session);
+	session_set_state(session, SESSION_RELAYING);
+}
+
 static void
 admit(Session *session)
 {
 	Flow *flow = &session->to_server;
-	Slice rest = slice_of(flow->data + flow->admit, flow->len - flow->admit);
 
-	if (rest.len == 0)
+	if (flow->admit == flow->len)
 		return;
-	if (gated(session)) {
-		flow->admit += (uint32_t)track_client_until(&session->track, rest,
-		                                            session->cancelling != NULL || session->asking);
-	} else {
-		track_client(&session->track, rest);
+	if (!gated(session)) {
+		track_client(&session->track, not_admitted(flow));
 		flow->admit = flow->len;
+		return;
 	}
+	admit_gated(session);
+	if (session->loop->second_phase)
+		admit_second_phase(session);
 }
 
 /* The server has closed its side. What it has said before comes to us by reading. */

@@ -15,6 +15,7 @@ typedef struct {
 	Migration *m;
 	Way way;
 	bool rehearsal; /* everything up to the two commits, then back */
+	bool two_phase; /* `from` knows PREPARE TRANSACTION */
 	UnmovablePolicy unmovable;
 	int64_t timeout_ms; /* --hold-timeout */
 	Keeper *keeper;     /* NULL: no session of the listener is held */

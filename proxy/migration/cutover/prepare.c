@@ -70,6 +70,19 @@ look_at_sequences(Cutover *c, Error *err)
 	return target_check_sequences(way_from(&c->way), way_to(&c->way), c->m->catalog, &count, err);
 }
 
+/* Asked beforehand, so that the hold is not the longer for it where nobody can. */
+static bool
+look_for_two_phase(Cutover *c, Error *err)
+{
+	char most[16];
+
+	if (!sql_value(way_from(&c->way), err, most, sizeof(most),
+	               "SELECT pg_catalog.current_setting('max_prepared_transactions')"))
+		return false;
+	c->two_phase = strcmp(most, "0") != 0;
+	return true;
+}
+
 bool
 cutover_prepare(Cutover *c, Error *err)
 {
@@ -79,7 +92,7 @@ cutover_prepare(Cutover *c, Error *err)
 	setup.lock_patience_ms = FENCE_PATIENCE_MS;
 
 	cutover_publish(c, "prepare");
-	if (!name_bypassing(c, err) || !cutover_refuse_ddl(c, err) ||
+	if (!name_bypassing(c, err) || !look_for_two_phase(c, err) || !cutover_refuse_ddl(c, err) ||
 	    !cutover_name_definitions(c, err) || !source_fence_prepare(&setup, err) ||
 	    !target_refresh_matviews(way_to(&c->way), c->m->catalog, err) || !look_at_sequences(c, err))
 		return false;

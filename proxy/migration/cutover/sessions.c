@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "apply/setup/locked.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
@@ -254,6 +255,24 @@ hold_deadline(const Cutover *c)
 	return c->deadline_ms - rest_ms;
 }
 
+/* What is prepared holds locks that the fence waits for, and what ends it comes through the listener:
+ * that still goes out until nothing is left which was prepared when all were held. From then on nobody
+ * who is held can prepare anything. */
+static bool
+hold_two_phase(Cutover *c, Error *err)
+{
+	Listener *listener = c->m->listener;
+	int64_t deadline_ms = hold_deadline(c);
+
+	if (!listener_hold_two_phase(listener, deadline_ms, c->m->stop, err))
+		return false;
+	steps_bound(c);
+	if (locked_await_prepared(way_from(&c->way), deadline_ms, c->m->stop, err))
+		return listener_hold_shut(listener, deadline_ms, c->m->stop, err);
+	listener_release(listener);
+	return false;
+}
+
 bool
 sessions_hold(Cutover *c, Error *err)
 {
@@ -262,7 +281,8 @@ sessions_hold(Cutover *c, Error *err)
 	if (c->m->listener == NULL)
 		return true;
 	cutover_publish(c, "hold");
-	bool ok = listener_hold(c->m->listener, hold_deadline(c), c->m->stop, err);
+	bool ok = c->two_phase ? hold_two_phase(c, err)
+	                       : listener_hold(c->m->listener, hold_deadline(c), c->m->stop, err);
 	c->now.quiet_ms = cutover_ms_since(start_us);
 	FAULT_POINT("cutover_held");
 	if (!ok)

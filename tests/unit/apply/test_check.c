@@ -3,9 +3,12 @@
  * the words of its fix; and that a fit pair has none that block.
  */
 #include <check.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "apply/setup/check.h"
 #include "common/memory.h"
@@ -218,6 +221,46 @@ START_TEST(what_cannot_be_moved_as_it_is)
 	expect_none(findings, "replica_identity");
 	expect_none(findings, "unlogged");
 	findings_free(findings);
+}
+END_TEST
+
+typedef struct {
+	atomic_bool end;
+	pthread_t thread;
+} TwoPhase;
+
+static void *
+commit_in_two_phases(void *arg)
+{
+	TwoPhase *app = arg;
+	PGconn *conn = PQconnectdb(cluster_uri(cluster, "source"));
+
+	while (!app->end) {
+		PQclear(PQexec(conn, "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'passing'"));
+		usleep(1000);
+		PQclear(PQexec(conn, "COMMIT PREPARED 'passing'"));
+	}
+	PQfinish(conn);
+	return NULL;
+}
+
+/* An application that uses two-phase commit has at any moment something that is prepared. */
+START_TEST(passing_prepared_transactions)
+{
+	TwoPhase app = {.end = false};
+
+	fill("CREATE TABLE t (id int)", NULL);
+	PGconn *conn = db_connect(cluster, "source");
+	ck_assert_int_eq(pthread_create(&app.thread, NULL, commit_in_two_phases, &app), 0);
+	for (int i = 0; i < 3; i++) {
+		db_wait_until(conn, "SELECT count(*) > 0 FROM pg_prepared_xacts", 30);
+		Findings *findings = run();
+		expect_none(findings, "prepared_transaction");
+		findings_free(findings);
+	}
+	app.end = true;
+	pthread_join(app.thread, NULL);
+	PQfinish(conn);
 }
 END_TEST
 
@@ -736,6 +779,7 @@ make_check(void)
 	tcase_add_test(found, equal_findings_are_kept_once);
 	tcase_add_test(found, same_database_blocks);
 	tcase_add_test(found, what_cannot_be_moved_as_it_is);
+	tcase_add_test(found, passing_prepared_transactions);
 	tcase_add_test(found, transactions_and_leftovers);
 	tcase_add_test(found, target_in_the_way);
 	tcase_add_test(found, schema_that_is_there_must_fit_and_be_empty);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "apply/care/waiting.h"
+#include "apply/setup/locked.h"
 #include "apply/setup/source.h"
 #include "common/clock.h"
 #include "common/memory.h"
@@ -516,6 +517,39 @@ START_TEST(fence_gives_up_at_the_deadline)
 }
 END_TEST
 
+static void *
+end_prepared_in_background(void *conn)
+{
+	db_exec(conn, "COMMIT PREPARED 'first'");
+	return NULL;
+}
+
+/* Those that hold tables when it begins; who prepares later is no reason to wait. */
+START_TEST(prepared_transactions_are_awaited)
+{
+	Bench bench;
+	Error err = ERROR_INIT;
+	pthread_t thread;
+
+	bench_open(&bench, cluster, all_of_it);
+	ASSERT_OK(locked_await_prepared(bench.source, deadline_in_ms(30000), NULL, &err));
+	db_exec(bench.app, "BEGIN; SELECT txid_current(); PREPARE TRANSACTION 'of_nothing'");
+	ASSERT_OK(locked_await_prepared(bench.source, deadline_in_ms(30000), NULL, &err));
+	db_exec(bench.app, "BEGIN; INSERT INTO pk VALUES (1); PREPARE TRANSACTION 'first'");
+	ck_assert(!locked_await_prepared(bench.source, deadline_in_ms(50), NULL, &err));
+	ck_assert_int_eq(err.class, ERROR_TIMEOUT);
+	ck_assert_msg(strstr(err.message, "prepared transaction 'first' (of postgres") != NULL &&
+	                  strstr(err.message, "of_nothing") == NULL,
+	              "%s", err.message);
+	ck_assert_int_eq(pthread_create(&thread, NULL, end_prepared_in_background, bench.app), 0);
+	error_clear(&err);
+	ASSERT_OK(locked_await_prepared(bench.source, deadline_in_ms(30000), NULL, &err));
+	pthread_join(thread, NULL);
+	db_exec(bench.app, "ROLLBACK PREPARED 'of_nothing'");
+	bench_close(&bench);
+}
+END_TEST
+
 /* K2: nobody says anything, and the server gives the source back. */
 START_TEST(silent_fence_is_ended_by_the_server)
 {
@@ -677,6 +711,7 @@ make_setup(void)
 	tcase_add_test(made, an_undone_fence_lets_go_on);
 	tcase_add_test(made, an_undecided_fence_is_waited_for);
 	tcase_add_test(made, fence_gives_up_at_the_deadline);
+	tcase_add_test(made, prepared_transactions_are_awaited);
 	tcase_add_test(made, silent_fence_is_ended_by_the_server);
 	tcase_add_test(made, slot_in_use_is_freed_by_undo);
 	tcase_add_test(made, who_waits_for_the_copy_is_named);

@@ -109,6 +109,44 @@ START_TEST(limits)
 }
 END_TEST
 
+/* Shown from memory of exactly its size, at each length. */
+START_TEST(second_phases)
+{
+	static const struct {
+		const char *text;
+		size_t from; /* recognized from this length on; 0: never */
+	} phases[] = {
+		{"COMMIT PREPARED 'x'", 15},
+		{"commit prepared 'x';", 15},
+		{" \n\tRollback\r\n  PREPARED;", 23},
+		{"/* app=1 */ COMMIT/* now */PREPARED 'x'", 35},
+		{"-- from the pool\nROLLBACK -- yes\n PREPARED'x'", 42},
+		{"COMMIT", 0},
+		{"COMMIT PREPARE 'x'", 0},
+		{"COMMIT AND CHAIN", 0},
+		{"PREPARE TRANSACTION 'x'", 0},
+		{"COMMITPREPARED 'x'", 0},
+		{"SELECT 1; COMMIT PREPARED 'x'", 0},
+		{"'COMMIT PREPARED'", 0},
+		{"/* COMMIT PREPARED */", 0},
+		{"/* never ended COMMIT PREPARED", 0},
+		{"", 0},
+	};
+
+	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
+		const char *text = phases[i].text;
+		for (size_t len = 0; len <= strlen(text) + 1; len++) {
+			char *copy = malloc(len + (len == 0));
+			memcpy(copy, text, len);
+			bool wanted = phases[i].from > 0 && len >= phases[i].from;
+			ck_assert_msg(mentions_second_phase(slice_of(copy, len)) == wanted, "%.*s", (int)len,
+			              text);
+			free(copy);
+		}
+	}
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -118,6 +156,7 @@ make(void)
 	tcase_add_test(tcase, what_is_mentioned);
 	tcase_add_test(tcase, cut_texts);
 	tcase_add_test(tcase, limits);
+	tcase_add_test(tcase, second_phases);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

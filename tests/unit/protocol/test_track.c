@@ -282,6 +282,45 @@ START_TEST(waits_before_requests)
 }
 END_TEST
 
+/* What a message is begins with its header; cut or with a wrong length it is not recognized. */
+START_TEST(second_phases)
+{
+	static const struct {
+		const char *message; /* type, length, body */
+		size_t size;
+		size_t from; /* bytes that must be here; 0: never */
+	} cases[] = {
+		{"Q\0\0\0\30COMMIT PREPARED 'a'\0", 25, 5 + 15},
+		{"P\0\0\0\33\0COMMIT PREPARED 'a'\0\0\0", 28, 5 + 1 + 15},
+		{"P\0\0\0\36abc\0COMMIT PREPARED 'a'\0\0\0", 31, 5 + 4 + 15},
+		{"Q\0\1\0\0COMMIT PREPARED 'a'", 24, 5 + 15}, /* more is to come */
+		{"Q\0\0\0\14COMMIT PREPARED 'a'\0", 25, 0},   /* a body of 8 bytes */
+		{"Q\0\0\0\4COMMIT PREPARED 'a'", 24, 0},
+		{"Q\0\0\0\0COMMIT PREPARED 'a'", 24, 0},
+		{"Q\377\377\377\377COMMIT PREPARED 'a'", 24, 0},
+		{"P\0\0\0\27COMMIT PREPARED 'a'", 24, 0}, /* all of it the name */
+		{"B\0\0\0\30COMMIT PREPARED 'a'\0", 25, 0},
+		{"Q\0\0\0\15SELECT 1\0", 14, 0},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Track track;
+		track_init(&track);
+		for (size_t len = 0; len <= cases[i].size; len++) {
+			uint8_t *copy = malloc(len + (len == 0));
+			memcpy(copy, cases[i].message, len);
+			size_t got = track_second_phase(&track, slice_of(copy, len));
+			bool wanted = cases[i].from > 0 && len >= cases[i].from;
+			const uint8_t *head = (const uint8_t *)cases[i].message;
+			size_t whole = 1 + ((size_t)head[2] << 16) + ((size_t)head[3] << 8) + head[4];
+			ck_assert_msg(got == (wanted ? whole : 0), "case %zu, %zu bytes: %zu", i, len, got);
+			free(copy);
+		}
+		track_free(&track);
+	}
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -293,6 +332,7 @@ make(void)
 	tcase_add_test(tcase, parts_of_messages);
 	tcase_add_test(tcase, wrong_lengths);
 	tcase_add_test(tcase, waits_before_requests);
+	tcase_add_test(tcase, second_phases);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

@@ -274,6 +274,98 @@ START_TEST(a_stop_ends_the_wait)
 }
 END_TEST
 
+static void
+expect_done(PGconn *conn)
+{
+	PGresult *r;
+
+	while ((r = PQgetResult(conn)) != NULL) {
+		ck_assert_msg(PQresultStatus(r) == PGRES_COMMAND_OK, "%s", PQresultErrorMessage(r));
+		PQclear(r);
+	}
+}
+
+static int64_t
+prepared_now(PGconn *admin)
+{
+	return db_int(admin, "SELECT count(*) FROM pg_prepared_xacts");
+}
+
+/* What ends a prepared transaction still goes out, whoever says it and however, and nothing else;
+ * until the hold is shut. */
+START_TEST(second_phases_go_out)
+{
+	PGconn *admin = fixture_admin();
+	PGconn *one = fixture_session();
+	PGconn *two = fixture_session();
+	Error err = ERROR_INIT;
+	int64_t before = db_int(admin, "SELECT n FROM ledger");
+
+	for (int extended = 0; extended < 2; extended++) {
+		db_exec(one, "BEGIN; UPDATE ledger SET n = n + 1; PREPARE TRANSACTION 'one'");
+		ck_assert(listener_hold_two_phase(fixture_listener, deadline_in_ms(30000), NULL, &err));
+		ck_assert_int_eq(PQsendQuery(one, "SELECT 41"), 1);
+		ck_assert(is_silent(one));
+		static const char commit[] = "/* the other's */ commit prepared 'one'";
+		if (extended)
+			ck_assert_int_eq(PQsendQueryParams(two, commit, 0, NULL, NULL, NULL, NULL, 0), 1);
+		else
+			ck_assert_int_eq(PQsendQuery(two, commit), 1);
+		expect_done(two);
+		ck_assert_int_eq(prepared_now(admin), 0);
+		/* An error is one to the client as ever, and the next request of either waits. */
+		ck_assert_int_eq(PQsendQuery(two, "ROLLBACK PREPARED 'none'"), 1);
+		PGresult *r = PQgetResult(two);
+		ck_assert_str_eq(PQresultErrorField(r, PG_DIAG_SQLSTATE), "42704");
+		PQclear(r);
+		ck_assert_ptr_null(PQgetResult(two));
+		ck_assert_int_eq(PQsendQuery(two, "SELECT 42"), 1);
+		ck_assert(is_silent(one) && is_silent(two));
+		ck_assert(listener_hold_shut(fixture_listener, deadline_in_ms(30000), NULL, &err));
+		ck_assert_uint_eq(state_now().held, 2);
+		listener_release(fixture_listener);
+		ck_assert_int_eq(answer(one), 41);
+		ck_assert_int_eq(answer(two), 42);
+	}
+	db_exec(one, "BEGIN; UPDATE ledger SET n = n + 1; PREPARE TRANSACTION 'one'");
+	ck_assert(listener_hold_two_phase(fixture_listener, deadline_in_ms(30000), NULL, &err));
+	ck_assert(listener_hold_shut(fixture_listener, deadline_in_ms(30000), NULL, &err));
+	ck_assert_int_eq(PQsendQuery(one, "COMMIT PREPARED 'one'"), 1);
+	ck_assert(is_silent(one));
+	ck_assert_int_eq(prepared_now(admin), 1);
+	listener_release(fixture_listener);
+	expect_done(one);
+	ck_assert_int_eq(db_int(admin, "SELECT n FROM ledger"), before + 3);
+	PQfinish(one);
+	PQfinish(two);
+	PQfinish(admin);
+}
+END_TEST
+
+/* The hold waits for whoever waits for a row that is prepared. */
+START_TEST(second_phases_go_out_while_others_are_waited_for)
+{
+	PGconn *admin = fixture_admin();
+	PGconn *one = fixture_session();
+	PGconn *two = fixture_session();
+	Error err = ERROR_INIT;
+
+	db_exec(one, "BEGIN; UPDATE ledger SET n = n + 1; PREPARE TRANSACTION 'one'");
+	ck_assert_int_eq(PQsendQuery(two, "UPDATE ledger SET n = n - 1"), 1);
+	db_wait_until(admin, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+	              30);
+	ck_assert_int_eq(PQsendQuery(one, "COMMIT PREPARED 'one'"), 1);
+	ck_assert_msg(listener_hold_two_phase(fixture_listener, deadline_in_ms(30000), NULL, &err),
+	              "%s", err.message);
+	listener_release(fixture_listener);
+	expect_done(one);
+	expect_done(two);
+	PQfinish(one);
+	PQfinish(two);
+	PQfinish(admin);
+}
+END_TEST
+
 typedef struct {
 	PGconn *_Atomic conn;
 } Arrival;
@@ -484,6 +576,8 @@ make(void)
 	tcase_add_test(tcase, streams_are_not_waited_for);
 	tcase_add_test(tcase, the_deadline_names_who_is_late);
 	tcase_add_test(tcase, a_stop_ends_the_wait);
+	tcase_add_test(tcase, second_phases_go_out);
+	tcase_add_test(tcase, second_phases_go_out_while_others_are_waited_for);
 	tcase_add_test(tcase, new_sessions_wait);
 	tcase_add_test(tcase, new_sessions_go_where_the_route_leads);
 	tcase_add_test(tcase, held_clients_may_go);
