@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "apply/catalog/catalog.h"
+#include "apply/setup/source.h"
 #include "apply/sql.h"
 #include "common/arena.h"
 
@@ -38,8 +39,7 @@ typedef struct {
 	bool no_security_labels;      /* they are left out */
 	bool failback;                /* --failback: the target as a source, too */
 	bool resuming;                /* a ledger exists: own slot and tables are expected */
-	const uint32_t *our_pids;     /* server processes of the listener on the source */
-	size_t our_pid_count;
+	const OurSessions *ours;      /* the listener's on the source; NULL: there is none */
 	Selection selection;
 } CheckOptions;
 

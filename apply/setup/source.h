@@ -111,11 +111,18 @@ typedef struct {
 	uint64_t writing;
 } SessionGroups;
 
+/* What stands in front of the server: its sessions there have the application's names, and are known
+ * by their processes, also for a while after their end. NULL instead of it: there is none. */
+typedef struct {
+	size_t (*pids)(void *arg, uint32_t **pids); /* the caller's to free() */
+	void *arg;
+	const Stop *stop;
+} OurSessions;
+
 /* Client sessions in the session's database that are not ours (application_name
- * "pgbaton ...", or one of the server processes ours[]), by user, application and address:
- * after the switch their writes get 25006. */
-MUST_CHECK bool source_sessions(Sql *sql, const uint32_t *ours, size_t our_count,
-                                SessionGroups *out, Error *err);
+ * "pgbaton ...", or what ours names), by user, application and address: after the switch their
+ * writes get 25006. While there are any, ours is asked again for 200 ms. */
+MUST_CHECK bool source_sessions(Sql *sql, const OurSessions *ours, SessionGroups *out, Error *err);
 /* "3 of user "app", application "psql", from 10.0.0.5". */
 void source_sessions_describe(const SessionGroup *group, char *out, size_t size);
 

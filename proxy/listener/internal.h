@@ -36,7 +36,14 @@ struct Job {
 	void (*run)(Loop *loop, Job *job);
 };
 
-enum { BUFFER_SIZE = 64 * 1024 };
+enum { BUFFER_SIZE = 64 * 1024, ENDED_KEPT = 256 };
+
+/* A server process of ours whose connection is closed; the server may need a moment for it. */
+typedef struct {
+	uint32_t pid;
+	ListenerRoute on;
+	ev_tstamp at;
+} EndedProcess;
 
 /*
  *                    greet.c                    login.c                       login.c
@@ -103,7 +110,9 @@ struct Loop {
 	int64_t least_us[2]; /* that one took: without a login, and with one; 0: none yet */
 	int64_t begun_us;
 	bool queue_busy;
-	uint8_t *spare[8]; /* buffers that no session has */
+	EndedProcess ended[ENDED_KEPT]; /* the last ones */
+	size_t ended_count;             /* ever */
+	uint8_t *spare[8];              /* buffers that no session has */
 	size_t spare_count;
 
 	atomic_size_t states[SESSION_STATES]; /* written by session_set_state only */
@@ -141,6 +150,8 @@ void loop_destroy(Loop *loop);
 void loop_post(Loop *loop, Job *job);
 /* Runs fn on every loop's thread and waits until all have. Not from a loop. */
 void loops_call(Listener *listener, void (*fn)(Loop *loop, void *arg), void *arg);
+/* pid 0: it had none yet. */
+void loop_process_ended(Loop *loop, ListenerRoute on, uint32_t pid);
 uint8_t *loop_take_buffer(Loop *loop);
 void loop_give_buffer(Loop *loop, uint8_t *buffer);
 

@@ -105,8 +105,8 @@ MUST_CHECK bool listener_sessions(Listener *listener, int64_t deadline_ms, Liste
                                   size_t *count, Error *err);
 
 /* The server processes on that server which serve the listener's sessions or itself (those
- * opened for a move among them). *out is the caller's to free(); NULL when there is none. */
-size_t listener_server_pids(Listener *listener, ListenerRoute on, uint32_t **out);
+ * opened for a move among them); lately: also those that did so until a moment ago. *out is the caller's to free(); NULL when there is none. */
+size_t listener_server_pids(Listener *listener, ListenerRoute on, bool lately, uint32_t **out);
 
 /* What to do with sessions that cannot be moved: both WAIT and ABORT fail; the caller of
  * WAIT tries again later. */

@@ -68,6 +68,14 @@ on_sweep(struct ev_loop *ev, ev_prepare *sweep, int events UNUSED)
 
 /* ---- buffers ---- */
 
+void
+loop_process_ended(Loop *loop, ListenerRoute on, uint32_t pid)
+{
+	if (pid != 0)
+		loop->ended[loop->ended_count++ % ENDED_KEPT] = (EndedProcess){
+			.pid = pid, .on = on, .at = ev_now(loop->ev)};
+}
+
 uint8_t *
 loop_take_buffer(Loop *loop)
 {

@@ -237,6 +237,7 @@ session_close(Session *session)
 	move_free(session);
 	channel_close(&session->client);
 	channel_close(&session->server);
+	loop_process_ended(loop, session->route, session->server_pid);
 	drop_flow(loop, &session->to_server);
 	drop_flow(loop, &session->to_client);
 	track_free(&session->track);

@@ -182,6 +182,8 @@ Sql *way_to(const Way *way);
 MUST_CHECK bool way_connect_from(const Way *way, Error *err);
 MUST_CHECK bool way_connect_to(const Way *way, Error *err);
 SourceSetup way_setup(const Way *way);
+/* The listener's on `from`, which has to be there; the way has to outlive it. */
+OurSessions way_our_sessions(Way *way);
 /* Where what is made on `from`, and what is switched off on `to`, is recorded. */
 Book way_book_from(const Way *way);
 Book way_book_to(const Way *way);

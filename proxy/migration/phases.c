@@ -201,11 +201,11 @@ phase_check(Migration *m, bool *blocked, Error *err)
 	CheckOptions options = check_options(m, &m->selection);
 	Findings *findings = findings_new();
 	Catalog *catalog = NULL;
-	uint32_t *pids = NULL;
+	Way way = way_forth(m);
+	OurSessions ours = way_our_sessions(&way);
 
 	if (m->listener != NULL)
-		options.our_pid_count = listener_server_pids(m->listener, ROUTE_SOURCE, &pids);
-	options.our_pids = pids;
+		options.ours = &ours;
 	migration_set_detail(m, "checking both servers");
 	bool ok = check_run(m->source, m->target, m->config->source, &options, findings, &catalog, err);
 	if (ok) {
@@ -215,7 +215,6 @@ phase_check(Migration *m, bool *blocked, Error *err)
 			ok = error_set(err, ERROR_BUG, "the check did not read the catalogue");
 	}
 	findings_free(findings);
-	free(pids);
 	if (ok && !*blocked)
 		phase_keep_catalog(m, catalog);
 	else

@@ -87,6 +87,21 @@ way_book_to(const Way *way)
 	return book_of(way, way->to_side);
 }
 
+static size_t
+listener_pids(void *arg, uint32_t **pids)
+{
+	const Way *way = arg;
+
+	return listener_server_pids(way->m->listener, way->back ? ROUTE_TARGET : ROUTE_SOURCE, true,
+	                            pids);
+}
+
+OurSessions
+way_our_sessions(Way *way)
+{
+	return (OurSessions){.pids = listener_pids, .arg = way, .stop = way->m->stop};
+}
+
 SourceSetup
 way_setup(const Way *way)
 {

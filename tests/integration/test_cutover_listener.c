@@ -193,7 +193,9 @@ static void
 case_end(Case *c, int live, const char *command)
 {
 	int code = pgbaton_cli(c->p, NULL, 60, command, NULL);
-	ck_assert_msg(code == 0, "%s", pgbaton_log(c->p));
+	if (code != 0)
+		fprintf(stderr, "--- log of pgbaton\n%s---\n", pgbaton_log(c->p));
+	ck_assert_msg(code == 0, "%s exited with %d", command, code);
 	/* Whoever is still connected is still served. */
 	int reconnects = through_reconnects(c->through);
 	through_progress(c->through, 5);
@@ -271,6 +273,158 @@ START_TEST(clients_stay)
 	ck_assert_str_eq(name, "idle one");
 	free(name);
 	PQfinish(idle);
+	case_close(&c, SOURCE);
+}
+END_TEST
+
+/* What a client's thread does; Check's own asserts are for one thread at a time. */
+static void
+say(PGconn *conn, bool extended, const char *sql)
+{
+	PGresult *result = extended ? PQexecParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0)
+	                            : PQexec(conn, sql);
+	ExecStatusType status = PQresultStatus(result);
+
+	if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
+		ck_abort_msg("%s: %s", sql, PQerrorMessage(conn));
+	PQclear(result);
+}
+
+typedef struct {
+	const char *uri;
+	pthread_t thread;
+	_Atomic long visits;
+	_Atomic bool end;
+} Visitor;
+
+static void *
+visit(void *arg)
+{
+	Visitor *visitor = arg;
+
+	while (!visitor->end) {
+		PGconn *conn = PQconnectdb(visitor->uri);
+		say(conn, false, "SELECT 1");
+		PQfinish(conn);
+		visitor->visits++;
+	}
+	return NULL;
+}
+
+/* An application that connects for each request: not one of its sessions, however new, is taken for
+ * somebody's beside the listener. */
+START_TEST(short_visits_are_no_bypassing)
+{
+	enum { VISITORS = 4, LOOKS = 8 };
+	Case c;
+	Visitor visitors[VISITORS];
+
+	case_open(&c, "visits");
+	case_follow(&c);
+	for (int i = 0; i < VISITORS; i++) {
+		visitors[i] = (Visitor){.uri = c.app};
+		ck_assert_int_eq(pthread_create(&visitors[i].thread, NULL, visit, &visitors[i]), 0);
+	}
+	for (int i = 0; i < LOOKS; i++) {
+		json_t *report = case_ask(&c, "cutover", "--rehearse");
+		ck_assert_int_eq(number(report, "bypassing_sessions"), 1); /* the test's own */
+		json_decref(report);
+	}
+	for (int i = 0; i < VISITORS; i++) {
+		visitors[i].end = true;
+		pthread_join(visitors[i].thread, NULL);
+		ck_assert_int_gt(visitors[i].visits, 0);
+	}
+	case_end(&c, SOURCE, "cancel");
+}
+END_TEST
+
+/* A transaction manager: one session prepares, it or another one ends. */
+typedef struct {
+	const char *uri;
+	int number;
+	pthread_t thread;
+	_Atomic long done;
+	_Atomic bool end;
+} Manager;
+
+static void *
+manage(void *arg)
+{
+	Manager *m = arg;
+	PGconn *first = PQconnectdb(m->uri), *second = PQconnectdb(m->uri);
+	char sql[160];
+
+	for (long n = 1; !m->end; n++) {
+		snprintf(sql, sizeof(sql), "INSERT INTO entry (client, n) VALUES (%d, %ld)", m->number, n);
+		say(first, false, "BEGIN");
+		say(first, true, sql);
+		snprintf(sql, sizeof(sql), "PREPARE TRANSACTION 'two-phase %d %ld'", m->number, n);
+		say(first, false, sql);
+		snprintf(sql, sizeof(sql), "COMMIT PREPARED 'two-phase %d %ld'", m->number, n);
+		say(n % 3 == 0 ? first : second, n % 2 == 0, sql);
+		m->done = n;
+	}
+	PQfinish(first);
+	PQfinish(second);
+	return NULL;
+}
+
+static void
+managers_progress(Manager *managers, int count)
+{
+	for (int i = 0; i < count; i++)
+		for (long from = managers[i].done; managers[i].done < from + 20;)
+			usleep(2000);
+}
+
+/* Between their two phases sessions are between transactions, and hold locks on the tables. */
+START_TEST(two_phase_commit)
+{
+	enum { MANAGERS = 4 };
+	Case c;
+	Manager managers[MANAGERS];
+	char *out;
+
+	case_open(&c, "two_phase");
+	case_follow(&c);
+	for (int i = 0; i < MANAGERS; i++) {
+		managers[i] = (Manager){.uri = c.app, .number = 100 + i};
+		ck_assert_int_eq(pthread_create(&managers[i].thread, NULL, manage, &managers[i]), 0);
+	}
+	managers_progress(managers, MANAGERS);
+	/* One that nobody ends is named. */
+	PGconn *forgotten = db_connect_uri(c.app);
+	db_exec(forgotten, "BEGIN; INSERT INTO other VALUES (2, 'b'); PREPARE TRANSACTION 'forgotten'");
+	ck_assert_int_eq(
+		pgbaton_cli(c.p, &out, 60, "cutover", "--rehearse", "--hold-timeout", "0.3", NULL), 1);
+	ck_assert_msg(strstr(out, "'forgotten' (of app in two_phase") != NULL, "%s", out);
+	free(out);
+	managers_progress(managers, MANAGERS);
+	db_exec(forgotten, "ROLLBACK PREPARED 'forgotten'");
+	PQfinish(forgotten);
+
+	json_t *report = case_ask(&c, "cutover", NULL);
+	ck_assert_int_eq(number(report, "sessions_moved"), CLIENTS + 2 * MANAGERS);
+	json_decref(report);
+	managers_progress(managers, MANAGERS);
+	case_wait_way_back(&c);
+	report = case_ask(&c, "failback", NULL);
+	ck_assert_int_eq(number(report, "sessions_moved"), CLIENTS + 2 * MANAGERS);
+	json_decref(report);
+	managers_progress(managers, MANAGERS);
+	for (int i = 0; i < MANAGERS; i++) {
+		managers[i].end = true;
+		pthread_join(managers[i].thread, NULL);
+		char *rows = db_rows(c.conn[SOURCE],
+		                     "SELECT count(*), min(n), max(n) FROM entry WHERE client = %d",
+		                     100 + i);
+		char expected[80];
+		snprintf(expected, sizeof(expected), "%ld|1|%ld", managers[i].done, managers[i].done);
+		ck_assert_str_eq(rows, expected);
+		free(rows);
+	}
+	ck_assert_int_eq(through_reconnects(c.through), 0);
 	case_close(&c, SOURCE);
 }
 END_TEST
@@ -610,6 +764,8 @@ cutover_listener_suite(void)
 	tcase_set_timeout(tc, 180);
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_add_test(tc, clients_stay);
+	tcase_add_test(tc, short_visits_are_no_bypassing);
+	tcase_add_test(tc, two_phase_commit);
 	tcase_add_test(tc, cancelled_serves_on);
 	tcase_add_test(tc, a_transaction_that_does_not_end);
 	tcase_add_test(tc, what_cannot_be_moved);

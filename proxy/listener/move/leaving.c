@@ -24,7 +24,7 @@ struct Leaving {
 };
 
 static void
-close_one(Leaving **at)
+close_one(Loop *loop, Leaving **at)
 {
 	Leaving *leaving = *at;
 	Buffer bye = BUFFER_INIT;
@@ -36,6 +36,7 @@ close_one(Leaving **at)
 	(void)!leaving->channel.ops->write(&leaving->channel, bye.data, bye.len, &err);
 	buffer_free(&bye);
 	channel_close(&leaving->channel);
+	loop_process_ended(loop, leaving->endpoint->route, leaving->pid);
 	endpoint_release(leaving->endpoint);
 	free(leaving);
 }
@@ -46,7 +47,7 @@ on_leave(struct ev_loop *ev, ev_timer *timer, int events UNUSED)
 	Loop *loop = timer->data;
 
 	for (int i = 0; i < AT_ONCE && loop->leaving != NULL; i++)
-		close_one(&loop->leaving);
+		close_one(loop, &loop->leaving);
 	if (loop->leaving == NULL)
 		ev_timer_stop(ev, timer);
 }
@@ -75,7 +76,7 @@ void
 leaving_end(Loop *loop)
 {
 	while (loop->leaving != NULL)
-		close_one(&loop->leaving);
+		close_one(loop, &loop->leaving);
 }
 
 void
@@ -85,7 +86,7 @@ leaving_make_room(Loop *loop, void *arg)
 
 	for (Leaving **at = &loop->leaving; *at != NULL;) {
 		if ((*at)->endpoint->route == *on)
-			close_one(at);
+			close_one(loop, at);
 		else
 			at = &(*at)->next;
 	}

@@ -170,6 +170,7 @@ report_unmovable(const MoveReport *report, Error *err)
 typedef struct {
 	pthread_mutex_t lock;
 	ListenerRoute on;
+	bool lately;
 	uint32_t *pids;
 	size_t count;
 } Pids;
@@ -182,6 +183,8 @@ add_pid(Pids *pids, uint32_t pid)
 	pids->pids = mem_realloc(pids->pids, (pids->count + 1) * sizeof(*pids->pids));
 	pids->pids[pids->count++] = pid;
 }
+
+static const double ENDED_LATELY_S = 5.0;
 
 static void
 collect_pids(Loop *loop, void *arg)
@@ -197,13 +200,16 @@ collect_pids(Loop *loop, void *arg)
 	uint32_t pid;
 	for (const Leaving *at = loop->leaving; (pid = leaving_pid(&at, pids->on)) != 0;)
 		add_pid(pids, pid);
+	for (size_t i = 0; pids->lately && i < ENDED_KEPT && i < loop->ended_count; i++)
+		if (loop->ended[i].on == pids->on && ev_now(loop->ev) - loop->ended[i].at < ENDED_LATELY_S)
+			add_pid(pids, loop->ended[i].pid);
 	pthread_mutex_unlock(&pids->lock);
 }
 
 size_t
-listener_server_pids(Listener *listener, ListenerRoute on, uint32_t **out)
+listener_server_pids(Listener *listener, ListenerRoute on, bool lately, uint32_t **out)
 {
-	Pids pids = {.on = on};
+	Pids pids = {.on = on, .lately = lately};
 
 	pthread_mutex_init(&pids.lock, NULL);
 	loops_call(listener, collect_pids, &pids);

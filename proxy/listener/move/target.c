@@ -34,6 +34,8 @@ target_close(Target *target, Loop *loop)
 	ev_io_stop(loop->ev, &target->readable);
 	ev_io_stop(loop->ev, &target->writable);
 	channel_close(&target->channel);
+	if (target->endpoint != NULL)
+		loop_process_ended(loop, target->endpoint->route, target->pid);
 	endpoint_release(target->endpoint);
 	auth_free(target->auth);
 	frame_reader_free(&target->in);

@@ -1,5 +1,5 @@
 /* What a cutover does while nobody is held yet, so that it need not be done in the hold. */
-#include <stdlib.h>
+#include <string.h>
 
 #include "apply/schema/target.h"
 #include "common/clock.h"
@@ -38,13 +38,11 @@ static bool
 name_bypassing(Cutover *c, Error *err)
 {
 	SessionGroups *found = &c->now.bypassing;
-	ListenerRoute side = c->way.back ? ROUTE_TARGET : ROUTE_SOURCE;
-	uint32_t *ours = NULL;
-	size_t count = c->m->listener != NULL ? listener_server_pids(c->m->listener, side, &ours) : 0;
+	OurSessions ours = way_our_sessions(&c->way);
 	char text[256];
 
-	bool ok = source_sessions(way_from(&c->way), ours, count, found, err);
-	free(ours);
+	bool ok = source_sessions(way_from(&c->way), c->m->listener != NULL ? &ours : NULL, found, err);
+
 	for (size_t i = 0; ok && i < found->count; i++) {
 		source_sessions_describe(&found->groups[i], text, sizeof(text));
 		log_event(c->rehearsal ? LOG_INFO : LOG_WARNING, "cutover",

@@ -189,7 +189,7 @@ static size_t
 pids_on_target(void)
 {
 	uint32_t *pids;
-	size_t count = listener_server_pids(move_listener, ROUTE_TARGET, &pids);
+	size_t count = listener_server_pids(move_listener, ROUTE_TARGET, false, &pids);
 
 	free(pids);
 	return count;

@@ -322,7 +322,7 @@ START_TEST(back_at_once)
 		ck_assert_msg(done, "%s", err.message);
 		room = report.unmovable == 0; /* its process may take a moment to end */
 		move_report_free(&report);
-		size_t count = listener_server_pids(move_listener, ROUTE_SOURCE, &pids);
+		size_t count = listener_server_pids(move_listener, ROUTE_SOURCE, false, &pids);
 		for (size_t k = 0; k < count; k++)
 			found = found || pids[k] == left;
 		free(pids);
@@ -747,7 +747,7 @@ START_TEST(who_comes_and_goes)
 
 	move_prepare(&report);
 	move_report_free(&report);
-	size_t count = listener_server_pids(move_listener, ROUTE_TARGET, &pids);
+	size_t count = listener_server_pids(move_listener, ROUTE_TARGET, false, &pids);
 	ck_assert_uint_ge(count, 1);
 	free(pids);
 	move_hold();
@@ -759,7 +759,7 @@ START_TEST(who_comes_and_goes)
 	pthread_join(thread, NULL);
 	ck_assert_int_eq(move_where(arrival.conn), cluster_port(move_target));
 	/* Its server process is known as ours. */
-	count = listener_server_pids(move_listener, ROUTE_TARGET, &pids);
+	count = listener_server_pids(move_listener, ROUTE_TARGET, false, &pids);
 	bool found = false;
 	for (size_t i = 0; i < count; i++)
 		found = found || pids[i] == (uint32_t)db_int(arrival.conn, "SELECT pg_backend_pid()");
