@@ -1,7 +1,7 @@
 /*
  * The clients that applications are made of, all at once through one listener, each with one
- * connection that it keeps: psql, pgbench in its three modes, JDBC, node-postgres, psycopg and
- * DBD::Pg. They work, are moved while they work, and go on.
+ * connection that it keeps: psql, pgbench in its three modes, JDBC, node-postgres, psycopg, DBD::Pg,
+ * asyncpg, Ruby's pg and PHP's PDO. They work, are moved while they work, and go on.
  *
  * The protocol of tests/drivers/: a program is started with the number of its row in the table
  * `ledger` and the path of a file, and finds the server in PGHOST, PGPORT, PGUSER, PGPASSWORD and
@@ -27,7 +27,7 @@
 #include "tests/harness/skip.h"
 #include "tests/unit/runner.h"
 
-enum { DRIVERS = 8, PGBENCH_CLIENTS = 2, ENOUGH = 30 };
+enum { DRIVERS = 11, PGBENCH_CLIENTS = 2, ENOUGH = 30 };
 
 typedef struct {
 	const char *name;
@@ -84,12 +84,12 @@ works(const char *const argv[])
 
 /* The system's first: the driver was installed for that one. */
 static const char *
-python(void)
+python(const char *probe)
 {
 	static const char *const names[] = {"/usr/bin/python3", "python3"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (works((const char *[]){names[i], "-c", "import psycopg", NULL}))
+		if (works((const char *[]){names[i], "-c", probe, NULL}))
 			return names[i];
 	return NULL;
 }
@@ -108,6 +108,8 @@ find_drivers(Driver drivers[DRIVERS])
 	                      NULL};
 	const char *node[] = {"node", "-e", "require('pg')", NULL};
 	const char *perl[] = {"perl", "-MDBD::Pg", "-e", "1", NULL};
+	const char *ruby[] = {"ruby", "-e", "require 'pg'", NULL};
+	const char *php[] = {"php", "-r", "exit(extension_loaded('pdo_pgsql') ? 0 : 1);", NULL};
 
 	node_path = mem_printf("NODE_PATH=/usr/share/nodejs:%s/node/node_modules", cache);
 	free(cache);
@@ -121,11 +123,26 @@ find_drivers(Driver drivers[DRIVERS])
 	     .row = 3,
 	     .program = program_if("node", node),
 	     .args = {"tests/drivers/node.js"}},
-		{.name = "psycopg", .row = 4, .program = python(), .args = {"tests/drivers/psycopg3.py"}},
+		{.name = "psycopg",
+	     .row = 4,
+	     .program = python("import psycopg"),
+	     .args = {"tests/drivers/psycopg3.py"}},
 		{.name = "dbd_pg",
 	     .row = 5,
 	     .program = program_if("perl", perl),
 	     .args = {"tests/drivers/dbd_pg.pl"}},
+		{.name = "asyncpg",
+	     .row = 6,
+	     .program = python("import asyncpg"),
+	     .args = {"tests/drivers/async_pg.py"}},
+		{.name = "ruby_pg",
+	     .row = 7,
+	     .program = program_if("ruby", ruby),
+	     .args = {"tests/drivers/ruby_pg.rb"}},
+		{.name = "pdo",
+	     .row = 8,
+	     .program = program_if("php", php),
+	     .args = {"tests/drivers/pdo.php"}},
 		{.name = "pgbench", .row = 10, .pgbench = true, .mode = "simple", .program = "pgbench"},
 		{.name = "pgbench", .row = 20, .pgbench = true, .mode = "extended", .program = "pgbench"},
 		{.name = "pgbench", .row = 30, .pgbench = true, .mode = "prepared", .program = "pgbench"},
