@@ -195,6 +195,13 @@ part_of(int64_t done, int64_t total)
 	return done < total ? (double)done / (double)total : 1;
 }
 
+void
+pace_add_index(double bytes, double share, double *done, double *longest)
+{
+	*done += share * bytes;
+	*longest = larger(*longest, (1 - share) * bytes);
+}
+
 double
 pace_index_share(const IndexProgress *progress)
 {

@@ -76,5 +76,7 @@ typedef struct {
 /* How much of it is done, 0 to 1. The scan of a b-tree counts as half of its work, the sort as a
  * tenth; so it was on the machines it was tried on, and the order is right on all. */
 double pace_index_share(const IndexProgress *progress);
+/* One that is being built: adds what is done of it; longest (PaceLeft) is at least what is not. */
+void pace_add_index(double bytes, double share, double *done, double *longest);
 
 #endif

@@ -356,13 +356,14 @@ build_work(const Build *build, BuildWork *out)
 		if (build_is_small(task->of->table))
 			continue;
 		out->total += task->bytes;
-		if (state == TASK_DONE)
+		bool seen = state == TASK_RUNS && pid != 0 &&
+		            out->running_count < sizeof(out->running) / sizeof(out->running[0]);
+		if (seen)
+			put_running(task, pid, &out->running[out->running_count++]);
+		else if (state == TASK_DONE)
 			out->done += task->bytes;
 		else if (task->bytes > out->longest)
 			out->longest = task->bytes;
-		if (state == TASK_RUNS && pid != 0 &&
-		    out->running_count < sizeof(out->running) / sizeof(out->running[0]))
-			put_running(task, pid, &out->running[out->running_count++]);
 	}
 }
 

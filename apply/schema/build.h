@@ -72,7 +72,7 @@ typedef struct {
 typedef struct {
 	uint64_t done;
 	uint64_t total;
-	uint64_t longest; /* of one that is not done */
+	uint64_t longest; /* of one that is neither done nor among the running */
 	BuildRunning running[64];
 	size_t running_count;
 } BuildWork;

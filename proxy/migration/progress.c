@@ -109,7 +109,7 @@ look_at_indexes(ProgressWatch *progress)
 		IndexRunning running = {.table = work.running[i].table};
 		snprintf(running.name, sizeof(running.name), "%s", work.running[i].name);
 		put_share(rows, work.running[i].pid, &running);
-		status.bytes_done += running.share * (double)work.running[i].bytes;
+		pace_add_index((double)work.running[i].bytes, running.share, &status.bytes_done, &longest);
 		if (status.running_count < INDEXES_SHOWN)
 			status.running[status.running_count++] = running;
 	}

@@ -233,6 +233,20 @@ START_TEST(an_index_has_its_share)
 }
 END_TEST
 
+/* The last index, nearly done, is not all of its time away. */
+START_TEST(of_running_indexes_the_rest_is_left)
+{
+	double done = 100, longest = 30;
+
+	pace_add_index(200, 0.25, &done, &longest);
+	assert_near(done, 150);
+	assert_near(longest, 150);
+	pace_add_index(1000, 0.9, &done, &longest);
+	assert_near(done, 1050);
+	assert_near(longest, 150);
+}
+END_TEST
+
 static Suite *
 make_pace(void)
 {
@@ -248,6 +262,7 @@ make_pace(void)
 	tcase_add_test(tc, only_the_last_minute_counts);
 	tcase_add_test(tc, lag_is_gained_or_not);
 	tcase_add_test(tc, an_index_has_its_share);
+	tcase_add_test(tc, of_running_indexes_the_rest_is_left);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
