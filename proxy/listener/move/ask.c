@@ -43,16 +43,14 @@ ask_possible(const Session *session)
 	       session->to_client.data == NULL && session->to_server.pos == session->to_server.admit;
 }
 
-void
-ask_begin(Session *session, bool quick)
+static void
+begin(Session *session)
 {
 	Move *move = session->move;
-	const Mover *mover = session->loop->listener->mover;
 
 	session->asking = true;
-	move->asked = true;
-	move->quick = quick;
 	move->given_up = false;
+	move->closing = false;
 	ev_timer_init(&move->patience, on_patience, PATIENCE_S, PATIENCE_S);
 	move->patience.data = session;
 	ev_timer_start(session->loop->ev, &move->patience);
@@ -60,20 +58,70 @@ ask_begin(Session *session, bool quick)
 	move->answer_reason[0] = '\0';
 	move->answer_unnamed = false;
 	move->answer_failed = false;
+	move->answer_group = 0;
 	carried_init(&move->answer);
 	frame_reader_init(&move->in, (FrameLimits){64 * 1024, CARRIED_BYTES_MAX});
-	if (quick)
-		carried_put_quick_question(&move->out, buffer_slice(&mover->names.names), move->settings);
-	else
+}
+
+static void
+drop_kept(Move *move)
+{
+	if (move->kept)
+		carried_put_end_of_question(&move->out);
+	move->kept = false;
+}
+
+/* Ahead of a hold it will be asked again. */
+static void
+put_quick(Move *move, const Mover *mover)
+{
+	const Buffer *names = &mover->names.names;
+
+	if (move->kept && (move->kept_names != names->len || move->kept_settings != move->settings))
+		drop_kept(move);
+	if (!move->kept)
+		carried_put_quick_statement(&move->out, buffer_slice(names), move->settings);
+	carried_put_quick_question(&move->out);
+	move->kept = true;
+	move->kept_names = names->len;
+	move->kept_settings = move->settings;
+	if (move->wish == WISH_KNOW)
+		drop_kept(move);
+}
+
+void
+ask_begin(Session *session, bool quick)
+{
+	Move *move = session->move;
+	const Mover *mover = session->loop->listener->mover;
+
+	begin(session);
+	move->asked = true;
+	move->quick = quick;
+	if (quick) {
+		put_quick(move, mover);
+	} else {
+		drop_kept(move);
 		carried_put_question(&move->out, buffer_slice(&mover->names.names));
+	}
 	message_put_sync(&move->out);
 	move->syncs = 1;
-	move->answer_group = 0;
 	if (move->statements.unnamed.message.len > 0) {
 		carried_put_unnamed_question(&move->out);
 		message_put_sync(&move->out);
 		move->syncs++;
 	}
+	ask_writable(session);
+}
+
+void
+ask_forget(Session *session)
+{
+	begin(session);
+	session->move->closing = true;
+	drop_kept(session->move);
+	message_put_sync(&session->move->out);
+	session->move->syncs = 1;
 	ask_writable(session);
 }
 
@@ -178,6 +226,7 @@ take_frame(Session *session, const Frame *frame)
 			set_reason(move, "it is in a transaction");
 		/* What is behind an error in its group is not done: nor was our statement closed. */
 		if (move->answer_group == 0 && move->answer_failed) {
+			move->kept = false;
 			carried_put_end_of_question(&move->out);
 			message_put_sync(&move->out);
 			move->syncs++;
@@ -230,10 +279,11 @@ ask_end(Session *session)
 }
 
 static void
-answered(Session *session)
+judge_answer(Session *session)
 {
 	Move *move = session->move;
 	bool ok = move->answer_reason[0] == '\0';
+
 	if (!ok && move->given_up)
 		reason_set(move->answer_reason, "its server did not answer when it was asked");
 	if (move->quick && !ok && !move->given_up) {
@@ -244,6 +294,15 @@ answered(Session *session)
 	}
 	if (ok)
 		keep_answer(session);
+}
+
+static void
+answered(Session *session)
+{
+	Move *move = session->move;
+
+	if (!move->closing)
+		judge_answer(session);
 	carried_free(&move->answer);
 	/* What stands behind it is the client's: it may be half a message. */
 	Buffer rest = BUFFER_INIT;

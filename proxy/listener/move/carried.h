@@ -66,9 +66,12 @@ carried_known(const Carried *carried)
  * are from. The same digest as in the last answer says that nothing has changed, unless a
  * setting was SET to the value that it had by default; for that case the owner watches
  * the commands (Track.sets, Mentions.settings). settings: the last answer's CARRIED_NAMES.
+ * It is asked by a statement that stays, which makes it half as long the second time, until
+ * carried_put_end_of_question: until then it is in the session's pg_prepared_statements.
  */
 void carried_put_question(Buffer *out, Slice names);
-void carried_put_quick_question(Buffer *out, Slice names, const char *settings);
+void carried_put_quick_statement(Buffer *out, Slice names, const char *settings);
+void carried_put_quick_question(Buffer *out);
 void carried_put_end_of_question(Buffer *out);
 /*
  * A group of its own, likewise without its Sync: RowDescription or NoData when there is an unnamed

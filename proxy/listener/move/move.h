@@ -88,6 +88,7 @@ struct Move {
 	Buffer out;
 	size_t out_pos;
 	bool quick;    /* only the digest */
+	bool closing;  /* nothing is asked: the kept statement is dropped */
 	bool given_up; /* it took too long */
 	ev_timer patience;
 	int syncs;        /* ReadyForQuery still to come */
@@ -106,6 +107,11 @@ struct Move {
 	bool unnamed;                         /* the server has the unnamed statement */
 	char ask_reason[LISTENER_REASON_MAX]; /* it could not be asked; "": it could */
 	bool locks;                           /* session advisory locks, seen from outside */
+
+	/* the quick question's statement, kept at the session's server while there may be others */
+	bool kept;
+	size_t kept_names;         /* it is of so many bytes of the Mover's names */
+	const char *kept_settings; /* and of these */
 
 	Wish wish;         /* what the mover waits for */
 	bool asked;        /* for this wish */
@@ -192,6 +198,8 @@ void queue_give_up(Loop *loop);
 bool ask_possible(const Session *session);
 /* quick: only whether anything has changed since the last answer. */
 void ask_begin(Session *session, bool quick);
+/* Drops the statement that was kept for the next question. */
+void ask_forget(Session *session);
 void ask_readable(Session *session);
 /* The session is going. */
 void ask_end(Session *session);

@@ -11,26 +11,28 @@
 #include "common/memory.h"
 #include "protocol/message/extended.h"
 #include "protocol/message/message.h"
+#include "protocol/replication.h"
 #include "proxy/listener/move/carried.h"
 
 static const char question_name[] = "pgbaton asks";
+static const char wait_name[] = "pgbaton waits";
 
 /* What the digest is of: values of settings and custom settings, statements, channels, cursors,
- * the temporary schema, roles. names: an expression, those of all that can be SET, with commas. */
-#define DIGEST(names)                                                                              \
-	" 'd', 'digest', pg_catalog.concat_ws(' ',"                                                    \
-	" (SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(COALESCE("                         \
-	"pg_catalog.current_setting(n, true), E'\\x02'), E'\\x01'), 0) FROM pg_catalog.unnest("        \
-	"pg_catalog.string_to_array(pg_catalog.concat_ws(',', 'role', 'session_authorization', " names \
-	", $1::pg_catalog.text), ',')) n),"                                                            \
+ * the temporary schema, roles. Between the parts an expression each: the names of all that can be
+ * SET, and of the custom settings, with commas. */
+#define DIGEST_BEGIN                                                                        \
+	" 'd', 'digest', pg_catalog.concat_ws(' ',"                                             \
+	" (SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(COALESCE("                  \
+	"pg_catalog.current_setting(n, true), E'\\x02'), E'\\x01'), 0) FROM pg_catalog.unnest(" \
+	"pg_catalog.string_to_array(pg_catalog.concat_ws(',', 'role', 'session_authorization', "
+#define DIGEST_END                                                                                 \
+	"), ',')) n),"                                                                                 \
 	" (SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.concat_ws(E'\\x01',"    \
 	" name, statement, parameter_types::pg_catalog.text, from_sql), E'\\x02'), 0)"                 \
 	" FROM pg_catalog.pg_prepared_statement() WHERE name OPERATOR(pg_catalog.<>) 'pgbaton asks')," \
 	" E'\\x03', pg_catalog.array_to_string(ARRAY(SELECT pg_catalog.pg_listening_channels()),"      \
 	" E'\\x01'), E'\\x03', (SELECT pg_catalog.string_agg(name, E'\\x01')"                          \
 	" FROM pg_catalog.pg_cursor() WHERE is_holdable), E'\\x03', pg_catalog.pg_my_temp_schema())"
-
-static const char quick_question[] = "SELECT" DIGEST("$2::pg_catalog.text") ", NULL, NULL";
 
 /* The session's own role may look at them. */
 #define NAMES                                                \
@@ -65,38 +67,56 @@ static const char question[] =
 	" WHERE refclassid OPERATOR(pg_catalog.=) 2615::pg_catalog.oid"
 	" AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() LIMIT 1)"
 	" UNION ALL SELECT 'n', 'names', " NAMES ", NULL, NULL"
-	" UNION ALL SELECT" DIGEST(NAMES) ", NULL, NULL";
+	" UNION ALL SELECT" DIGEST_BEGIN NAMES ", $1::pg_catalog.text" DIGEST_END ", NULL, NULL";
 
 static void
-put_question(Buffer *out, const char *sql, Slice names, const char *settings)
+put_with_commas(Buffer *list, Slice names)
 {
-	Buffer list = BUFFER_INIT;
-
 	for (size_t at = 0; at < names.len;) {
 		const char *name = (const char *)names.data + at;
 		if (at > 0)
-			buffer_put_u8(&list, ',');
-		buffer_put_text(&list, name);
+			buffer_put_u8(list, ',');
+		buffer_put_text(list, name);
 		at += strlen(name) + 1;
 	}
-	const char *values[] = {buffer_cstr(&list), settings};
-	message_put_parse(out, question_name, sql, NULL, 0);
-	message_put_bind(out, question_name, question_name, values, settings != NULL ? 2 : 1);
-	message_put_execute(out, question_name);
-	carried_put_end_of_question(out);
-	buffer_free(&list);
 }
 
 void
 carried_put_question(Buffer *out, Slice names)
 {
-	put_question(out, question, names, NULL);
+	Buffer list = BUFFER_INIT;
+
+	put_with_commas(&list, names);
+	const char *values[] = {buffer_cstr(&list)};
+	message_put_parse(out, question_name, question, NULL, 0);
+	message_put_bind(out, question_name, question_name, values, 1);
+	message_put_execute(out, question_name);
+	carried_put_end_of_question(out);
+	buffer_free(&list);
+}
+
+/* Without parameters, so that the server plans it once. */
+void
+carried_put_quick_statement(Buffer *out, Slice names, const char *settings)
+{
+	Buffer list = BUFFER_INIT, sql = BUFFER_INIT;
+
+	put_with_commas(&list, names);
+	buffer_put_text(&sql, "SELECT" DIGEST_BEGIN);
+	sql_put_literal(&sql, settings);
+	buffer_put_text(&sql, ", ");
+	sql_put_literal(&sql, buffer_cstr(&list));
+	buffer_put_text(&sql, DIGEST_END ", NULL, NULL");
+	message_put_parse(out, question_name, buffer_cstr(&sql), NULL, 0);
+	buffer_free(&list);
+	buffer_free(&sql);
 }
 
 void
-carried_put_quick_question(Buffer *out, Slice names, const char *settings)
+carried_put_quick_question(Buffer *out)
 {
-	put_question(out, quick_question, names, settings);
+	message_put_bind(out, question_name, question_name, NULL, 0);
+	message_put_execute(out, question_name);
 }
 
 void
@@ -112,10 +132,10 @@ static const char short_wait[] =
 void
 carried_put_unnamed_question(Buffer *out)
 {
-	message_put_parse(out, question_name, short_wait, NULL, 0);
-	message_put_bind(out, question_name, question_name, NULL, 0);
-	message_put_execute(out, question_name);
-	carried_put_end_of_question(out);
+	message_put_parse(out, wait_name, short_wait, NULL, 0);
+	message_put_bind(out, wait_name, wait_name, NULL, 0);
+	message_put_execute(out, wait_name);
+	message_put_close_statement(out, wait_name);
 	message_put_describe_statement(out, "");
 }
 

@@ -15,8 +15,9 @@
 #include "proxy/listener/login.h"
 #include "proxy/listener/move/move.h"
 
-/* How long what is open on the other server is kept without being used. */
-enum { KEEP_MS = 60000 };
+/* How long what is open on the other server is kept without being used, and our statement at the
+ * session's own: clients can see that one. */
+enum { KEEP_MS = 60000, KEEP_STATEMENT_MS = 3000 };
 
 static const char farewell[] =
 	"terminating connection: the database is served by another server now; connect again";
@@ -405,6 +406,7 @@ take_target(Session *session)
 	carried_free(&move->carried);
 	move->carried = target->have;
 	target->have = (Carried){.arena = NULL};
+	move->kept = false;
 	move->locks = false;
 }
 
@@ -439,8 +441,10 @@ move_tick(Session *session)
 	Move *move = session->move;
 	int64_t now = (int64_t)(ev_now(session->loop->ev) * 1000.0);
 
-	if (move == NULL || move->wish != WISH_NONE || session->loop->holding ||
-	    move->target.state == TARGET_CLOSED || now - move->target.used_ms < KEEP_MS)
+	if (move == NULL || move->wish != WISH_NONE || session->loop->holding)
 		return;
-	target_close(&move->target, session->loop);
+	if (move->kept && now - move->target.used_ms >= KEEP_STATEMENT_MS && ask_possible(session))
+		ask_forget(session);
+	if (move->target.state != TARGET_CLOSED && now - move->target.used_ms >= KEEP_MS)
+		target_close(&move->target, session->loop);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "tests/unit/proxy/listener_move_fixture.h"
@@ -150,6 +151,54 @@ START_TEST(only_who_has_executed_something_is_asked)
 	PQfinish(still);
 	PQfinish(works);
 	PQfinish(admin);
+}
+END_TEST
+
+static int64_t
+kept_by(PGconn *conn)
+{
+	return db_int(conn, "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'pgbaton%%'");
+}
+
+/* The second quick question is asked by the first one's statement. A client that drops it is asked as if
+ * for the first time, one that stays where it is has it for some seconds only. */
+START_TEST(the_kept_statement)
+{
+	PGconn *drops = move_session(""), *uses = move_session("");
+	MoveReport report;
+
+	for (int moved = 0; moved < 2; moved++) {
+		db_exec(drops, "SET app.first = 'a%d'", moved);
+		db_exec(uses, "SET app.first = 'b%d'", moved);
+		prepare();
+		db_exec(drops, "SELECT 1");
+		db_exec(uses, "SELECT 1");
+		refresh();
+		ck_assert_int_eq(kept_by(drops), 1);
+		ck_assert_int_eq(kept_by(uses), 1);
+		db_exec(drops, moved ? "DISCARD ALL" : "DEALLOCATE ALL");
+		db_exec(uses, "SELECT become('c%d')", moved);
+		if (moved) {
+			hold_and_move();
+			break;
+		}
+		move_hold();
+		move_open(UNMOVABLE_ABORT, &report);
+		move_report_free(&report);
+		listener_move_abort(move_listener);
+		listener_release(move_listener);
+		for (int64_t until = deadline_in_ms(30000); kept_by(drops) + kept_by(uses) > 0;) {
+			ck_assert_msg(deadline_left_ms(until) > 0, "it is still there");
+			usleep(100000);
+		}
+	}
+	ck_assert_int_eq(kept_by(drops) + kept_by(uses), 0);
+	ck_assert_int_eq(move_where(drops), cluster_port(move_target));
+	ck_assert(db_true(drops, "SELECT coalesce(current_setting('app.first', true), '') = ''"));
+	ck_assert(db_true(uses, "SELECT current_setting('app.first') = 'b1'"
+	                        " AND current_setting('app.hidden') = 'c1'"));
+	PQfinish(drops);
+	PQfinish(uses);
 }
 END_TEST
 
@@ -317,6 +366,7 @@ make(void)
 	tcase_add_checked_fixture(tcase, move_listen, move_unlisten);
 	tcase_add_loop_test(tcase, what_changes_between_the_questions, 0, 2);
 	tcase_add_test(tcase, only_who_has_executed_something_is_asked);
+	tcase_add_test(tcase, the_kept_statement);
 	tcase_add_test(tcase, at_work_it_is_asked_at_its_next_boundary);
 	tcase_add_test(tcase, a_transaction_is_not_waited_for);
 	tcase_add_test(tcase, a_question_without_an_answer_is_given_up);

@@ -286,6 +286,8 @@ START_TEST(too_few_connections)
 	PGconn *first = move_session(""), *second = move_session("");
 	MoveReport report;
 
+	/* Those of the test before may take a moment to end. */
+	db_wait_until(target, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'", 30);
 	db_exec(target, "ALTER ROLE app CONNECTION LIMIT 1");
 	move_prepare(&report);
 	ck_assert_uint_eq(report.unmovable, 1);
