@@ -56,9 +56,9 @@ typedef struct {
  *      v                                                                           |
  *   CANCELLING                                              link.c   CONNECTING <--+
  *      |                                                                 | TCP, TLS
- *      |     relay.c        hold        login.c: our login, or the       v
+ *      |     relay.c        hold        login_server.c: our login, or    v
  *      |   HELD <-----> RELAYING <------------------------------- SERVER_LOGIN
- *      |              release     |     client's passed through; ReadyForQuery
+ *      |              release     |     the client's passed through; ReadyForQuery
  *      |                          |
  *      |   any: an error or a farewell for the client
  *      +------> CLOSING <---------+   flushes, then waits for the client's end
@@ -237,7 +237,7 @@ session_alive(const Session *session)
 }
 void watch_io(Loop *loop, ev_io *io, bool on);
 
-/* ---- greet.c, login.c ---- */
+/* ---- greet.c, login.c, login_server.c ---- */
 
 void greet_readable(Session *session);
 void login_begin(Session *session); /* startup packet is parsed */

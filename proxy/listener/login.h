@@ -1,6 +1,6 @@
 /*
- * login.h: what a session needs until it is logged in, and not after. Shared by greet.c
- * and login.c only.
+ * login.h: what a session needs until it is logged in, and not after. Shared by greet.c,
+ * login.c and login_server.c only.
  */
 #ifndef PGBATON_PROXY_LISTENER_LOGIN_H
 #define PGBATON_PROXY_LISTENER_LOGIN_H
@@ -54,5 +54,18 @@ struct Login {
 void login_new(Session *session);
 /* Sends what is in out; false: the session is closed. */
 bool login_flush(Session *session);
+/* Ends the session with an error of ours, and counts it. */
+void login_refuse(Session *session, const Error *err);
+void login_refuse_with(Session *session, const char *sqlstate, const char *message,
+                       const char *hint);
+
+/* What the client has answered to the server's own questions goes there. */
+void login_pass_passwords(Session *session);
+
+/* ---- login_server.c ---- */
+
+/* Sends what is in to_server; false: the session is closed. */
+bool login_flush_server(Session *session);
+void login_cannot_connect(Session *session, const Error *why);
 
 #endif
