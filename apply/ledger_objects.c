@@ -191,7 +191,7 @@ ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger, const char *si
 	}
 	ledger_objects_free(objects, count);
 	if (undone > 0)
-		log_info("ledger", "%d things on the %s put back as they were", undone, side);
+		log_info("ledger", "undone on the %s: %d of our changes", side, undone);
 	if (left.count == 0)
 		return true;
 	if (lost) {

@@ -72,7 +72,7 @@ same_definition(const PgoRelation *a, const PgoRelation *b)
 }
 
 static Entry *
-entry_new(const PgoRelation *def, Slice message, uint64_t version)
+entry_new(const PgoRelation *def, uint64_t version)
 {
 	Arena *arena = arena_new(2048);
 	Entry *entry = arena_zalloc(arena, sizeof(Entry));
@@ -88,12 +88,11 @@ entry_new(const PgoRelation *def, Slice message, uint64_t version)
 		copy->columns[i].name = arena_strdup(arena, def->columns[i].name);
 	}
 	entry->relation.version = version;
-	entry->relation.message = arena_slice(arena, message);
 	return entry;
 }
 
 Relation *
-relation_map_put(RelationMap *map, const PgoRelation *def, Slice message)
+relation_map_put(RelationMap *map, const PgoRelation *def)
 {
 	Entry *old = map_get(map->by_oid, oid_key(&def->oid));
 
@@ -105,7 +104,7 @@ relation_map_put(RelationMap *map, const PgoRelation *def, Slice message)
 		old->next_replaced = map->replaced;
 		map->replaced = old;
 	}
-	Entry *entry = entry_new(def, message, ++map->last_version);
+	Entry *entry = entry_new(def, ++map->last_version);
 	map_put(map->by_oid, oid_key(&entry->relation.def.oid), entry);
 	return &entry->relation;
 }

@@ -13,7 +13,6 @@
 typedef struct Relation {
 	PgoRelation def;  /* strings and columns owned by the map */
 	uint64_t version; /* unique in the map; grows with every real change */
-	Slice message;    /* the Relation message's own bytes, for the log's segments */
 	void *user;       /* of whoever owns the map (the applier's plan); starts NULL */
 } Relation;
 
@@ -22,7 +21,7 @@ typedef struct RelationMap RelationMap;
 RelationMap *relation_map_new(void);
 void relation_map_free(RelationMap *map);
 /* An identical definition leaves the entry (and its version) as it is. */
-Relation *relation_map_put(RelationMap *map, const PgoRelation *def, Slice message);
+Relation *relation_map_put(RelationMap *map, const PgoRelation *def);
 /* NULL: the stream never described it, which is a protocol error of the peer. */
 Relation *relation_map_get(const RelationMap *map, uint32_t oid);
 /* for (size_t i = 0; (r = relation_map_each(map, &i)) != NULL;) */

@@ -241,7 +241,7 @@ take_other(Early *early, Slice bytes, Error *err)
 		return false;
 	if (message.kind == PGO_RELATION) {
 		const Relation *old = relation_map_get(early->relations, message.relation.oid);
-		const Relation *now = relation_map_put(early->relations, &message.relation, bytes);
+		const Relation *now = relation_map_put(early->relations, &message.relation);
 		return old == NULL || old == now || give_up(err, "it changes a table's definition");
 	}
 	if (message.kind == PGO_TRUNCATE)

@@ -329,10 +329,10 @@ take_commit(Feed *feed, Batch *batch, const PgoMessage *message, Error *err)
 
 /* A new definition of a table that the batch has rows of: those have the old columns. */
 static FeedNext
-take_relation(Feed *feed, Batch *batch, const PgoMessage *message, Slice bytes)
+take_relation(Feed *feed, Batch *batch, const PgoMessage *message)
 {
 	const Relation *old = relation_map_get(feed->relations, message->relation.oid);
-	const Relation *now = relation_map_put(feed->relations, &message->relation, bytes);
+	const Relation *now = relation_map_put(feed->relations, &message->relation);
 
 	if (old != NULL && old != now && batch->change_count > 0) {
 		batch->closed = true;
@@ -363,7 +363,7 @@ take(Feed *feed, Batch *batch, const PgoMessage *message, Slice bytes, Error *er
 	case PGO_COMMIT:
 		return take_commit(feed, batch, message, err);
 	case PGO_RELATION:
-		return take_relation(feed, batch, message, bytes);
+		return take_relation(feed, batch, message);
 	case PGO_ORIGIN:
 	case PGO_TYPE:
 		return FEED_MORE;

@@ -140,11 +140,11 @@ print_truncate(const Printer *p, const PgoMessage *m)
 }
 
 static void
-print_relation(Printer *p, const PgoMessage *m, Slice message)
+print_relation(Printer *p, const PgoMessage *m)
 {
 	const PgoRelation *r = &m->relation;
 
-	relation_map_put(p->relations, r, message);
+	relation_map_put(p->relations, r);
 	relation_map_trim(p->relations);
 	printf("relation %s.%s oid %u identity %c:", r->schema, r->name, r->oid, r->replica_identity);
 	for (unsigned i = 0; i < r->count; i++)
@@ -166,7 +166,7 @@ print_time(int64_t pg_us)
 }
 
 static void
-print_body(Printer *p, const PgoMessage *m, Slice message)
+print_body(Printer *p, const PgoMessage *m)
 {
 	switch (m->kind) {
 	case PGO_BEGIN:
@@ -181,7 +181,7 @@ print_body(Printer *p, const PgoMessage *m, Slice message)
 		printf("origin %s %s", m->origin.name, LSN_STR(m->origin.lsn));
 		break;
 	case PGO_RELATION:
-		print_relation(p, m, message);
+		print_relation(p, m);
 		break;
 	case PGO_TYPE:
 		printf("type %s.%s oid %u", m->type.schema, m->type.name, m->type.oid);
@@ -231,7 +231,7 @@ print_message(void *arg, const char *segment, uint64_t offset, Slice message)
 		printf("%-17s %10u  ", LSN_STR(p->commit), p->xid);
 	else
 		printf("%-17s %10s  ", "-", "-");
-	print_body(p, &m, message);
+	print_body(p, &m);
 	putchar('\n');
 	if (m.kind == PGO_COMMIT)
 		p->commit = LSN_INVALID;

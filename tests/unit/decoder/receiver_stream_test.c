@@ -209,7 +209,7 @@ replay_message(Replay *r, Slice bytes)
 		r->transactions++;
 		break;
 	case PGO_RELATION:
-		relation_map_put(r->relations, &m.relation, bytes);
+		relation_map_put(r->relations, &m.relation);
 		break;
 	case PGO_TRUNCATE:
 		replay_truncate(r, &m);
