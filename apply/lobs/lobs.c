@@ -233,7 +233,7 @@ lobs_compare(const LobWork *work, bool write, LobDifference *out, Error *err)
 	bool ok = to != NULL && learn(&run, from, to, err) && lob_ranges_read(from, &run.ranges, err) &&
 	          run_workers(&run, err);
 	sql_close(to);
-	if (from != work->holder)
+	if (work->holder == NULL)
 		sql_close(from);
 	else
 		sql_set_timeout_ms(from, 0);

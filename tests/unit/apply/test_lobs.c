@@ -362,6 +362,23 @@ START_TEST(the_holder_has_a_deadline)
 }
 END_TEST
 
+/* A server without a place for one more session, or a cancel meanwhile: nothing but an error. */
+START_TEST(without_a_session_it_is_an_error)
+{
+	Rig rig;
+	Error err = ERROR_INIT;
+	LobDifference found;
+
+	rig_open(&rig, NULL);
+	db_exec(rig.target, "ALTER DATABASE source ALLOW_CONNECTIONS false");
+	ck_assert(!lobs_compare(&rig.work, true, &found, &err));
+	ck_assert_msg(strstr(err.message, "not currently accepting") != NULL, "%s",
+	              servers_error(&err));
+	db_exec(rig.target, "ALTER DATABASE source ALLOW_CONNECTIONS true");
+	rig_close(&rig);
+}
+END_TEST
+
 /* ---- rights, roles ---- */
 
 START_TEST(what_may_not_be_read_is_an_error)
@@ -412,6 +429,7 @@ make_lobs(void)
 	tcase_add_test(tests, thousands_go);
 	tcase_add_loop_test(tests, locked_ones_are_read_by_the_holder, 0, 2);
 	tcase_add_test(tests, the_holder_has_a_deadline);
+	tcase_add_test(tests, without_a_session_it_is_an_error);
 	tcase_add_test(tests, what_may_not_be_read_is_an_error);
 	tcase_add_test(tests, owners_can_be_left_out);
 	suite_add_tcase(suite, tests);
