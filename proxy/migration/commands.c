@@ -91,6 +91,24 @@ addition_allowed(Migration *m, MigrationCommand command, Error *err)
 	return refuse_unless_following(err, m->state, add ? "add tables" : "copy tables afresh");
 }
 
+static bool
+finish_allowed(Migration *m, Error *err)
+{
+	bool switched = m->state == STATE_SWITCHED || m->state == STATE_FAILED_BACK;
+
+	/* A failback that prepares itself is SWITCHED still: queued behind it, a finish that was meant
+	 * for one side would end the migration on the other. */
+	if (m->state == STATE_CUTTING_OVER || m->state == STATE_FAILING_BACK ||
+	    (switched && m->cutover.outcome == CUTOVER_RUNNING)) {
+		error_set(err, ERROR_CONFIG, "cannot finish while a %s is running",
+		          m->state == STATE_CUTTING_OVER ? "cutover" : "failback");
+		return error_set_hint(err, "wait for its end: it decides which side is live");
+	}
+	return switched || refuse(err, m->state, "finish",
+	                          "finish ends a migration that has switched; "
+	                          "`pgbaton cancel` gives one up before");
+}
+
 /* Which states a command may come in; the caller holds the lock. */
 static bool
 command_allowed(Migration *m, MigrationCommand command, Error *err)
@@ -122,10 +140,7 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 	case COMMAND_FAILBACK:
 		return failback_allowed(m, err);
 	case COMMAND_FINISH:
-		return now == STATE_SWITCHED || now == STATE_FAILED_BACK ||
-		       refuse(err, now, "finish",
-		              "finish ends a migration that has switched; "
-		              "`pgbaton cancel` gives one up before");
+		return finish_allowed(m, err);
 	case COMMAND_CANCEL:
 		if (now >= STATE_SWITCHED && now <= STATE_FINISHED)
 			return refuse(err, now, "cancel", "it has switched: `pgbaton finish` ends it");

@@ -512,6 +512,18 @@ tend_switched(Migration *m, int64_t *next_lock_ms)
 		way_back_lost(m, &err);
 }
 
+/* It was asked for while the cutover was under way, and had to wait for its end. */
+static void
+refuse_verify(Migration *m)
+{
+	Error err = ERROR_INIT;
+
+	error_set(&err, ERROR_CONFIG, "cannot verify: the migration has switched since it was asked");
+	error_set_hint(&err,
+	               "`pgbaton cutover` compares within its hold where `run` was given --verify");
+	abort_waiting(m, &err);
+}
+
 /* SWITCHED, and with a way back FAILED_BACK: until finish. */
 static void
 run_switched(Migration *m, MigrationState at)
@@ -529,6 +541,8 @@ run_switched(Migration *m, MigrationState at)
 		MigrationRequest todo = *request;
 		free(request);
 		Way way = way_back(m);
+		if (todo.command == COMMAND_VERIFY)
+			refuse_verify(m);
 		if (todo.command == COMMAND_RESUME)
 			way_back_retry(m);
 		if (todo.command == COMMAND_FAILBACK && follow_cutover(&way, &todo))
@@ -632,6 +646,7 @@ static void *
 migration_main(void *arg)
 {
 	Migration *m = arg;
+	Error ended = ERROR_INIT;
 
 	run(m);
 	phase_stop_stream(m);
@@ -647,6 +662,9 @@ migration_main(void *arg)
 	sql_close(m->source);
 	sql_close(m->target);
 	m->lock_session = m->source = m->target = NULL;
+	/* What was still to be done then: whoever waits for it would wait as long as clients stay. */
+	error_set(&ended, ERROR_CANCELLED, "the migration has ended before it came to this");
+	abort_waiting(m, &ended);
 	serve_out(m);
 	return NULL;
 }

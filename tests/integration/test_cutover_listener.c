@@ -440,6 +440,96 @@ START_TEST(cancelled_serves_on)
 }
 END_TEST
 
+/* A command that is waiting for one that waits for a session, answered in time. */
+static void
+expect_failed(Process *command, const char *words)
+{
+	ck_assert_int_eq(process_wait(command, 30), 1);
+	ck_assert_msg(strstr(process_stderr(command), words) != NULL, "%s", process_stderr(command));
+	process_free(command);
+}
+
+static void
+wait_text(Case *c, const char *path, const char *text)
+{
+	for (int i = 0;; i++) {
+		char *now = pgbaton_status_text(c->p, path);
+		bool equal = strcmp(now, text) == 0;
+		ck_assert_msg(i < 3000, "%s is %s: %s", path, now, pgbaton_log(c->p));
+		free(now);
+		if (equal)
+			return;
+		usleep(10000);
+	}
+}
+
+/* Commands that come while a cutover or a failback waits for a session, which it does in the
+ * state before: each has an answer, and the clients notice nothing. */
+START_TEST(commands_meanwhile)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "meanwhile");
+	case_follow(&c);
+	PGconn *locker = db_connect_uri(c.app);
+	db_exec(locker, "SELECT pg_advisory_lock(1)");
+	Process *cutover = begin(&c, "cutover", NULL, NULL);
+	wait_text(&c, "cutover.step", "sessions");
+	Process *verify = begin(&c, "verify", NULL, NULL);
+	wait_text(&c, "verify.outcome", "running");
+	db_exec(locker, "SELECT pg_advisory_unlock(1)");
+	ck_assert_int_eq(process_wait(cutover, 30), 0);
+	process_free(cutover);
+	expect_failed(verify, "has switched since");
+
+	case_wait_way_back(&c);
+	db_exec(locker, "SELECT pg_advisory_lock(1)");
+	Process *failback = begin(&c, "failback", NULL, NULL);
+	wait_text(&c, "cutover.step", "sessions");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 30, "finish", NULL), 1);
+	ck_assert_msg(strstr(out, "while a failback is running") != NULL, "%s", out);
+	free(out);
+	db_exec(locker, "SELECT pg_advisory_unlock(1)");
+	ck_assert_int_eq(process_wait(failback, 30), 0);
+	process_free(failback);
+	ck_assert_int_eq(side_of(locker), SOURCE);
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	PQfinish(locker);
+	case_close(&c, SOURCE);
+}
+END_TEST
+
+/* What waits for its turn when the migration is cancelled is told so, although the process goes
+ * on for the clients. */
+START_TEST(cancelled_meanwhile)
+{
+	Case c;
+
+	case_open(&c, "gone_meanwhile");
+	case_follow(&c);
+	PGconn *locker = db_connect_uri(c.app);
+	db_exec(locker, "SELECT pg_advisory_lock(1)");
+	Process *cutover = begin(&c, "cutover", NULL, NULL);
+	wait_text(&c, "cutover.step", "sessions");
+	Process *verify = begin(&c, "verify", NULL, NULL);
+	wait_text(&c, "verify.outcome", "running");
+	int code = pgbaton_cli(c.p, NULL, 30, "cancel", NULL);
+	ck_assert_msg(code == 0, "%s", pgbaton_log(c.p));
+	expect_failed(cutover, "cutover undone, the source goes on");
+	expect_failed(verify, "has ended before");
+	ck_assert_int_eq(side_of(locker), SOURCE);
+	PQfinish(locker);
+	through_progress(c.through, 5);
+	through_end(c.through, c.conn[SOURCE]);
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 30), 0);
+	pgbaton_free(c.p);
+	for (int i = 0; i < SIDES; i++)
+		PQfinish(c.conn[i]);
+	scratch_dir_free(c.state_dir);
+}
+END_TEST
+
 /* ---- sessions that are in the way ---- */
 
 /* A transaction that does not end is named; the others have only waited, and it goes on. */
@@ -774,6 +864,12 @@ cutover_listener_suite(void)
 	tcase_add_test(tc, killed_there_and_back);
 	tcase_add_test(tc, killed_as_they_move);
 	suite_add_tcase(suite, tc);
+	TCase *commands = tcase_create("commands");
+	tcase_add_unchecked_fixture(commands, start_clusters, stop_clusters);
+	tcase_set_timeout(commands, 120);
+	tcase_add_test(commands, commands_meanwhile);
+	tcase_add_test(commands, cancelled_meanwhile);
+	suite_add_tcase(suite, commands);
 	return suite;
 }
 TEST_SUITE(cutover_listener_suite)
