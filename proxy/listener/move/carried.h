@@ -84,6 +84,8 @@ void carried_put_unnamed_question(Buffer *out);
 MUST_CHECK bool carried_take_row(Carried *carried, Slice payload, Error *err);
 /* One that is known otherwise; the texts are copied. */
 void carried_add(Carried *carried, CarriedKind kind, const char *name, const char *value);
+/* From now on no statement of it is the same as any other's. */
+void carried_doubt_statements(Carried *carried);
 /* All rows are here. */
 void carried_complete(Carried *carried);
 

@@ -61,6 +61,17 @@ level_begin(Session *session)
 	target_flush(session);
 }
 
+void
+level_doubt_statements(Session *session)
+{
+	Target *target = &session->move->target;
+
+	if (target->state != TARGET_OPEN)
+		return;
+	target->level = target->level && target->unnamed.len == 0;
+	carried_doubt_statements(&target->have);
+}
+
 /* ---- the answers ---- */
 
 static void

@@ -254,13 +254,20 @@ bool
 listener_move_prepare(Listener *listener, ListenerRoute to, int64_t deadline_ms, const Stop *stop,
                       MoveReport *report, Error *err)
 {
+	enum { ANEW_MS = 500 };
+	Mover *mover = listener->mover;
 	int64_t began_us = clock_mono_us();
 
 	*report = (MoveReport){0};
 	if (!begin_phase(listener, deadline_ms, err))
 		return false;
-	listener->mover->open = false;
+	mover->open = false;
+	/* An operator may have changed something there since, as the command before told them to. Who
+	 * only waits for a session to become movable asks again sooner. */
+	mover->anew = clock_mono_ms() - mover->prepared_ms > ANEW_MS;
 	bool ok = prepare(listener, to, deadline_ms, stop, err);
+	mover->anew = false;
+	mover->prepared_ms = clock_mono_ms();
 	if (ok)
 		fill_report(listener, stays, began_us, report);
 	end_phase(listener);

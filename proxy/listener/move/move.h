@@ -130,14 +130,16 @@ struct Mover {
 	pthread_mutex_t phase; /* one of sessions, prepare and open at a time */
 	Stop *stop;            /* of sql, requested by mover_stop */
 	ListenerRoute from, to;
-	bool open;          /* the last open was true: commit may follow */
-	struct Sql *sql[3]; /* by route; NULL: not connected */
-	Endpoint *endpoint; /* of `to` */
-	Mentions names;     /* of custom settings, to be asked for */
-	char *settings[4];  /* CARRIED_NAMES that sessions have; under lock, and never changed */
-	char *known[3];     /* by route: that server's settings, with commas; likewise */
-	bool hidden_sets;   /* functions of the database may SET */
-	Wish wish;          /* what the loops are asked to do */
+	bool open;           /* the last open was true: commit may follow */
+	struct Sql *sql[3];  /* by route; NULL: not connected */
+	Endpoint *endpoint;  /* of `to` */
+	Mentions names;      /* of custom settings, to be asked for */
+	char *settings[4];   /* CARRIED_NAMES that sessions have; under lock, and never changed */
+	char *known[3];      /* by route: that server's settings, with commas; likewise */
+	bool hidden_sets;    /* functions of the database may SET */
+	bool anew;           /* statements on targets from an earlier prepare are not trusted */
+	int64_t prepared_ms; /* the end of the last prepare; under phase */
+	Wish wish;           /* what the loops are asked to do */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	size_t waiting; /* sessions with a wish, under lock */
@@ -223,6 +225,9 @@ void target_note(Target *target, const Frame *frame);
 
 void level_begin(Session *session);
 void level_frame(Session *session, const Frame *frame);
+/* What its target was given for its statements some time ago may be of tables that are not any
+ * more what they were: it is given them anew. */
+void level_doubt_statements(Session *session);
 /* The session's last answer asks for nothing that its target does not have. */
 bool level_is_given(const Session *session);
 

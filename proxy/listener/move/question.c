@@ -275,6 +275,14 @@ same(const CarriedItem *a, const CarriedItem *b)
 	return strcmp(a->value, b->value) == 0 && strcmp(a->type_names, b->type_names) == 0;
 }
 
+void
+carried_doubt_statements(Carried *carried)
+{
+	for (size_t i = 0; i < carried->count; i++)
+		if (carried->items[i].kind == CARRIED_PROTOCOL || carried->items[i].kind == CARRIED_SQL)
+			carried->items[i].type_names = "?"; /* no list of types */
+}
+
 /* A setting of an extension is a setting on a server that has loaded it, and a custom one on a
  * server that has not yet. */
 static const CarriedItem *

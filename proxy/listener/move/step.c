@@ -193,6 +193,8 @@ move_wish(Session *session, Wish wish)
 	move->asked = move->late = move->changed = false;
 	if (wish != WISH_KNOW)
 		move->target.reason[0] = '\0'; /* another try */
+	if (wish == WISH_PREPARE && session->loop->listener->mover->anew)
+		level_doubt_statements(session);
 	count_wish(session, 1, 0);
 	queue_add(session);
 }

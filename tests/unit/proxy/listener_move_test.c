@@ -210,6 +210,47 @@ START_TEST(types_of_the_other_server)
 }
 END_TEST
 
+/* What a rehearsal has prepared there is of the tables as they were then; the client has prepared
+ * anew what has changed since, or has only ever seen it changed. */
+START_TEST(tables_that_change_between_two_looks)
+{
+	static const char *const tables = "CREATE TABLE grown (a int); GRANT ALL ON grown TO app";
+	static const char *const wider = "ALTER TABLE grown ADD b int";
+	PGconn *sides[] = {move_admin(move_source), move_admin(move_target)};
+	PGconn *conn = move_session(""), *unnamed = move_session(""), *later = move_session("");
+	MoveReport report;
+
+	for (int i = 0; i < 2; i++)
+		db_exec(sides[i], "%s", tables);
+	ok(PQprepare(conn, "by_protocol", "SELECT * FROM grown", 0, NULL));
+	db_exec(conn, "PREPARE by_sql AS SELECT * FROM grown");
+	ok(PQprepare(unnamed, "", "SELECT * FROM grown", 0, NULL));
+	db_exec(sides[0], "%s", wider);
+	ok(PQprepare(later, "wide", "SELECT * FROM grown", 0, NULL));
+	move_prepare(&report);
+	move_report_free(&report);
+	db_exec(sides[1], "%s", wider);
+	db_exec(conn, "DEALLOCATE ALL");
+	ok(PQprepare(conn, "by_protocol", "SELECT * FROM grown", 0, NULL));
+	db_exec(conn, "PREPARE by_sql AS SELECT * FROM grown");
+	ok(PQprepare(unnamed, "", "SELECT * FROM grown", 0, NULL));
+	usleep(600000);
+
+	move_all();
+	ok(PQexecPrepared(conn, "by_protocol", 0, NULL, NULL, NULL, 0));
+	db_exec(conn, "EXECUTE by_sql");
+	ok(PQexecPrepared(unnamed, "", 0, NULL, NULL, NULL, 0));
+	ok(PQexecPrepared(later, "wide", 0, NULL, NULL, NULL, 0));
+	for (int i = 0; i < 2; i++) {
+		db_exec(sides[i], "DROP TABLE grown");
+		PQfinish(sides[i]);
+	}
+	PQfinish(conn);
+	PQfinish(unnamed);
+	PQfinish(later);
+}
+END_TEST
+
 /* What the other server does not take is the session's reason, by its name. */
 START_TEST(what_the_other_server_refuses)
 {
@@ -946,6 +987,7 @@ make(void)
 	tcase_add_test(tcase, reasons_come_and_go);
 	tcase_add_test(tcase, reasons_that_stay);
 	tcase_add_test(tcase, types_of_the_other_server);
+	tcase_add_test(tcase, tables_that_change_between_two_looks);
 	tcase_add_test(tcase, what_the_other_server_refuses);
 	tcase_add_test(tcase, a_login_that_is_refused);
 	tcase_add_test(tcase, too_few_connections);
