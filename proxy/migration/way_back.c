@@ -303,6 +303,20 @@ start(Migration *m, Error *err)
 	return ok;
 }
 
+/* The log's own hint is to cancel and begin again, which nobody can who has switched; and the usual
+ * reason is another --state-dir. */
+static void
+set_failed(Migration *m, Error *err)
+{
+	if (err->class == ERROR_STORAGE)
+		error_set_hint(err,
+		               "start with the --state-dir that was used before if this is another one; "
+		               "`pgbaton resume` tries again once the disk is in order, `pgbaton "
+		               "finish` gives the way back up");
+	log_failure(LOG_ERROR, "way back", err);
+	set_state(m, WAY_BACK_FAILED, err);
+}
+
 static void
 try_start(Migration *m)
 {
@@ -320,8 +334,12 @@ try_start(Migration *m)
 	if (stop_requested(m->stop))
 		return;
 	bool again = migration_is_retryable(&err) || err.class == ERROR_TIMEOUT;
-	log_failure(again ? LOG_WARNING : LOG_ERROR, "way back", &err);
-	set_state(m, again ? WAY_BACK_STARTING : WAY_BACK_FAILED, &err);
+	if (again) {
+		log_failure(LOG_WARNING, "way back", &err);
+		set_state(m, WAY_BACK_STARTING, &err);
+	} else {
+		set_failed(m, &err);
+	}
 	m->back.pause_ms = m->back.pause_ms == 0 ? RETRY_FIRST_MS : m->back.pause_ms * 2;
 	if (m->back.pause_ms > RETRY_MOST_MS)
 		m->back.pause_ms = RETRY_MOST_MS;
@@ -383,9 +401,8 @@ way_back_tend(Migration *m)
 		if (!way_failed(&way, &err))
 			return;
 		error_add_context(&err, "the way back");
-		log_failure(LOG_ERROR, "way back", &err);
 		way_back_stop(m);
-		set_state(m, WAY_BACK_FAILED, &err);
+		set_failed(m, &err);
 	}
 }
 

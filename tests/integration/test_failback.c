@@ -587,6 +587,49 @@ START_TEST(finish_without_the_source)
 }
 END_TEST
 
+/* Started elsewhere after the switch: the way back needs its log, and says what leads to it. */
+START_TEST(another_state_directory)
+{
+	Case c;
+	char *elsewhere = scratch_dir_new("elsewhere"), *own;
+
+	case_open(&c, "moved_dir");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_switch(&c);
+	case_wait_follows(&c);
+	writer_progress(&c.writer, 20);
+	ck_assert_int_eq(pgbaton_stop(c.p, SIGTERM), 0);
+	own = c.state_dir;
+	c.state_dir = elsewhere;
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	for (int i = 0;; i++) {
+		char *state = pgbaton_status_text(c.p, "way_back.state");
+		bool failed = strcmp(state, "failed") == 0;
+		ck_assert_msg(i < 3000, "way back %s: %s", state, pgbaton_log(c.p));
+		free(state);
+		if (failed)
+			break;
+		usleep(10000);
+	}
+	char *hint = pgbaton_status_text(c.p, "way_back.error.hint");
+	ck_assert_msg(strstr(hint, "--state-dir that was used before") != NULL, "%s", hint);
+	free(hint);
+	ck_assert_int_eq(pgbaton_stop(c.p, SIGTERM), 0);
+	c.state_dir = own;
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	case_wait_follows(&c);
+	case_ask(&c, "failback");
+	c.writer.side = SOURCE;
+	writer_progress(&c.writer, 20);
+	case_finish(&c);
+	case_close(&c);
+	scratch_dir_free(elsewhere);
+}
+END_TEST
+
 /* ---- other majors ---- */
 
 /* The oldest source without messages in the stream, and the newest target. */
@@ -638,6 +681,7 @@ failback_suite(void)
 	tc = add_case(suite, "restarts");
 	tcase_add_test(tc, servers_restart);
 	tcase_add_test(tc, finish_without_the_source);
+	tcase_add_test(tc, another_state_directory);
 	tc = tcase_create("majors");
 	tcase_set_timeout(tc, 240);
 	tcase_add_test(tc, other_majors);
