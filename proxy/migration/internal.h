@@ -143,8 +143,10 @@ struct Migration {
 
 /* ---- migration.c ---- */
 
-/* The one place where the state changes; records it in the ledger where there is one. */
+/* The state changes, and is recorded in the ledger where there is one. */
 MUST_CHECK bool migration_set_state(Migration *m, MigrationState state, Error *err);
+/* Not recorded: it is known otherwise, or cannot be now. */
+void migration_enter_state(Migration *m, MigrationState state);
 /* At once, so that `resume` and then `wait` does not see the failure that is being resumed. */
 void migration_leave_failed(Migration *m);
 void migration_set_detail(Migration *m, const char *fmt, ...) PRINTF_LIKE(2, 3);

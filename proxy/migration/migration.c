@@ -68,8 +68,8 @@ migration_online(const Migration *m)
 	return m->config->mode == MODE_ONLINE;
 }
 
-static void
-enter_state(Migration *m, MigrationState state)
+void
+migration_enter_state(Migration *m, MigrationState state)
 {
 	pthread_mutex_lock(&m->lock);
 	bool changed = m->state != state;
@@ -94,7 +94,7 @@ migration_set_state(Migration *m, MigrationState state, Error *err)
 	if (state != STATE_CHECKING && state < STATE_FINISHED &&
 	    !ledger_set_state(m->target, &m->ledger, state_names[state], err))
 		return false;
-	enter_state(m, state);
+	migration_enter_state(m, state);
 	return true;
 }
 
@@ -192,7 +192,7 @@ migration_leave_failed(Migration *m)
 	if (next == STATE_FAILED)
 		return;
 	clear_error(m);
-	enter_state(m, next);
+	migration_enter_state(m, next);
 }
 
 /* True: it has begun; a stream that was stopped for it is to be begun anew. *err: the stream
@@ -223,7 +223,7 @@ wait_for_resume(Migration *m, const Error *err)
 	/* What follows has to catch up first. */
 	m->resumes_in = m->state == STATE_COPYING ? STATE_COPYING : STATE_CATCHING_UP;
 	pthread_mutex_unlock(&m->lock);
-	enter_state(m, STATE_FAILED);
+	migration_enter_state(m, STATE_FAILED);
 
 	while (!stop_requested(m->stop)) {
 		MigrationRequest *request = NULL;
@@ -312,7 +312,7 @@ begin(Migration *m, MigrationState *at)
 		goto failed;
 	if (blocked) {
 		m->exit_code = 3;
-		enter_state(m, STATE_FAILED);
+		migration_enter_state(m, STATE_FAILED);
 		return false;
 	}
 	if (!phase_prepare(m, &err))
@@ -324,7 +324,7 @@ failed:
 		m->exit_code = 1;
 		note_error(m, &err, false);
 		log_failure(LOG_ERROR, "migration", &err);
-		enter_state(m, STATE_FAILED);
+		migration_enter_state(m, STATE_FAILED);
 	}
 	phase_stop_stream(m);
 	undo_fresh_start(m);
@@ -474,7 +474,7 @@ end_finish(Migration *m)
 
 	clear_error(m);
 	if (cleanup_all(m, true, &err)) {
-		enter_state(m, STATE_FINISHED);
+		migration_enter_state(m, STATE_FINISHED);
 		return true;
 	}
 	note_error(m, &err, false);
@@ -531,7 +531,7 @@ run_switched(Migration *m, MigrationState at)
 	int64_t next_lock_ms = 0;
 
 	migration_tell_route(m, at == STATE_SWITCHED ? ROUTE_TARGET : ROUTE_SOURCE);
-	enter_state(m, at);
+	migration_enter_state(m, at);
 	while (!stop_requested(m->stop)) {
 		MigrationRequest *request = NULL;
 
@@ -565,7 +565,7 @@ run_cancel(Migration *m)
 	                ? migration_control_session(m->config->target, "target", "cancel", NULL, &err)
 	                : NULL;
 	if (m->target != NULL && cleanup_all(m, false, &err)) {
-		enter_state(m, STATE_CANCELLED);
+		migration_enter_state(m, STATE_CANCELLED);
 		return;
 	}
 	error_set_hint(&err, "run `pgbaton cancel` with --source and --target again when both "
@@ -573,7 +573,7 @@ run_cancel(Migration *m)
 	m->exit_code = 1;
 	note_error(m, &err, false);
 	log_failure(LOG_ERROR, "migration", &err);
-	enter_state(m, STATE_FAILED);
+	migration_enter_state(m, STATE_FAILED);
 }
 
 static void
@@ -588,7 +588,7 @@ run(Migration *m)
 			return;
 		if (!migration_online(m)) {
 			if (run_phase(m, STATE_COPYING, phase_offline_end))
-				enter_state(m, STATE_FINISHED);
+				migration_enter_state(m, STATE_FINISHED);
 			return;
 		}
 		if (!run_phase(m, STATE_CATCHING_UP, phase_catch_up) || !run_following(m))
@@ -656,7 +656,7 @@ migration_main(void *arg)
 		if (m->ledger.id[0] != '\0')
 			run_cancel(m);
 		else
-			enter_state(m, STATE_CANCELLED); /* nothing was made yet */
+			migration_enter_state(m, STATE_CANCELLED); /* nothing was made yet */
 	}
 	sql_close(m->lock_session);
 	sql_close(m->source);

@@ -602,6 +602,83 @@ START_TEST(target_away_at_the_switch)
 }
 END_TEST
 
+/* It goes away between two attempts: that is the end of this cutover, and of nothing else. */
+START_TEST(target_away_between_attempts)
+{
+	static const char *const options[] = {NULL, "--rehearse"};
+	Case c;
+	char name[32];
+
+	snprintf(name, sizeof(name), "between_%d", _i);
+	case_open(&c, name);
+	case_arg(&c, "--failback", NULL);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	PGconn *writer = db_connect_uri(c.source_uri);
+	db_exec(writer, "BEGIN; INSERT INTO parent VALUES (1000)");
+	char admin[32];
+	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
+	const char *argv[] = {pgbaton_binary(), "cutover",   "--admin", admin, "--hold-timeout", "0.3",
+	                      "--json",         options[_i], NULL};
+	Process *cutover = process_start(argv, NULL);
+	for (int i = 0; strstr(pgbaton_log(c.p), "undone after") == NULL; i++) {
+		ck_assert_msg(i < 1000, "%s", pgbaton_log(c.p));
+		usleep(10000);
+	}
+	cluster_stop(target_cluster, CLUSTER_IMMEDIATE);
+	ck_assert_int_eq(process_wait(cutover, 60), 1);
+	process_free(cutover);
+	db_exec(writer, "COMMIT");
+	PQfinish(writer);
+	ck_assert(source_writable(&c));
+	char *state = pgbaton_status_text(c.p, "state");
+	ck_assert_str_eq(state, "following");
+	free(state);
+
+	cluster_resume(target_cluster);
+	PQfinish(c.target);
+	c.target = db_connect_uri(c.target_uri);
+	case_cutover(&c);
+	ck_assert(!source_writable(&c));
+	case_close(&c);
+}
+END_TEST
+
+/* Told to end within the hold, it undoes what it has begun or leaves it to the next start, and ends
+ * as it does at any other time. */
+START_TEST(told_to_end)
+{
+	static const char *const points[] = {"cutover_locked", "cutover_fence_enabled",
+	                                     "cutover_fence_committed", "cutover_switched"};
+	Case c;
+	char name[32], fault[64], admin[32];
+
+	snprintf(name, sizeof(name), "told_%d", _i);
+	snprintf(fault, sizeof(fault), "%s:1:stop", points[_i]);
+	case_open(&c, name);
+	case_run(&c, fault);
+	pgbaton_wait_state(c.p, "following", 60);
+	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
+	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
+	Process *cutover = process_start(argv, NULL);
+	pgbaton_wait_stopped(c.p, 60);
+	kill(pgbaton_pid(c.p), SIGTERM);
+	kill(pgbaton_pid(c.p), SIGCONT);
+	int ended = pgbaton_wait_exit(c.p, 30);
+	ck_assert_msg(ended == 0, "exit %d: %s", ended, pgbaton_log(c.p));
+	process_free(cutover);
+
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	if (!pgbaton_reached(c.p, "switched")) {
+		ck_assert(source_writable(&c));
+		case_cutover(&c);
+	}
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
 /* A table made while the cutover prepares is seen under the locks. */
 START_TEST(table_made_meanwhile)
 {
@@ -829,6 +906,12 @@ cutover_suite(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_add_test(tc, some_tables_are_compared);
+	suite_add_tcase(suite, tc);
+	tc = tcase_create("ended");
+	tcase_set_timeout(tc, 120);
+	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
+	tcase_add_loop_test(tc, target_away_between_attempts, 0, 2);
+	tcase_add_loop_test(tc, told_to_end, 0, 4);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

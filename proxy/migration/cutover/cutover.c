@@ -172,15 +172,20 @@ attempts(Cutover *c, Error *err)
 	}
 }
 
-/* A failure to say so changes nothing: the next start reads the journal. */
+/* A failure to record it changes nothing: the next start reads the journal. Either server may have
+ * gone since, and its control session with it. */
 static void
 back_to_following(Cutover *c)
 {
 	MigrationState before = c->way.back ? STATE_SWITCHED : STATE_FOLLOWING;
 	Error err = ERROR_INIT;
 
-	if (!c->rehearsal && !migration_set_state(c->m, before, &err))
+	if (c->rehearsal || c->outcome_unknown)
+		return;
+	if (!migration_connect_target(c->m, &err) || !migration_set_state(c->m, before, &err)) {
 		log_failure(LOG_WARNING, "cutover", &err);
+		migration_enter_state(c->m, before);
+	}
 }
 
 /* A slot that nobody reads keeps the target's WAL. What cannot be removed now is removed by
@@ -190,7 +195,8 @@ end_way_back(Cutover *c)
 {
 	Error err = ERROR_INIT;
 
-	if (cutover_has_way_back(c) && !c->outcome_unknown && !way_back_disarm(c->m, &err))
+	if (cutover_has_way_back(c) && !c->outcome_unknown &&
+	    (!migration_connect_target(c->m, &err) || !way_back_disarm(c->m, &err)))
 		log_failure(LOG_WARNING, "cutover", &err);
 }
 
