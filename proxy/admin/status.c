@@ -354,7 +354,7 @@ cutover_json(const CutoverStatus *c)
 	static const char *const outcomes[] = {
 		[CUTOVER_NONE] = "none",           [CUTOVER_RUNNING] = "running",
 		[CUTOVER_SWITCHED] = "switched",   [CUTOVER_ABORTED] = "aborted",
-		[CUTOVER_REHEARSED] = "rehearsed",
+		[CUTOVER_REHEARSED] = "rehearsed", [CUTOVER_UNKNOWN] = "unknown",
 	};
 	json_t *json = json_object();
 

@@ -75,11 +75,15 @@ judge(void *arg, const json_t *status, bool gone, Error *err)
 	}
 	if (strcmp(outcome, "switched") == 0 || strcmp(outcome, "rehearsed") == 0)
 		return !gone && is_in_between(status) ? FOLLOW_ON : FOLLOW_DONE;
-	if (strcmp(outcome, "aborted") != 0)
+	bool unknown = strcmp(outcome, "unknown") == 0;
+	if (strcmp(outcome, "aborted") != 0 && !unknown)
 		return FOLLOW_ON;
 	if (!doc_error(status, "cutover.error", err))
 		error_set(err, ERROR_BUG, "no reason was given");
-	error_add_context(err, "%s undone, the %s goes on", asked->what, asked->goes_on);
+	if (unknown)
+		error_add_context(err, "the outcome of the %s", asked->what);
+	else
+		error_add_context(err, "%s undone, the %s goes on", asked->what, asked->goes_on);
 	return FOLLOW_FAILED;
 }
 

@@ -237,8 +237,9 @@ MUST_CHECK bool phase_check_selection(Migration *m, const Selection *selection, 
 /* ---- cutover/ ---- */
 
 /* One cutover, or its rehearsal, with its attempts. False: aborted, everything undone, `from`
- * goes on. */
-MUST_CHECK bool cutover_run(const Way *way, const MigrationRequest *request, Error *err);
+ * goes on; or *outcome is UNKNOWN, and the process is stopping. */
+MUST_CHECK bool cutover_run(const Way *way, const MigrationRequest *request,
+                            CutoverOutcome *outcome, Error *err);
 /* Start after a crash: undoes what a switch before its journal left. *at: SWITCHED or
  * FAILED_BACK when a journal says so, else CHECKING. */
 MUST_CHECK bool cutover_recover(Migration *m, MigrationState *at, Error *err);

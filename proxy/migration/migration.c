@@ -355,18 +355,18 @@ follow_cutover(const Way *way, const MigrationRequest *request)
 {
 	Migration *m = way->m;
 	Error err = ERROR_INIT;
-	bool rehearsal = request->command == COMMAND_REHEARSE;
-	bool ok = !m->paused && migration_connect(m, &err) && cutover_run(way, request, &err);
+	CutoverOutcome outcome = CUTOVER_ABORTED;
+	bool ok = !m->paused && migration_connect(m, &err) && cutover_run(way, request, &outcome, &err);
 
 	if (m->paused)
 		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
 	pthread_mutex_lock(&m->lock);
-	m->cutover.outcome = !ok ? CUTOVER_ABORTED : rehearsal ? CUTOVER_REHEARSED : CUTOVER_SWITCHED;
+	m->cutover.outcome = outcome;
 	m->cutover.error = err;
 	pthread_mutex_unlock(&m->lock);
 	if (!ok)
 		log_failure(LOG_ERROR, "cutover", &err);
-	return ok && !rehearsal;
+	return outcome == CUTOVER_SWITCHED;
 }
 
 static void

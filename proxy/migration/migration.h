@@ -96,7 +96,8 @@ typedef enum {
 	CUTOVER_RUNNING,
 	CUTOVER_SWITCHED,
 	CUTOVER_ABORTED,
-	CUTOVER_REHEARSED /* all but the switch; the source goes on */
+	CUTOVER_REHEARSED, /* all but the switch; the source goes on */
+	CUTOVER_UNKNOWN    /* stopped while only the journal knows; the next start reads it */
 } CutoverOutcome;
 
 enum { CUTOVER_UNMOVABLE_NAMED = 16 };

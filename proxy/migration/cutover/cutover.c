@@ -227,7 +227,7 @@ let_clients_go_first(const Cutover *c)
 }
 
 bool
-cutover_run(const Way *way, const MigrationRequest *request, Error *err)
+cutover_run(const Way *way, const MigrationRequest *request, CutoverOutcome *outcome, Error *err)
 {
 	Migration *m = way->m;
 	Cutover c = {
@@ -240,8 +240,15 @@ cutover_run(const Way *way, const MigrationRequest *request, Error *err)
 	};
 	bool ok = cutover_prepare(&c, err) && attempts(&c, err);
 
+	*outcome = c.outcome_unknown ? CUTOVER_UNKNOWN
+	           : !ok             ? CUTOVER_ABORTED
+	           : c.rehearsal     ? CUTOVER_REHEARSED
+	                             : CUTOVER_SWITCHED;
 	steps_unbound(&c);
-	cutover_publish(&c, !ok ? "aborted" : c.rehearsal ? "rehearsed" : "switched");
+	cutover_publish(&c, c.outcome_unknown ? "unknown"
+	                    : !ok             ? "aborted"
+	                    : c.rehearsal     ? "rehearsed"
+	                                      : "switched");
 	if (ok && !c.rehearsal)
 		let_clients_go_first(&c);
 	sql_close(c.switcher);
