@@ -27,8 +27,10 @@ judge(void *arg, const json_t *status, bool gone, Error *err)
 	if (state == ending->wanted)
 		return FOLLOW_DONE;
 	bool settled = gone || clock_mono_ms() - ending->asked_ms > OLD_ERROR_MS;
-	/* finish that failed leaves it switched; cancel that failed ends the process. */
-	bool may_fail = ending->finish ? state == STATE_SWITCHED || state == STATE_FAILED_BACK : gone;
+	/* finish that failed leaves it switched; cancel that failed ends the process, or leaves it
+	 * serving its clients. */
+	bool may_fail = ending->finish ? state == STATE_SWITCHED || state == STATE_FAILED_BACK
+	                               : gone || state == STATE_FAILED;
 	if (settled && may_fail && !doc_true(status, "retrying") && doc_error(status, "error", err))
 		return FOLLOW_FAILED;
 	return FOLLOW_ON;

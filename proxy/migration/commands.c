@@ -224,6 +224,8 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 	if (request->command == COMMAND_PAUSE || request->command == COMMAND_RESUME)
 		atomic_store(&migration->pause_wanted, request->command == COMMAND_PAUSE);
 	if (request->command == COMMAND_CANCEL) {
+		/* The next one is the cancel's own. */
+		migration_clear_error(migration);
 		atomic_store(&migration->cancel_wanted, true);
 		stop_request(migration->stop);
 		return true;

@@ -147,6 +147,7 @@ struct Migration {
 MUST_CHECK bool migration_set_state(Migration *m, MigrationState state, Error *err);
 /* Not recorded: it is known otherwise, or cannot be now. */
 void migration_enter_state(Migration *m, MigrationState state);
+void migration_clear_error(Migration *m);
 /* At once, so that `resume` and then `wait` does not see the failure that is being resumed. */
 void migration_leave_failed(Migration *m);
 void migration_set_detail(Migration *m, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -122,8 +122,8 @@ note_error(Migration *m, const Error *err, bool retrying)
 	pthread_mutex_unlock(&m->lock);
 }
 
-static void
-clear_error(Migration *m)
+void
+migration_clear_error(Migration *m)
 {
 	Error none = ERROR_INIT;
 	note_error(m, &none, false);
@@ -191,7 +191,7 @@ migration_leave_failed(Migration *m)
 	pthread_mutex_unlock(&m->lock);
 	if (next == STATE_FAILED)
 		return;
-	clear_error(m);
+	migration_clear_error(m);
 	migration_enter_state(m, next);
 }
 
@@ -256,7 +256,7 @@ run_phase(Migration *m, MigrationState state, Phase phase)
 	for (;;) {
 		Error err = ERROR_INIT;
 		if (migration_connect(m, &err) && migration_set_state(m, state, &err) && phase(m, &err)) {
-			clear_error(m);
+			migration_clear_error(m);
 			return true;
 		}
 		if (stop_requested(m->stop))
@@ -472,7 +472,7 @@ end_finish(Migration *m)
 {
 	Error err = ERROR_INIT;
 
-	clear_error(m);
+	migration_clear_error(m);
 	if (cleanup_all(m, true, &err)) {
 		migration_enter_state(m, STATE_FINISHED);
 		return true;
@@ -553,6 +553,15 @@ run_switched(Migration *m, MigrationState at)
 }
 
 static void
+close_sessions(Migration *m)
+{
+	sql_close(m->lock_session);
+	sql_close(m->source);
+	sql_close(m->target);
+	m->lock_session = m->source = m->target = NULL;
+}
+
+static void
 run_cancel(Migration *m)
 {
 	Error err = ERROR_INIT;
@@ -571,6 +580,9 @@ run_cancel(Migration *m)
 	error_set_hint(&err, "run `pgbaton cancel` with --source and --target again when both "
 	                     "servers can be reached");
 	m->exit_code = 1;
+	pthread_mutex_lock(&m->lock);
+	m->resumes_in = STATE_FAILED; /* only another cancel leads out of it */
+	pthread_mutex_unlock(&m->lock);
 	note_error(m, &err, false);
 	log_failure(LOG_ERROR, "migration", &err);
 	migration_enter_state(m, STATE_FAILED);
@@ -616,18 +628,31 @@ serve_on(Migration *m)
 		;
 }
 
+/* Once more, if that was asked for: both servers may be there now. */
+static void
+cancel_again(Migration *m)
+{
+	if (m->state != STATE_FAILED || !atomic_exchange(&m->cancel_wanted, false))
+		return;
+	m->exit_code = 0;
+	run_cancel(m);
+	close_sessions(m);
+}
+
 /*
  * The migration is at its end, and the application still goes through the listener: it is
- * served until its last connection has gone, or somebody stops the process.
+ * served until its last connection has gone, or somebody stops the process. A cancel that did
+ * not reach both servers is no reason to cut it off either.
  */
 static void
-serve_out(Migration *m)
+serve_out(Migration *m, bool cancelled)
 {
 	enum { LOOK_EVERY_MS = 200 };
 	ListenerState listener;
 
 	if (m->listener == NULL || !migration_online(m) ||
-	    (m->state != STATE_FINISHED && m->state != STATE_CANCELLED))
+	    (m->state != STATE_FINISHED && m->state != STATE_CANCELLED &&
+	     !(m->state == STATE_FAILED && cancelled)))
 		return;
 	listener_state(m->listener, &listener);
 	if (listener.sessions + listener.logins > 0)
@@ -638,6 +663,7 @@ serve_out(Migration *m)
 	while (listener.sessions + listener.logins > 0 && !atomic_load(&m->end_wanted)) {
 		/* cancel has used the stop up. */
 		(void)!stop_sleep_ms(NULL, LOOK_EVERY_MS, NULL);
+		cancel_again(m);
 		listener_state(m->listener, &listener);
 	}
 }
@@ -652,20 +678,18 @@ migration_main(void *arg)
 	phase_stop_stream(m);
 	way_back_stop(m);
 	serve_on(m);
-	if (atomic_load(&m->cancel_wanted)) {
+	bool cancelled = atomic_exchange(&m->cancel_wanted, false);
+	if (cancelled) {
 		if (m->ledger.id[0] != '\0')
 			run_cancel(m);
 		else
 			migration_enter_state(m, STATE_CANCELLED); /* nothing was made yet */
 	}
-	sql_close(m->lock_session);
-	sql_close(m->source);
-	sql_close(m->target);
-	m->lock_session = m->source = m->target = NULL;
+	close_sessions(m);
 	/* What was still to be done then: whoever waits for it would wait as long as clients stay. */
 	error_set(&ended, ERROR_CANCELLED, "the migration has ended before it came to this");
 	abort_waiting(m, &ended);
-	serve_out(m);
+	serve_out(m, cancelled);
 	return NULL;
 }
 

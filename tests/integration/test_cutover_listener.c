@@ -440,6 +440,18 @@ START_TEST(cancelled_serves_on)
 }
 END_TEST
 
+/* The last client goes, and the process of a cancelled migration with it. */
+static void
+case_gone(Case *c)
+{
+	through_end(c->through, c->conn[SOURCE]);
+	ck_assert_int_eq(pgbaton_wait_exit(c->p, 30), 0);
+	pgbaton_free(c->p);
+	for (int i = 0; i < SIDES; i++)
+		PQfinish(c->conn[i]);
+	scratch_dir_free(c->state_dir);
+}
+
 /* A command that is waiting for one that waits for a session, answered in time. */
 static void
 expect_failed(Process *command, const char *words)
@@ -521,12 +533,29 @@ START_TEST(cancelled_meanwhile)
 	ck_assert_int_eq(side_of(locker), SOURCE);
 	PQfinish(locker);
 	through_progress(c.through, 5);
-	through_end(c.through, c.conn[SOURCE]);
-	ck_assert_int_eq(pgbaton_wait_exit(c.p, 30), 0);
-	pgbaton_free(c.p);
-	for (int i = 0; i < SIDES; i++)
-		PQfinish(c.conn[i]);
-	scratch_dir_free(c.state_dir);
+	case_gone(&c);
+}
+END_TEST
+
+/* The target is away: nothing can be taken back without it, but that is nothing to the clients, whom
+ * the source serves. */
+START_TEST(cancelled_without_the_target)
+{
+	Case c;
+
+	case_open(&c, "away");
+	case_follow(&c);
+	cluster_stop(clusters[TARGET], CLUSTER_IMMEDIATE);
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 30, "cancel", NULL), 1);
+	through_progress(c.through, 20);
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 30, "cancel", NULL), 1);
+	ck_assert_int_eq(pgbaton_cli(c.p, NULL, 30, "resume", NULL), 1);
+	cluster_resume(clusters[TARGET]);
+	int code = pgbaton_cli(c.p, NULL, 30, "cancel", NULL);
+	ck_assert_msg(code == 0, "%s", pgbaton_log(c.p));
+	through_progress(c.through, 5);
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	case_gone(&c);
 }
 END_TEST
 
@@ -869,6 +898,7 @@ cutover_listener_suite(void)
 	tcase_set_timeout(commands, 120);
 	tcase_add_test(commands, commands_meanwhile);
 	tcase_add_test(commands, cancelled_meanwhile);
+	tcase_add_test(commands, cancelled_without_the_target);
 	suite_add_tcase(suite, commands);
 	return suite;
 }
