@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/memory.h"
 
 void
@@ -76,6 +77,38 @@ replication_identify(Wire *wire, SystemIdentity *out, Error *err)
 	bool ok = read_identity(result, out);
 	wire_result_free(result);
 	return ok || error_set(err, ERROR_PROTOCOL, "the answer to IDENTIFY_SYSTEM is malformed");
+}
+
+/* Lines of "timeline TAB position TAB reason": where the next one begins. Comments with '#'. */
+Lsn
+replication_history_fork(const char *history, uint32_t past)
+{
+	for (const char *line = history; line != NULL; line = strchr(line, '\n')) {
+		char position[32];
+		unsigned long timeline;
+		Lsn fork;
+
+		line += strspn(line, "\n");
+		if (sscanf(line, "%lu %31s", &timeline, position) == 2 && timeline == past &&
+		    lsn_parse(position, &fork))
+			return fork;
+	}
+	return LSN_INVALID;
+}
+
+bool
+replication_fork(Wire *wire, uint32_t present, uint32_t past, Lsn *fork, Error *err)
+{
+	char command[48];
+	WireResult *result = NULL;
+
+	snprintf(command, sizeof(command), "TIMELINE_HISTORY %u", present);
+	if (!wire_query(wire, command, deadline_in_ms(30000), &result, err))
+		return error_add_context(err, "%s", command);
+	const char *history = only_value(result, "content");
+	*fork = history != NULL ? replication_history_fork(history, past) : LSN_INVALID;
+	wire_result_free(result);
+	return true;
 }
 
 bool

@@ -25,6 +25,13 @@ typedef struct {
 /* Columns are found by name: not every server has them in the same order. */
 MUST_CHECK bool replication_identify(Wire *wire, SystemIdentity *out, Error *err);
 
+/* Where the history of the server's timeline `present` leaves the timeline `past`, its ancestor:
+ * TIMELINE_HISTORY. *fork is 0 when it is no ancestor. */
+MUST_CHECK bool replication_fork(Wire *wire, uint32_t present, uint32_t past, Lsn *fork,
+                                 Error *err);
+/* The same from the text of a history file. */
+Lsn replication_history_fork(const char *history, uint32_t past);
+
 /* CREATE_REPLICATION_SLOT name LOGICAL pgoutput NOEXPORT_SNAPSHOT; waits for
  * every transaction with an xid that is running now, so it has a deadline:
  * ERROR_TIMEOUT then, and the slot does not exist. */

@@ -355,5 +355,15 @@ table_set_snapshot(Catalog *catalog, Table *table, const char *snapshot, Lsn lsn
 	pthread_mutex_lock(&catalog->lock);
 	table->snapshot = arena_strdup(catalog->arena, snapshot);
 	table->snapshot_lsn = lsn;
+	catalog->copied_lsn = lsn_max(catalog->copied_lsn, lsn);
 	pthread_mutex_unlock(&catalog->lock);
+}
+
+Lsn
+catalog_copied_lsn(Catalog *catalog)
+{
+	pthread_mutex_lock(&catalog->lock);
+	Lsn lsn = catalog->copied_lsn;
+	pthread_mutex_unlock(&catalog->lock);
+	return lsn;
 }

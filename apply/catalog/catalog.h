@@ -133,7 +133,8 @@ typedef struct {
 
 typedef struct Catalog {
 	Arena *arena;
-	pthread_mutex_t lock; /* Table.error, Table.snapshot, arena while workers run */
+	pthread_mutex_t lock; /* Table.error, Table.snapshot, copied_lsn, arena while workers run */
+	Lsn copied_lsn;       /* of the newest of the tables' snapshots */
 	Table *tables;        /* ordinary tables and leaves, by bytes, largest first */
 	size_t table_count;
 	Map *by_name;   /* "schema\0name" -> Table */
@@ -186,5 +187,6 @@ MUST_CHECK bool catalog_compare_source(const Catalog *catalog, Sql *source,
 /* Arena allocation and Table.error from several threads. */
 void table_set_error(Catalog *catalog, Table *table, const Error *error);
 void table_set_snapshot(Catalog *catalog, Table *table, const char *snapshot, Lsn lsn);
+Lsn catalog_copied_lsn(Catalog *catalog);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * receiver/internal.h: what the receiver's files share. receiver.c owns the
  * object, the thread and the reconnecting; receiver/stream.c is one connection
- * from CopyBoth to its end; receiver/policy.c decides what may be confirmed
- * and what is worth trying again.
+ * from CopyBoth to its end; receiver/history.c looks at who the server is;
+ * receiver/policy.c decides what may be confirmed and what is worth trying again.
  */
 #ifndef PGBATON_DECODER_RECEIVER_INTERNAL_H
 #define PGBATON_DECODER_RECEIVER_INTERNAL_H
@@ -68,6 +68,8 @@ struct Receiver {
 	bool binary;
 	ConfirmMode confirm;
 	Lsn start;
+	Lsn (*copied)(void *arg);
+	void *arg;
 	TxLog *log;
 	Stop *stop;
 	Stop *connect_stop; /* what the wire knows: also requested while not streaming */
@@ -80,6 +82,11 @@ struct Receiver {
 	ReceiverState state;
 	Lsn applied_end;
 };
+
+/* ---- receiver/history.c ---- */
+
+/* Is it the server that it was, with all that we have of it? */
+MUST_CHECK bool receiver_check_server(Receiver *receiver, Wire *wire, Error *err);
 
 /* Connects and streams until a stop (true) or an error. */
 MUST_CHECK bool receiver_stream(Receiver *receiver, Error *err);

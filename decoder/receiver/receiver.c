@@ -132,6 +132,8 @@ receiver_start(const ReceiverOptions *options, TxLog *log, Error *err)
 	receiver->binary = options->binary;
 	receiver->confirm = options->confirm;
 	receiver->start = options->start;
+	receiver->copied = options->copied;
+	receiver->arg = options->arg;
 	receiver->log = log;
 	receiver->stop = stop_new();
 	receiver->connect_stop = stop_new();

@@ -5,8 +5,9 @@
  * log, answers keepalives and confirms; it never waits for the target. On a lost
  * connection it discards the open transaction and reconnects with jittered
  * back-off for ever (each failure is in the state and the log); what can never
- * come right (slot gone or invalidated, publication gone, protocol error, log
- * disk full or damaged) stops it with an error.
+ * come right (slot gone or invalidated, publication gone, a server that has lost
+ * what was received or copied from it, protocol error, log disk full or damaged)
+ * stops it with an error.
  */
 #ifndef PGBATON_DECODER_RECEIVER_RECEIVER_H
 #define PGBATON_DECODER_RECEIVER_RECEIVER_H
@@ -35,6 +36,10 @@ typedef struct {
 	bool binary;
 	ConfirmMode confirm;
 	Lsn start; /* the slot's consistent point: where to start when the log is empty */
+	/* How far the source's rows were copied, asked at each connect from the receiver's thread;
+	 * NULL: there is no copy. */
+	Lsn (*copied)(void *arg);
+	void *arg;
 	int64_t wal_sender_timeout_ms; /* 0: as the server has it; set per session */
 } ReceiverOptions;
 

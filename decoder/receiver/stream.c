@@ -366,22 +366,6 @@ on_news(struct ev_loop *loop UNUSED, ev_async *watcher, int events UNUSED)
 
 /* ---- from connecting to the end ---- */
 
-static bool
-check_identity(Stream *s, Error *err)
-{
-	SystemIdentity identity;
-
-	if (!replication_identify(s->wire, &identity, err))
-		return false;
-	if (strcmp(identity.system_id, s->receiver->system_id) == 0)
-		return true;
-	error_set(err, ERROR_CONFIG,
-	          "this is another server than before (system identifier %s, not %s)",
-	          identity.system_id, s->receiver->system_id);
-	return error_set_hint(err, "the address now leads to a different database cluster; its "
-	                           "positions mean nothing here");
-}
-
 /* The server drops us after wal_sender_timeout without a status, also while we
  * do not read: a third of it keeps clear of that. */
 static bool
@@ -487,8 +471,8 @@ stream_connect(Stream *s, Error *err)
 	if (s->wire == NULL)
 		return false;
 	receiver->was_connected = true;
-	return check_identity(s, err) && ask_heartbeat(s, err) && check_slot_position(s, err) &&
-	       start_copy(s, err);
+	return receiver_check_server(receiver, s->wire, err) && ask_heartbeat(s, err) &&
+	       check_slot_position(s, err) && start_copy(s, err);
 }
 
 /* A last confirmation, so that a start after this stop is sent little again. */

@@ -311,35 +311,35 @@ txlog_dir_segments(int dir_fd, const char *directory, uint64_t **numbers, size_t
 }
 
 bool
-txlog_confirmed_open(int dir_fd, int *fd, Lsn *lsn, Error *err)
+txlog_note_open(int dir_fd, const char *name, int *fd, uint64_t *value, Error *err)
 {
 	uint8_t bytes[16];
 
-	*lsn = LSN_INVALID;
-	*fd = openat(dir_fd, "confirmed", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	*value = 0;
+	*fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (*fd < 0 || fsync(dir_fd) != 0)
-		return error_set_errno(err, ERROR_STORAGE, errno, "make the file \"confirmed\"");
-	ssize_t n = txlog_file_read(*fd, "confirmed", 0, bytes, sizeof(bytes), err);
+		return error_set_errno(err, ERROR_STORAGE, errno, "make the file \"%s\"", name);
+	ssize_t n = txlog_file_read(*fd, name, 0, bytes, sizeof(bytes), err);
 	if (n <= 0)
 		return n == 0;
 	ByteReader r = reader_of(slice_of(bytes, (size_t)n));
-	*lsn = lsn_make(read_u64(&r));
+	*value = read_u64(&r);
 	if (read_u64(&r) == hash_bytes(slice_of(bytes, 8), 0) && !r.failed)
 		return true;
-	return error_set(err, ERROR_STORAGE, "the file \"confirmed\" is damaged");
+	return error_set(err, ERROR_STORAGE, "the file \"%s\" is damaged", name);
 }
 
 /* Sixteen bytes in one sector: old or new, never half. */
 bool
-txlog_confirmed_write(const TxLogFaults *faults, int fd, Lsn lsn, Error *err)
+txlog_note_write(const TxLogFaults *faults, int fd, const char *name, uint64_t value, Error *err)
 {
 	Buffer bytes = BUFFER_INIT;
 
-	buffer_put_u64(&bytes, lsn.v);
+	buffer_put_u64(&bytes, value);
 	buffer_put_u64(&bytes, hash_bytes(buffer_slice(&bytes), 0));
 	Slice piece = buffer_slice(&bytes);
-	bool ok = txlog_file_write(faults, fd, "confirmed", 0, &piece, 1, err) &&
-	          txlog_file_sync(faults, fd, "confirmed", err);
+	bool ok = txlog_file_write(faults, fd, name, 0, &piece, 1, err) &&
+	          txlog_file_sync(faults, fd, name, err);
 	buffer_free(&bytes);
 	return ok;
 }

@@ -5,6 +5,7 @@
  * On disk. All integers in network order.
  *  DIR/lock                  flock'ed; the owner's pid as text
  *  DIR/confirmed             txlog_note_confirmed: position and its hash
+ *  DIR/timeline              txlog_note_timeline: number and its hash
  *  DIR/%016llx.log           a segment, numbered from 1 without holes
  *  DIR/%016llx.tmp           a segment being made; dropped at open
  *  Segment header            magic, version, length, number, last commit and
@@ -85,9 +86,10 @@ MUST_CHECK bool txlog_dir_list(int dir_fd, const char *directory, const char *su
 /* The same of the segments, which have no holes (else ERROR_STORAGE). */
 MUST_CHECK bool txlog_dir_segments(int dir_fd, const char *directory, uint64_t **numbers,
                                    size_t *count, Error *err);
-/* The file of txlog_note_confirmed; *lsn is 0 when it was never written. */
-MUST_CHECK bool txlog_confirmed_open(int dir_fd, int *fd, Lsn *lsn, Error *err);
-MUST_CHECK bool txlog_confirmed_write(const TxLogFaults *faults, int fd, Lsn lsn, Error *err);
+/* The files of txlog_note_confirmed and _timeline; *value is 0 when it was never written. */
+MUST_CHECK bool txlog_note_open(int dir_fd, const char *name, int *fd, uint64_t *value, Error *err);
+MUST_CHECK bool txlog_note_write(const TxLogFaults *faults, int fd, const char *name,
+                                 uint64_t value, Error *err);
 
 /* ---- txlog/format.c: bytes <-> headers, no files ---- */
 
@@ -360,6 +362,7 @@ struct TxLog {
 	int dir_fd;
 	int lock_fd;
 	int confirmed_fd;
+	int timeline_fd;
 
 	Writer writer;
 	Output output;
@@ -382,6 +385,7 @@ struct TxLog {
 	Lsn written_end;
 	Lsn synced_end;
 	Lsn noted;
+	uint32_t timeline;
 	Lsn released;
 	bool release_news;
 	int64_t next_sync_ms; /* not before, unless somebody waits for it */

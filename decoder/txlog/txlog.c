@@ -54,6 +54,8 @@ log_free(TxLog *log)
 		close(log->dir_fd);
 	if (log->confirmed_fd >= 0)
 		close(log->confirmed_fd);
+	if (log->timeline_fd >= 0)
+		close(log->timeline_fd);
 	if (log->lock_fd >= 0)
 		close(log->lock_fd); /* and with it the lock */
 	pthread_cond_destroy(&log->flusher);
@@ -98,6 +100,7 @@ log_new(const TxLogOptions *options, TxLogFaults faults)
 	log->dir_fd = -1;
 	log->lock_fd = -1;
 	log->confirmed_fd = -1;
+	log->timeline_fd = -1;
 	log->output.fd = -1;
 	log->writer.known = known_new();
 	txlog_streams_init(&log->writer.streams);
@@ -112,6 +115,17 @@ log_new(const TxLogOptions *options, TxLogFaults faults)
 	return log;
 }
 
+static bool
+open_notes(TxLog *log, Error *err)
+{
+	uint64_t timeline = 0;
+	bool ok = txlog_note_open(log->dir_fd, "confirmed", &log->confirmed_fd, &log->noted.v, err) &&
+	          txlog_note_open(log->dir_fd, "timeline", &log->timeline_fd, &timeline, err);
+
+	log->timeline = (uint32_t)timeline;
+	return ok;
+}
+
 TxLog *
 txlog_open_with_faults(const TxLogOptions *options, TxLogFaults faults, Error *err)
 {
@@ -121,9 +135,7 @@ txlog_open_with_faults(const TxLogOptions *options, TxLogFaults faults, Error *e
 	}
 	TxLog *log = log_new(options, faults);
 	bool ok = txlog_dir_open(log->directory, &log->dir_fd, &log->lock_fd, err) &&
-	          txlog_recover(log, err) &&
-	          txlog_confirmed_open(log->dir_fd, &log->confirmed_fd, &log->noted, err) &&
-	          txlog_output_start(log, err);
+	          txlog_recover(log, err) && open_notes(log, err) && txlog_output_start(log, err);
 	if (ok) {
 		int failed = pthread_create(&log->flusher_thread, NULL, txlog_flusher_main, log);
 		ok = failed == 0 || error_set_errno(err, ERROR_BUG, failed, "start a thread");
@@ -224,6 +236,7 @@ txlog_state(TxLog *log, TxLogState *out)
 		.last_end = log->published.end,
 		.synced_end = log->synced_end,
 		.noted = log->noted,
+		.timeline = log->timeline,
 		.all_synced = log->synced_publications == log->publications,
 		.transactions = log->published.transactions,
 		.bytes_on_disk = log->bytes_on_disk,
@@ -256,6 +269,17 @@ txlog_sync(TxLog *log, int64_t deadline_ms, Error *err)
 	return error_set(err, ERROR_TIMEOUT, "the transaction log was not synced in time");
 }
 
+static bool
+write_confirmed(TxLog *log, Lsn upto, Error *err)
+{
+	if (!txlog_note_write(&log->faults, log->confirmed_fd, "confirmed", upto.v, err))
+		return txlog_fail(log, err);
+	pthread_mutex_lock(&log->lock);
+	log->noted = upto;
+	pthread_mutex_unlock(&log->lock);
+	return true;
+}
+
 bool
 txlog_note_confirmed(TxLog *log, Lsn upto, Error *err)
 {
@@ -266,10 +290,24 @@ txlog_note_confirmed(TxLog *log, Lsn upto, Error *err)
 	txlog_state(log, &state);
 	if (lsn_cmp(upto, lsn_max(state.noted, state.last_end)) <= 0)
 		return true;
-	if (!txlog_confirmed_write(&log->faults, log->confirmed_fd, upto, err))
+	return write_confirmed(log, upto, err);
+}
+
+/* The note first: with the old timeline it is looked at once more, with the new one never. */
+bool
+txlog_note_timeline(TxLog *log, uint32_t timeline, Lsn fork, Error *err)
+{
+	TxLogState state;
+
+	if (!txlog_usable(log, err))
+		return false;
+	txlog_state(log, &state);
+	if (fork.v != 0 && lsn_cmp(state.noted, fork) > 0 && !write_confirmed(log, fork, err))
+		return false;
+	if (!txlog_note_write(&log->faults, log->timeline_fd, "timeline", timeline, err))
 		return txlog_fail(log, err);
 	pthread_mutex_lock(&log->lock);
-	log->noted = upto;
+	log->timeline = timeline;
 	pthread_mutex_unlock(&log->lock);
 	return true;
 }

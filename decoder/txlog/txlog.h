@@ -96,6 +96,9 @@ MUST_CHECK bool txlog_discard_open(TxLog *log, Error *err);
  * disk.
  */
 MUST_CHECK bool txlog_note_confirmed(TxLog *log, Lsn upto, Error *err);
+/* Keeps durably on which of the source's timelines the positions here are. fork, unless it is 0:
+ * that one left the noted one's there, so a confirmed position beyond it means nothing any more. */
+MUST_CHECK bool txlog_note_timeline(TxLog *log, uint32_t timeline, Lsn fork, Error *err);
 
 /* ---- positions, any thread ---- */
 
@@ -105,6 +108,7 @@ typedef struct {
 	Lsn synced_end;        /* end LSN up to which all is fsynced */
 	bool all_synced;       /* everything published is, also messages outside transactions */
 	Lsn noted;             /* the highest position given to txlog_note_confirmed */
+	uint32_t timeline;     /* given to txlog_note_timeline last; 0: never */
 	uint64_t transactions; /* appended by this process */
 	uint64_t bytes_on_disk;
 	uint64_t segments;

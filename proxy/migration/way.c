@@ -128,6 +128,13 @@ migration_source_setup(Migration *m)
 	return way_setup(&way);
 }
 
+/* The catalogue is replaced only while no receiver runs. */
+static Lsn
+copied(void *arg)
+{
+	return catalog_copied_lsn(arg);
+}
+
 Receiver *
 way_start_receiver(const Way *way, TxLog *log, Lsn start, Error *err)
 {
@@ -140,6 +147,8 @@ way_start_receiver(const Way *way, TxLog *log, Lsn start, Error *err)
 		.binary = way->catalog->stream_binary,
 		.confirm = way->m->config->confirm,
 		.start = start,
+		.copied = copied,
+		.arg = way->catalog,
 	};
 
 	source_publications(way->ledger, way->catalog, publications, sizeof(publications));

@@ -419,9 +419,19 @@ START_TEST(a_noted_confirmation_survives)
 	ck_assert_uint_eq(state_of(log).noted.v, 0);
 	ck_assert(txlog_note_confirmed(log, lsn_make(0x5000), &err));
 	ck_assert(txlog_note_confirmed(log, lsn_make(0x4000), &err)); /* never back */
+	ck_assert(txlog_note_timeline(log, 7, LSN_INVALID, &err));
+	ck_assert(txlog_note_timeline(log, 8, lsn_make(0x6000), &err));
 	txlog_close(log);
 	log = fixture_open(directory);
 	ck_assert_uint_eq(state_of(log).noted.v, 0x5000);
+	ck_assert_uint_eq(state_of(log).timeline, 8);
+	/* What a timeline had beyond the place where it was left does not count on the next one. */
+	ck_assert(txlog_note_timeline(log, 9, lsn_make(0x4800), &err));
+	ck_assert_uint_eq(state_of(log).noted.v, 0x4800);
+	txlog_close(log);
+	log = fixture_open(directory);
+	ck_assert_uint_eq(state_of(log).noted.v, 0x4800);
+	ck_assert_uint_eq(state_of(log).timeline, 9);
 	txlog_close(log);
 	char path[256];
 	snprintf(path, sizeof(path), "%s/confirmed", directory);

@@ -383,6 +383,19 @@ START_TEST(copy_in_bad_value_and_fail)
 }
 END_TEST
 
+START_TEST(histories)
+{
+	static const char history[] = "# by hand\n1\t0/3000028\tno recovery target specified\n\n"
+								  "2\t1A/4000098\tbefore 2026-01-01 00:00:00+00\n12\tx\n";
+
+	ck_assert_uint_eq(replication_history_fork(history, 1).v, 0x3000028);
+	ck_assert_uint_eq(replication_history_fork(history, 2).v, 0x1A04000098);
+	ck_assert_uint_eq(replication_history_fork(history, 3).v, 0);
+	ck_assert_uint_eq(replication_history_fork(history, 12).v, 0);
+	ck_assert_uint_eq(replication_history_fork("", 1).v, 0);
+}
+END_TEST
+
 START_TEST(identify_and_slots)
 {
 	Wire *wire = open_wire(true, "require");
@@ -574,6 +587,7 @@ wire_copy_suite(void)
 	tcase_add_test(tcase, copy_out_fails);
 	tcase_add_test(tcase, copy_in_fails);
 	tcase_add_test(tcase, copy_in_bad_value_and_fail);
+	tcase_add_test(tcase, histories);
 	tcase_add_test(tcase, identify_and_slots);
 	tcase_add_test(tcase, streaming);
 	tcase_add_test(tcase, streaming_errors);

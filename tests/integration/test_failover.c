@@ -1,0 +1,251 @@
+/*
+ * The source is another one than before behind the same address: a standby that was promoted,
+ * a backup, a snapshot of its disk. Where that has all that pgbaton has received it is followed
+ * on; where it has lost some of it, the target has rows that it never had, its positions mean
+ * other transactions, and pgbaton stops and says so.
+ */
+#include <check.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/memory.h"
+#include "tests/harness/compare.h"
+#include "tests/harness/db.h"
+#include "tests/harness/pgbaton.h"
+#include "tests/harness/process.h"
+#include "tests/unit/runner.h"
+
+typedef struct {
+	Cluster *source_cluster;
+	Cluster *target_cluster;
+	char *data; /* the source's directory */
+	char *kept; /* and a copy of it */
+	PGconn *source;
+	PGconn *target;
+	Pgbaton *p;
+} Case;
+
+static void
+run(const char *const argv[])
+{
+	char *out;
+
+	ck_assert_msg(process_run(argv, NULL, 60, &out) == 0, "%s", out);
+	free(out);
+}
+
+static void
+case_servers(Case *c)
+{
+	memset(c, 0, sizeof(*c));
+	c->source_cluster = cluster_start(&(ClusterOptions){.name = "source"});
+	c->target_cluster = cluster_start(&(ClusterOptions){.name = "target"});
+	c->data = mem_strdup(cluster_data_dir(c->source_cluster));
+	c->kept = mem_printf("%s.kept", c->data);
+	c->source = db_connect(c->source_cluster, NULL);
+	c->target = db_connect(c->target_cluster, NULL);
+	db_exec(c->source, "CREATE TABLE t (id int PRIMARY KEY, note text);"
+	                   "INSERT INTO t SELECT g, 'old' FROM generate_series(1, 100) g");
+}
+
+static void
+case_begin(Case *c, const char *const *args)
+{
+	char *source_uri = mem_strdup(cluster_uri(c->source_cluster, NULL));
+	c->p = pgbaton_start(&(PgbatonOptions){
+		.source = source_uri, .target = cluster_uri(c->target_cluster, NULL), .args = args});
+	free(source_uri);
+}
+
+static void
+case_open(Case *c, const char *const *args)
+{
+	case_servers(c);
+	case_begin(c, args);
+	pgbaton_wait_state(c->p, "following", 60);
+}
+
+static void
+case_close(Case *c)
+{
+	pgbaton_free(c->p);
+	PQfinish(c->source);
+	PQfinish(c->target);
+	run((const char *const[]){"rm", "-rf", c->kept, NULL});
+	cluster_free(c->source_cluster);
+	cluster_free(c->target_cluster);
+	free(c->data);
+	free(c->kept);
+}
+
+/* As long as the target has the row. */
+static void
+write_and_wait(Case *c, int id, const char *note)
+{
+	char sql[100];
+
+	db_exec(c->source, "INSERT INTO t VALUES (%d, '%s')", id, note);
+	snprintf(sql, sizeof(sql), "SELECT count(*) = 1 FROM t WHERE id = %d", id);
+	db_wait_until(c->target, sql, 30);
+}
+
+static void
+reconnect(Case *c)
+{
+	PQfinish(c->source);
+	c->source = db_connect(c->source_cluster, NULL);
+}
+
+/* As a standby that has come to here, or a backup. */
+static void
+keep(Case *c)
+{
+	cluster_stop(c->source_cluster, CLUSTER_FAST);
+	run((const char *const[]){"cp", "-a", c->data, c->kept, NULL});
+	cluster_resume(c->source_cluster);
+	reconnect(c);
+}
+
+static void
+wait_logged(Case *c, const char *word)
+{
+	int64_t deadline = deadline_in_ms(30000);
+
+	while (strstr(pgbaton_log(c->p), word) == NULL) {
+		ck_assert_msg(deadline_left_ms(deadline) > 0, "%s", pgbaton_log(c->p));
+		poll(NULL, 0, 20);
+	}
+}
+
+/* The server comes up with what was kept: on the same timeline, as from a snapshot of its disk, or
+ * promoted to one of its own, at once or when it is told to. */
+typedef enum { SAME, PROMOTED, STANDBY } Comes;
+
+static void
+put_back(Case *c, Comes comes)
+{
+	cluster_kill9(c->source_cluster);
+	run((const char *const[]){"rm", "-rf", c->data, NULL});
+	run((const char *const[]){"mv", c->kept, c->data, NULL});
+	if (comes != SAME) {
+		const char *file = comes == STANDBY ? "standby.signal" : "recovery.signal";
+		char *script = mem_printf("cd %s && touch %s && "
+		                          "echo \"restore_command = 'false'\" >> postgresql.auto.conf && "
+		                          "chown --reference=PG_VERSION %s",
+		                          c->data, file, file);
+		run((const char *const[]){"sh", "-c", script, NULL});
+		free(script);
+	}
+	cluster_resume(c->source_cluster);
+	reconnect(c);
+	if (comes == STANDBY) {
+		wait_logged(c, "is a standby");
+		db_exec(c->source, "SELECT pg_promote()");
+	}
+	db_wait_until(c->source, "SELECT NOT pg_is_in_recovery()", 30);
+	ck_assert_int_eq(
+		db_int(c->source, "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)::int"),
+		comes == SAME ? 1 : 2);
+}
+
+static void
+wait_failed(Case *c, const char *word)
+{
+	int64_t deadline = deadline_in_ms(30000);
+	bool failed = false;
+
+	while (!failed) {
+		json_t *status = pgbaton_status(c->p); /* NULL: it has only just begun */
+		const char *state = json_string_value(json_object_get(status, "state"));
+		failed = state != NULL && strcmp(state, "failed") == 0;
+		json_decref(status);
+		ck_assert_msg(failed || deadline_left_ms(deadline) > 0, "goes on\n%s", pgbaton_log(c->p));
+		poll(NULL, 0, failed ? 0 : 10);
+	}
+	char *error = pgbaton_status_text(c->p, "error.message");
+	ck_assert_msg(strstr(error, word) != NULL, "%s", error);
+	free(error);
+}
+
+static const char *const applied[] = {"--confirm", "applied", NULL};
+
+/* Promoted or not, noticed while it runs or by a start; by what the log or the target has. */
+static const struct {
+	Comes comes;
+	bool started_again;
+	const char *const *args;
+	const char *word;
+} losses[] = {
+	{PROMOTED, false, NULL, "timeline 2"},    {PROMOTED, true, NULL, "timeline 2"},
+	{SAME, false, NULL, "gone back"},         {SAME, true, NULL, "gone back"},
+	{PROMOTED, false, applied, "timeline 2"}, {PROMOTED, true, applied, "timeline 2"},
+};
+enum { LOSSES = sizeof(losses) / sizeof(losses[0]) };
+
+START_TEST(a_source_that_has_lost_rows)
+{
+	Case c;
+
+	case_open(&c, losses[_i].args);
+	write_and_wait(&c, 1001, "on both");
+	keep(&c);
+	for (int id = 2001; id < 2010; id++)
+		write_and_wait(&c, id, "lost by the source");
+	if (losses[_i].started_again)
+		pgbaton_stop(c.p, SIGKILL);
+	put_back(&c, losses[_i].comes);
+	db_exec(c.source, "INSERT INTO t VALUES (3001, 'new')");
+	if (losses[_i].started_again)
+		pgbaton_again(c.p);
+	wait_failed(&c, losses[_i].word);
+	/* Neither a new start nor more WAL makes it go on. */
+	if (losses[_i].comes == PROMOTED) {
+		db_exec(c.source, "INSERT INTO t SELECT g, 'new' FROM generate_series(10000, 20000) g");
+		pgbaton_stop(c.p, SIGTERM);
+		pgbaton_again(c.p);
+		wait_failed(&c, losses[_i].word);
+	}
+	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM t WHERE note = 'new'"), 0);
+	case_close(&c);
+}
+END_TEST
+
+/* All that was received is there: nothing is lost, and the second change is told from the first. */
+START_TEST(a_source_that_has_everything)
+{
+	Case c;
+
+	case_open(&c, _i == 1 ? applied : NULL);
+	write_and_wait(&c, 1001, "before");
+	cluster_stop(c.source_cluster, CLUSTER_FAST);
+	run((const char *const[]){"cp", "-a", c.data, c.kept, NULL});
+	put_back(&c, _i == 2 ? STANDBY : PROMOTED);
+	write_and_wait(&c, 1002, "on timeline 2");
+	compare_databases(c.source, c.target, NULL);
+	pgbaton_stop(c.p, SIGTERM);
+	pgbaton_again(c.p);
+	write_and_wait(&c, 1003, "after a start");
+	char *out;
+	ck_assert_msg(pgbaton_cli(c.p, &out, 60, "verify", NULL) == 0, "%s", out);
+	free(out);
+	case_close(&c);
+}
+END_TEST
+
+static Suite *
+make(void)
+{
+	Suite *suite = suite_create("failover");
+	TCase *tc = tcase_create("failover");
+
+	tcase_set_timeout(tc, 180);
+	tcase_add_loop_test(tc, a_source_that_has_lost_rows, 0, LOSSES);
+	tcase_add_loop_test(tc, a_source_that_has_everything, 0, 3);
+	suite_add_tcase(suite, tc);
+	return suite;
+}
+TEST_SUITE(make)
