@@ -51,6 +51,16 @@ lsn_min(Lsn a, Lsn b)
 	return a.v < b.v ? a : b;
 }
 
+/* An insert position right behind a page's header (40 bytes at most) as the end of what was written
+ * before it, where the page before ends: no flush comes further until more is written. */
+static inline Lsn
+lsn_before_page_header(Lsn lsn)
+{
+	uint64_t in_page = lsn.v % 8192;
+
+	return (Lsn){in_page <= 40 ? lsn.v - in_page : lsn.v};
+}
+
 /* Writes the text form into out[LSN_TEXT_SIZE] and returns out. */
 char *lsn_format(Lsn lsn, char out[LSN_TEXT_SIZE]);
 

@@ -355,7 +355,7 @@ table_set_snapshot(Catalog *catalog, Table *table, const char *snapshot, Lsn lsn
 	pthread_mutex_lock(&catalog->lock);
 	table->snapshot = arena_strdup(catalog->arena, snapshot);
 	table->snapshot_lsn = lsn;
-	catalog->copied_lsn = lsn_max(catalog->copied_lsn, lsn);
+	catalog->copied_lsn = lsn_max(catalog->copied_lsn, lsn_before_page_header(lsn));
 	pthread_mutex_unlock(&catalog->lock);
 }
 

@@ -1,5 +1,6 @@
 #include "apply/copy/source.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -195,6 +196,41 @@ copy_source_begin(Wire *source, const Ledger *ledger, Table *table, const Shared
 	ok = keep_view(source, result, table, shared, view, err);
 	wire_result_free(result);
 	return ok;
+}
+
+/* The WAL writer needs up to three times wal_writer_delay (0.2 s). */
+static bool
+wait_flushed(Wire *source, const char *before, Lsn seen, const Stop *stop, Error *err)
+{
+	enum { FIRST_MS = 1, LONGEST_MS = 50 };
+	char sql[120];
+	bool flushed = false;
+
+	for (int64_t wait = 0; !flushed; wait = wait < LONGEST_MS ? wait * 2 + FIRST_MS : LONGEST_MS) {
+		WireResult *result = NULL;
+
+		snprintf(sql, sizeof(sql), "%sSELECT pg_catalog.pg_current_wal_flush_lsn() >= '%s'",
+		         wait == 0 ? before : "", LSN_STR(lsn_before_page_header(seen)));
+		if ((wait > 0 && !stop_sleep_ms(stop, wait, err)) ||
+		    !copy_query(source, "source", sql, &result, err))
+			return false;
+		const char *answer = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
+		flushed = answer != NULL && answer[0] == 't';
+		wire_result_free(result);
+	}
+	return true;
+}
+
+bool
+copy_source_flushed(Wire *source, Lsn seen, const Stop *stop, Error *err)
+{
+	return wait_flushed(source, "", seen, stop, err);
+}
+
+bool
+copy_source_end(Wire *source, Lsn seen, const Stop *stop, Error *err)
+{
+	return wait_flushed(source, "COMMIT;", seen, stop, err);
 }
 
 /* ---- several tables ---- */

@@ -12,6 +12,7 @@
 #include "common/bytes.h"
 #include "common/error.h"
 #include "common/lsn.h"
+#include "common/stop.h"
 #include "protocol/wire.h"
 
 /* One exported snapshot for all tables (offline); NULL members: each table its own. */
@@ -47,6 +48,13 @@ MUST_CHECK bool copy_source_begin_group(Wire *source, const Ledger *ledger, Tabl
 /* Begins another one that sees the same. ERROR_NETWORK when the exporting transaction is
  * gone: the table has to be begun anew. */
 MUST_CHECK bool copy_source_join(Wire *source, const char *exported, Error *err);
+
+/* Waits until the source has on its disk what its snapshot saw: a commit is seen before that where
+ * nobody waits for it (synchronous_commit = off), and a crash of the source would take it back, and
+ * give its xid to another one, which would count as copied (C2). Before anything is recorded. */
+MUST_CHECK bool copy_source_flushed(Wire *source, Lsn seen, const Stop *stop, Error *err);
+/* COMMIT, and the same. */
+MUST_CHECK bool copy_source_end(Wire *source, Lsn seen, const Stop *stop, Error *err);
 
 /* "a, b": what is copied, by name, since the order may differ; generated columns are
  * computed on the target. False: there is no such column. */

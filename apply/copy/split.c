@@ -182,6 +182,7 @@ begin(CopySession *session, const CopyOptions *options, const SharedSnapshot *sh
 	table->rows_remain = true;
 	return copy_source_begin(split->holder, options->ledger, table, shared, true, &split->view,
 	                         err) &&
+	       copy_source_flushed(split->holder, split->view.lsn, options->stop, err) &&
 	       make_ranges(split, options, splittable, err);
 }
 

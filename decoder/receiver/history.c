@@ -102,12 +102,10 @@ receiver_check_server(Receiver *receiver, Wire *wire, Error *err)
 		return false;
 	txlog_state(receiver->log, &log);
 	Lsn have = lsn_max(log.last_end, receiver->start);
-	if (log.timeline != 0 && log.timeline != identity.timeline) {
-		if (receiver->copied != NULL)
-			have = lsn_max(have, receiver->copied(receiver->arg));
+	if (receiver->copied != NULL)
+		have = lsn_max(have, receiver->copied(receiver->arg));
+	if (log.timeline != 0 && log.timeline != identity.timeline)
 		return follow_timeline(receiver, wire, &identity, log.timeline, have, err);
-	}
-	/* Not the copied rows: a snapshot may see what was not flushed yet, as xlogpos is. */
 	return check_end(&identity, lsn_max(have, log.noted), err) &&
 	       (log.timeline != 0 ||
 	        txlog_note_timeline(receiver->log, identity.timeline, LSN_INVALID, err));

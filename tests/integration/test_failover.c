@@ -53,11 +53,13 @@ case_servers(Case *c)
 }
 
 static void
-case_begin(Case *c, const char *const *args)
+case_begin(Case *c, const char *const *args, const char *const *env)
 {
 	char *source_uri = mem_strdup(cluster_uri(c->source_cluster, NULL));
-	c->p = pgbaton_start(&(PgbatonOptions){
-		.source = source_uri, .target = cluster_uri(c->target_cluster, NULL), .args = args});
+	c->p = pgbaton_start(&(PgbatonOptions){.source = source_uri,
+	                                       .target = cluster_uri(c->target_cluster, NULL),
+	                                       .args = args,
+	                                       .env = env});
 	free(source_uri);
 }
 
@@ -65,7 +67,7 @@ static void
 case_open(Case *c, const char *const *args)
 {
 	case_servers(c);
-	case_begin(c, args);
+	case_begin(c, args, NULL);
 	pgbaton_wait_state(c->p, "following", 60);
 }
 
@@ -236,6 +238,45 @@ START_TEST(a_source_that_has_everything)
 }
 END_TEST
 
+/* A commit that nobody waits for (synchronous_commit = off) is seen before it is on the disk: rows
+ * that a copy has seen must not be lost by the source afterwards, and their xids given to others. */
+START_TEST(a_source_that_stops_after_the_copy)
+{
+	static const char *const split[] = {"--split-above", "1kB", NULL};
+	static const char *const env[] = {"PGBATON_FAULT=copy_begin:1:stop", NULL};
+	Case c;
+
+	case_servers(&c);
+	cluster_configure(c.source_cluster, "synchronous_commit = off\nwal_writer_delay = 10s");
+	/* 1: of its own, 2: in ranges. 0: among others. */
+	if (_i == 0)
+		db_exec(c.source,
+		        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)");
+	else
+		db_exec(c.source, "INSERT INTO t SELECT g, repeat(md5(g::text), 20)"
+		                  " FROM generate_series(1001, 20000) g");
+	case_begin(&c, _i == 2 ? split : NULL, env);
+	pgbaton_wait_stopped(c.p, 60);
+	/* The first one wakes the server's WAL writer, which rests for ten seconds then. */
+	db_exec(c.source, "INSERT INTO t VALUES (100000, 'flushed')");
+	poll(NULL, 0, 300);
+	db_exec(c.source, "INSERT INTO t VALUES (100001, 'not flushed')");
+	kill(pgbaton_pid(c.p), SIGCONT);
+	while (
+		!db_true(c.target, "SELECT state = 'copied' FROM pgbaton.relation WHERE table_name = 't'"))
+		continue; /* as soon as that: what comes next writes, too */
+	kill(pgbaton_pid(c.p), SIGSTOP);
+	cluster_kill9(c.source_cluster);
+	cluster_resume(c.source_cluster);
+	kill(pgbaton_pid(c.p), SIGCONT);
+	reconnect(&c);
+	pgbaton_wait_state(c.p, "following", 60);
+	write_and_wait(&c, 300001, "after it");
+	compare_databases(c.source, c.target, NULL);
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -245,6 +286,10 @@ make(void)
 	tcase_set_timeout(tc, 180);
 	tcase_add_loop_test(tc, a_source_that_has_lost_rows, 0, LOSSES);
 	tcase_add_loop_test(tc, a_source_that_has_everything, 0, 3);
+	suite_add_tcase(suite, tc);
+	tc = tcase_create("stops");
+	tcase_set_timeout(tc, 180);
+	tcase_add_loop_test(tc, a_source_that_stops_after_the_copy, 0, 3);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
