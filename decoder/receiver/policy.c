@@ -3,7 +3,8 @@
 #include "decoder/receiver/internal.h"
 
 /*
- * P6: the end LSN of a transaction that is durable, here or on the target.
+ * P6: the end LSN of a transaction that is durable here, and where that is asked for on the
+ * target, too: so a slot that stands beyond the log was moved by somebody else.
  * When nothing is open and all that came is durable, the position of the last
  * keepalive too: the server has sent everything before it, and an idle database
  * would otherwise hold back the WAL of its busy neighbours. A keepalive inside
@@ -12,7 +13,8 @@
 Lsn
 confirm_position(const ConfirmInput *input)
 {
-	Lsn durable = input->mode == CONFIRM_LOGGED ? input->synced_end : input->applied_end;
+	Lsn durable = input->mode == CONFIRM_LOGGED ? input->synced_end
+	                                            : lsn_min(input->applied_end, input->synced_end);
 	bool nothing_pending = !input->open && lsn_cmp(durable, input->last_end) >= 0;
 
 	if (input->mode == CONFIRM_LOGGED && !input->all_synced)

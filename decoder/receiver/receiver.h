@@ -25,7 +25,7 @@ typedef struct Receiver Receiver;
 
 typedef enum {
 	CONFIRM_LOGGED, /* what the log has fsynced */
-	CONFIRM_APPLIED /* what the target has flushed (receiver_set_applied) */
+	CONFIRM_APPLIED /* what the target has flushed, too (receiver_set_applied) */
 } ConfirmMode;
 
 typedef struct {

@@ -390,12 +390,14 @@ ask_heartbeat(Stream *s, Error *err)
 
 /*
  * What the slot has confirmed the server never sends again: it silently starts
- * behind it. With CONFIRM_LOGGED all of that must be in this log; if not, the log
- * has lost its end (a restored directory, a removed file, a damaged tail that
- * looked torn), and going on would lose transactions without a word.
+ * behind it. All of that must be in this log; if not, the log has lost its end (a
+ * restored directory, a removed file, a damaged tail that looked torn), or somebody
+ * has moved the slot, and going on would lose transactions without a word.
+ * A log that was begun anew (CONFIRM_APPLIED goes on without the old one) knows of
+ * none of it, and takes the position as it is.
  */
 static bool
-check_slot_position(Stream *s, Error *err)
+check_slot_position(Stream *s, bool anew, Error *err)
 {
 	Receiver *receiver = s->receiver;
 	Buffer sql = BUFFER_INIT;
@@ -403,8 +405,6 @@ check_slot_position(Stream *s, Error *err)
 	TxLogState log;
 	Lsn confirmed;
 
-	if (receiver->confirm != CONFIRM_LOGGED)
-		return true;
 	buffer_put_text(&sql, "SELECT confirmed_flush_lsn FROM pg_catalog.pg_replication_slots"
 	                      " WHERE slot_name = ");
 	sql_put_literal(&sql, receiver->slot);
@@ -420,12 +420,14 @@ check_slot_position(Stream *s, Error *err)
 	Lsn have = lsn_max(lsn_max(log.last_end, log.noted), receiver->start);
 	if (!known || lsn_cmp(confirmed, have) <= 0)
 		return true; /* START_REPLICATION says what is wrong with the slot */
+	if (anew && receiver->confirm == CONFIRM_APPLIED)
+		return txlog_note_confirmed(receiver->log, confirmed, err);
 	error_set(err, ERROR_STORAGE,
 	          "the slot stands at %s, but the transaction log ends at %s: what came between was "
 	          "confirmed and is not here",
 	          LSN_STR(confirmed), LSN_STR(have));
 	return error_set_hint(err, "the log directory was changed or damaged, or somebody advanced "
-	                           "the slot: cancel the migration and start it again");
+	                           "the slot or made it anew: cancel the migration and start it again");
 }
 
 static bool
@@ -466,13 +468,15 @@ stream_connect(Stream *s, Error *err)
 		.options = receiver->session_options,
 		.stop = receiver->connect_stop,
 	};
+	TxLogState log;
 
 	s->wire = wire_connect(&options, err);
 	if (s->wire == NULL)
 		return false;
 	receiver->was_connected = true;
+	txlog_state(receiver->log, &log);
 	return receiver_check_server(receiver, s->wire, err) && ask_heartbeat(s, err) &&
-	       check_slot_position(s, err) && start_copy(s, err);
+	       check_slot_position(s, log.timeline == 0, err) && start_copy(s, err);
 }
 
 /* A last confirmation, so that a start after this stop is sent little again. */

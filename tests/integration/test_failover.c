@@ -231,6 +231,7 @@ START_TEST(a_source_that_has_everything)
 	pgbaton_stop(c.p, SIGTERM);
 	pgbaton_again(c.p);
 	write_and_wait(&c, 1003, "after a start");
+	pgbaton_wait_state(c.p, "following", 60);
 	char *out;
 	ck_assert_msg(pgbaton_cli(c.p, &out, 60, "verify", NULL) == 0, "%s", out);
 	free(out);

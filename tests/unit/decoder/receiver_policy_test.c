@@ -39,10 +39,12 @@ START_TEST(applied_confirms_what_the_target_has)
 	ck_assert_uint_eq(confirm(in).v, 0x100);
 	in.applied_end.v = 0x500;
 	ck_assert_uint_eq(confirm(in).v, 0x900);
-	in.all_synced = false; /* the log is not what counts here */
+	in.all_synced = false; /* a message outside transactions is nothing that the target has */
 	ck_assert_uint_eq(confirm(in).v, 0x900);
 	in.open = true;
 	ck_assert_uint_eq(confirm(in).v, 0x500);
+	in.synced_end.v = 0x300; /* the log has it, too */
+	ck_assert_uint_eq(confirm(in).v, 0x300);
 }
 END_TEST
 

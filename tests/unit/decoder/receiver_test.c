@@ -538,6 +538,49 @@ START_TEST(a_log_that_has_lost_its_end_is_noticed)
 }
 END_TEST
 
+/* Somebody has advanced the slot, or made it anew, while nobody read it: what lies between is not
+ * sent any more, whatever is confirmed. */
+START_TEST(a_slot_that_stands_elsewhere_is_noticed)
+{
+	ConfirmMode confirm = _i < 2 ? CONFIRM_LOGGED : CONFIRM_APPLIED;
+	TxLog *log = fixture_open(directory);
+	Receiver *receiver = start(log, confirm, 0);
+	TxLogState state;
+
+	write_some(0, 3);
+	do {
+		poll(NULL, 0, 5);
+		txlog_state(log, &state);
+	} while (state.transactions < 3);
+	receiver_set_applied(receiver, state.last_end);
+	wait_all(receiver);
+	receiver_stop(receiver);
+	txlog_close(log);
+
+	/* Nothing was touched. */
+	log = fixture_open(directory);
+	receiver = start(log, confirm, 0);
+	wait_state(receiver, is_connected, NULL);
+	receiver_stop(receiver);
+	txlog_close(log);
+
+	db_wait_until(db, "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 's'", 30);
+	write_some(100, 3);
+	if (_i % 2 == 0)
+		db_exec(db, "SELECT pg_replication_slot_advance('s', pg_current_wal_lsn())");
+	else
+		db_exec(db, "SELECT pg_drop_replication_slot('s');"
+		            "SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
+	log = fixture_open(directory);
+	receiver = start(log, confirm, 0);
+	ReceiverState failed = wait_state(receiver, is_failed, NULL);
+	ck_assert_int_eq(failed.error.class, ERROR_STORAGE);
+	ck_assert_ptr_nonnull(strstr(failed.error.message, "the slot stands at"));
+	receiver_stop(receiver);
+	txlog_close(log);
+}
+END_TEST
+
 START_TEST(a_dropped_slot_is_fatal)
 {
 	TxLog *log = fixture_open(directory);
@@ -620,6 +663,7 @@ make(void)
 	tcase_add_loop_test(tcase, an_idle_stream_confirms_by_keepalives, 0, 2);
 	tcase_add_test(tcase, applied_confirms_only_what_the_target_has);
 	tcase_add_test(tcase, a_log_that_has_lost_its_end_is_noticed);
+	tcase_add_loop_test(tcase, a_slot_that_stands_elsewhere_is_noticed, 0, 4);
 	tcase_add_test(tcase, a_dropped_slot_is_fatal);
 	tcase_add_test(tcase, a_dropped_publication_is_fatal);
 	tcase_add_test(tcase, another_server_is_refused);
