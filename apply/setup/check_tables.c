@@ -113,6 +113,38 @@ check_row_security(Check *check)
 	PQclear(rows);
 }
 
+/* The lanes write with row_security off, too: the first change of such a table would be an error.
+ * A policy is forced on a table's owner with what comes after the rows, so the copy works. */
+static void
+check_target_row_security(Check *check)
+{
+	bool there = !check->options->schema_copy;
+	const char *user = check_value(check, check->target, "row security",
+	                               "SELECT pg_catalog.quote_ident(current_user)"
+	                               " FROM pg_catalog.pg_roles WHERE rolname = current_user"
+	                               " AND NOT rolsuper AND NOT rolbypassrls");
+	if (user == NULL)
+		return;
+	int count = 0;
+	PGresult *rows = check_askf(check, there ? check->target : check->source, "row security",
+	                            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c"
+	                            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+	                            " WHERE c.relkind = 'r' AND c.relrowsecurity AND %s ORDER BY 1, 2",
+	                            there ? "pg_catalog.row_security_active(c.oid)"
+	                                  : "c.relforcerowsecurity");
+
+	for (int i = 0; rows != NULL && i < PQntuples(rows); i++) {
+		const Table *table = table_at(check, rows, i);
+		if (table != NULL && within_cap(check, FINDING_BLOCKER, "target_row_security", &count))
+			findings_add(check->findings, FINDING_BLOCKER, "target_row_security",
+			             table_object(check, table->schema, table->name),
+			             check_text(check, "on the target: ALTER ROLE %s BYPASSRLS;", user),
+			             "row level security would keep %s from writing its rows on the target",
+			             user);
+	}
+	PQclear(rows);
+}
+
 /* CREATE PUBLICATION, ALTER TABLE and the fence all want the owner. One finding for each
  * role that owns something. */
 static void
@@ -295,6 +327,8 @@ check_source_tables(Check *check)
 	check_reading(check);
 	check_sequences(check);
 	check_row_security(check);
+	if (check->options->online || !check->options->schema_copy)
+		check_target_row_security(check);
 	if (!check->options->online)
 		return;
 	check_ownership(check);

@@ -202,6 +202,34 @@ START_TEST(row_security)
 }
 END_TEST
 
+/* It was copied, since the policy comes after the rows, and stopped at the first change. */
+START_TEST(row_security_of_the_target)
+{
+	static const char table[] = "CREATE TABLE t (id int PRIMARY KEY, who text);"
+								"ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+								"CREATE POLICY p ON t USING (who = current_user)";
+	PGconn *conn = new_pair("guarded_there", table);
+	PGconn *target = db_connect(target_cluster, "guarded_there");
+	const char *none[] = {"--schema", "none", NULL};
+	char *source_uri = strdup(cluster_uri(source_cluster, "guarded_there"));
+	const char *const *texts = TEXTS("public.t: row level security would keep writer",
+	                                 "ALTER ROLE writer BYPASSRLS");
+	char uri[160];
+
+	db_exec(target, "CREATE ROLE writer LOGIN; GRANT CREATE ON DATABASE guarded_there TO writer");
+	snprintf(uri, sizeof(uri), "postgresql://writer@127.0.0.1:%d/guarded_there",
+	         cluster_port(target_cluster));
+	expect_run(3, source_uri, uri, NULL, texts);
+	/* The target's own table, which belongs to somebody else. */
+	db_exec(target, "%s; ALTER TABLE t NO FORCE ROW LEVEL SECURITY; GRANT ALL ON t TO writer",
+	        table);
+	expect_run(3, source_uri, uri, none, texts);
+	free(source_uri);
+	PQfinish(target);
+	PQfinish(conn);
+}
+END_TEST
+
 START_TEST(target_not_empty)
 {
 	PGconn *conn = new_pair("occupied", "CREATE TABLE t (id int PRIMARY KEY)");
@@ -608,6 +636,7 @@ bad_input_suite(void)
 	tcase_add_test(tc, no_free_slot);
 	tcase_add_test(tc, missing_privileges);
 	tcase_add_test(tc, row_security);
+	tcase_add_test(tc, row_security_of_the_target);
 	tcase_add_test(tc, target_not_empty);
 	tcase_add_test(tc, same_database);
 	tcase_add_test(tc, no_usable_identity);
