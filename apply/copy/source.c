@@ -198,7 +198,21 @@ copy_source_begin(Wire *source, const Ledger *ledger, Table *table, const Shared
 	return ok;
 }
 
-/* The WAL writer needs up to three times wal_writer_delay (0.2 s). */
+/* What others have written and not committed is flushed by the WAL writer a page at a time: the last one
+ * would wait for somebody's commit, or for 15 s. A message of our own is a commit; where we may not send
+ * one, that long it is. */
+static void
+ask_flush(Wire *source)
+{
+	static const char commit[] =
+		"BEGIN READ WRITE; SET LOCAL synchronous_commit = local;"
+		"SELECT pg_catalog.pg_logical_emit_message(true, 'pgbaton flush', ''); COMMIT";
+	Error ignored = ERROR_INIT;
+
+	if (!copy_query(source, "source", commit, NULL, &ignored))
+		(void)!copy_query(source, "source", "ROLLBACK", NULL, &ignored);
+}
+
 static bool
 wait_flushed(Wire *source, const char *before, Lsn seen, const Stop *stop, Error *err)
 {
@@ -211,8 +225,11 @@ wait_flushed(Wire *source, const char *before, Lsn seen, const Stop *stop, Error
 
 		snprintf(sql, sizeof(sql), "%sSELECT pg_catalog.pg_current_wal_flush_lsn() >= '%s'",
 		         wait == 0 ? before : "", LSN_STR(lsn_before_page_header(seen)));
-		if ((wait > 0 && !stop_sleep_ms(stop, wait, err)) ||
-		    !copy_query(source, "source", sql, &result, err))
+		if (wait == FIRST_MS)
+			ask_flush(source);
+		else if (wait > FIRST_MS && !stop_sleep_ms(stop, wait, err))
+			return false;
+		if (!copy_query(source, "source", sql, &result, err))
 			return false;
 		const char *answer = wire_result_rows(result) == 1 ? wire_result_get(result, 0, 0) : NULL;
 		flushed = answer != NULL && answer[0] == 't';
