@@ -297,6 +297,38 @@ ledger_set_state(Sql *target, const Ledger *ledger, const char *state, Error *er
 }
 
 bool
+ledger_blame_standby(Error *err)
+{
+	if (error_has_sqlstate(err, "55000"))
+		error_set(err, ERROR_NETWORK,
+		          "the target is a standby: waiting until it is promoted, or the address leads to "
+		          "the primary");
+	return false;
+}
+
+bool
+ledger_read_timeline(Sql *server, uint32_t *out, Error *err)
+{
+	char text[16];
+
+	if (!sql_value(server, err, text, sizeof(text), LEDGER_TIMELINE_SQL))
+		return ledger_blame_standby(err);
+	*out = (uint32_t)strtoul(text, NULL, 10);
+	return true;
+}
+
+bool
+ledger_same_timeline(const Ledger *ledger, uint32_t now, Error *err)
+{
+	uint32_t wanted = ledger->timeline != NULL ? atomic_load(ledger->timeline) : 0;
+
+	return wanted == 0 || now == wanted ||
+	       error_set(err, ERROR_NETWORK,
+	                 "the target is on timeline %u, not %u: another server has taken its place",
+	                 now, wanted);
+}
+
+bool
 ledger_get_state(Sql *target, const Ledger *ledger, char out[32], Error *err)
 {
 	return migration_get(target, ledger, "state", out, 32, err);

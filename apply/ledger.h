@@ -20,6 +20,7 @@
 #ifndef PGBATON_APPLY_LEDGER_H
 #define PGBATON_APPLY_LEDGER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -39,6 +40,8 @@ typedef struct {
 	char source_db[256];
 	char mode[16]; /* online | offline */
 	int lanes;     /* P4: what the progress rows were written with */
+	/* The server's when what is known of it was read; NULL, or 0: nobody asks. */
+	const _Atomic uint32_t *timeline;
 } Ledger;
 
 typedef enum {
@@ -68,6 +71,21 @@ MUST_CHECK bool ledger_drop(Sql *target, const char *name, Error *err);
 /* state: as in the status ("copying", ...). */
 MUST_CHECK bool ledger_set_state(Sql *target, const Ledger *ledger, const char *state, Error *err);
 MUST_CHECK bool ledger_get_state(Sql *target, const Ledger *ledger, char out[32], Error *err);
+
+/*
+ * Which of its timelines a server writes. Another one than before is a standby that was promoted, or
+ * a backup: it may lack what was committed last, and what a process knows as done is done only if
+ * the ledger there says so.
+ */
+#define LEDGER_TIMELINE_SQL                                                                    \
+	"SELECT ('x' || left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), " \
+	"8))::bit(32)::int8"
+/* By it. A standby has none yet: ERROR_NETWORK, since it may be promoted. */
+MUST_CHECK bool ledger_read_timeline(Sql *server, uint32_t *out, Error *err);
+/* What the query's failure means; returns false. */
+bool ledger_blame_standby(Error *err);
+/* ERROR_NETWORK: it may be that of Ledger.timeline again, or become that. */
+MUST_CHECK bool ledger_same_timeline(const Ledger *ledger, uint32_t now, Error *err);
 /* The slot's consistent point: where the stream starts. */
 MUST_CHECK bool ledger_set_start(Sql *target, const Ledger *ledger, Lsn start, Error *err);
 MUST_CHECK bool ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err);

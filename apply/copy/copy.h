@@ -38,7 +38,9 @@ typedef struct {
 	const ConnInfo *source;
 	const ConnInfo *target;
 	const Ledger *ledger;
-	Catalog *catalog; /* states, counters, snapshots are set as tables finish */
+	const char
+		*target_timeline; /* a target on another one is refused (ledger.h); NULL: not asked */
+	Catalog *catalog;     /* states, counters, snapshots are set as tables finish */
 	int jobs;
 	bool apart;           /* those of the tables that are apart, else the others */
 	bool one_snapshot;    /* offline mode: all tables from one exported snapshot */

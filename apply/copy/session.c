@@ -1,6 +1,7 @@
 #include "apply/copy/session.h"
 
 #include <stddef.h>
+#include <stdlib.h>
 
 /* As startup options, so that a role's own statement_timeout cannot end even the first
  * SET. transaction_timeout and idle_session_timeout are younger than 12: set later. */
@@ -81,6 +82,20 @@ set_replica_role(CopySession *session, Error *err)
 	return false;
 }
 
+/* Ranges that are known as done are done there only. */
+static bool
+is_same_target(Wire *target, const Ledger *ledger, Error *err)
+{
+	WireResult *result = NULL;
+
+	if (!copy_query(target, "target", LEDGER_TIMELINE_SQL, &result, err))
+		return ledger_blame_standby(err);
+	const char *now = wire_result_get(result, 0, 0);
+	bool same = ledger_same_timeline(ledger, (uint32_t)strtoul(now, NULL, 10), err);
+	wire_result_free(result);
+	return same;
+}
+
 bool
 copy_session_open(CopySession *session, const CopyOptions *options, Error *err)
 {
@@ -95,7 +110,7 @@ copy_session_open(CopySession *session, const CopyOptions *options, Error *err)
 	if (session->target == NULL)
 		return false;
 	return copy_query(session->target, "target", target_settings, NULL, err) &&
-	       set_replica_role(session, err);
+	       is_same_target(session->target, options->ledger, err) && set_replica_role(session, err);
 }
 
 void

@@ -74,6 +74,15 @@ prepare_fixed(Sql *sql, const Ledger *ledger, Error *err)
 	                   " pg_catalog.pg_current_wal_flush_lsn()");
 }
 
+static bool
+is_same_target(Sql *sql, const Ledger *ledger, Error *err)
+{
+	uint32_t now;
+
+	return ledger->timeline == NULL ||
+	       (ledger_read_timeline(sql, &now, err) && ledger_same_timeline(ledger, now, err));
+}
+
 static Sql *
 open_session(const ConnInfo *target, const Ledger *ledger, int number, const Stop *stop, Error *err)
 {
@@ -84,7 +93,8 @@ open_session(const ConnInfo *target, const Ledger *ledger, int number, const Sto
 	else
 		snprintf(purpose, sizeof(purpose), "apply %d", number);
 	Sql *sql = sql_connect(target, "target", purpose, stop, err);
-	if (sql == NULL || (set_replica_role(sql, err) && sql_exec(sql, err, lane_settings) &&
+	if (sql == NULL || (is_same_target(sql, ledger, err) && set_replica_role(sql, err) &&
+	                    sql_exec(sql, err, lane_settings) &&
 	                    sql_execf(sql, err, "SET pgbaton.writer = '%s'", ledger->id) &&
 	                    prepare_fixed(sql, ledger, err)))
 		return sql;

@@ -255,7 +255,9 @@ run_phase(Migration *m, MigrationState state, Phase phase)
 
 	for (;;) {
 		Error err = ERROR_INIT;
-		if (migration_connect(m, &err) && migration_set_state(m, state, &err) && phase(m, &err)) {
+		if (migration_connect(m, &err) &&
+		    (state == STATE_COPYING || phase_settle_target(m, state, &err)) &&
+		    migration_set_state(m, state, &err) && phase(m, &err)) {
 			migration_clear_error(m);
 			return true;
 		}
@@ -447,7 +449,8 @@ run_following(Migration *m)
 {
 	for (;;) {
 		Error err = ERROR_INIT;
-		if (migration_connect(m, &err) && migration_set_state(m, STATE_FOLLOWING, &err)) {
+		if (migration_connect(m, &err) && phase_settle_target(m, STATE_FOLLOWING, &err) &&
+		    migration_set_state(m, STATE_FOLLOWING, &err)) {
 			FollowEnd end = follow(m, &err);
 			if (end == FOLLOW_SWITCHED)
 				return true;
@@ -462,7 +465,8 @@ run_following(Migration *m)
 		do {
 			if (!wait_for_resume(m, &err))
 				return false;
-		} while (!migration_connect(m, &err) || !phase_catch_up(m, &err));
+		} while (!migration_connect(m, &err) || !phase_settle_target(m, STATE_CATCHING_UP, &err) ||
+		         !phase_catch_up(m, &err));
 	}
 }
 

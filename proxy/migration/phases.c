@@ -69,6 +69,7 @@ load_ledger(Migration *m, bool *switched, Error *err)
 	log_info("migration", "going on with migration %s, which was %s", ledger.id, state);
 	pthread_mutex_lock(&m->lock);
 	m->ledger = ledger;
+	m->ledger.timeline = &m->target_timeline;
 	pthread_mutex_unlock(&m->lock);
 	return true;
 }
@@ -232,6 +233,70 @@ show_build(Migration *m, Build *build)
 	pthread_mutex_unlock(&m->lock);
 }
 
+/* What is recorded there is done there, and nothing but that is: WAL has an order. */
+static bool
+has_come_to(Migration *m, MigrationState wanted, uint32_t timeline, Error *err)
+{
+	char recorded[32];
+	MigrationState at;
+
+	if (!ledger_get_state(m->target, &m->ledger, recorded, err))
+		return false;
+	if (migration_state_parse(recorded, &at) && at >= wanted)
+		return true;
+	error_set(err, ERROR_CONFIG,
+	          "the target is on timeline %u now, and lacks what was done on timeline %u last: its "
+	          "migration is %s, not %s",
+	          timeline, atomic_load(&m->target_timeline), recorded, migration_state_name(wanted));
+	return error_set_hint(err, "stop pgbaton and start it again: it goes on from what that server "
+	                           "has");
+}
+
+bool
+phase_settle_target(Migration *m, MigrationState state, Error *err)
+{
+	uint32_t now;
+	bool other;
+
+	if (!migration_look_at_target(m, &now, &other, err))
+		return false;
+	if (!other)
+		return true;
+	if (!has_come_to(m, state, now, err))
+		return false;
+	atomic_store(&m->target_timeline, now);
+	return true;
+}
+
+/* What another server lacks of the copy is copied, and built, again. */
+static bool
+take_up_copy(Migration *m, Error *err)
+{
+	uint32_t now;
+	bool other;
+
+	if (!migration_look_at_target(m, &now, &other, err))
+		return false;
+	if (!other)
+		return true;
+	if (!ledger_sync_tables(m->target, &m->ledger, m->catalog, err))
+		return false;
+	atomic_store(&m->target_timeline, now);
+	return true;
+}
+
+/* Not before all that was done was done on one server. */
+static bool
+end_on_one_target(Migration *m, Error *err)
+{
+	uint32_t now;
+	bool other;
+
+	if (!migration_look_at_target(m, &now, &other, err))
+		return false;
+	return !other || error_set(err, ERROR_NETWORK, "what it has is looked at again");
+}
+
 bool
 phase_copy(Migration *m, Error *err)
 {
@@ -251,6 +316,8 @@ phase_copy(Migration *m, Error *err)
 
 	m->fresh = false;
 
+	if (!take_up_copy(m, err))
+		return false;
 	migration_set_detail(m, "rows and indexes");
 	options.build = build_open(&work, m->config->schema_copy, err);
 	if (options.build == NULL)
@@ -260,7 +327,8 @@ phase_copy(Migration *m, Error *err)
 	bool ok = copy_tables(&options, err);
 	if (ok) {
 		FAULT_POINT("copy_rows");
-		ok = build_finish(options.build, err) && large_objects_copy(m, err);
+		ok = build_finish(options.build, err) && large_objects_copy(m, err) &&
+		     end_on_one_target(m, err);
 	}
 	show_build(m, NULL);
 	build_close(options.build);
@@ -275,6 +343,9 @@ phase_offline_end(Migration *m, Error *err)
 	Buffer restore = BUFFER_INIT;
 	size_t count;
 
+	/* Nothing that is recorded tells the copy's end from its beginning. */
+	if (!phase_settle_target(m, STATE_FINISHED, err))
+		return false;
 	migration_set_detail(m, "constraints, triggers, sequences");
 	/* What the event triggers that came just now would write because of the rest of it would be rows
 	 * that the source does not have. */
@@ -338,9 +409,14 @@ rest_of_schema(Migration *m, Error *err)
 static bool
 wait_for_small_lag(Migration *m, Error *err)
 {
+	int64_t next_look_ms = 0;
+
 	for (;;) {
 		MigrationStatus now;
 		Way way = way_forth(m);
+
+		if (!migration_keep_target(m, &next_look_ms, err))
+			return false;
 
 		migration_follow_pause(m);
 		migration_status(m, &now);
@@ -399,6 +475,25 @@ revive_stream(Migration *m, Error *err)
 	return phase_prepare(m, err);
 }
 
+static bool
+drain_copies(Migration *m, const Way *way, Error *err)
+{
+	enum { LOOK_AFTER_MS = 1000 };
+	char marker[WAY_MARKER_SIZE];
+	int64_t next_look_ms = 0;
+
+	if (!way_send_marker(way, marker, err))
+		return false;
+	while (!way_wait_marker(way, marker, deadline_in_ms(LOOK_AFTER_MS), true, err)) {
+		if (err->class != ERROR_TIMEOUT)
+			return false;
+		error_clear(err);
+		if (!migration_keep_target(m, &next_look_ms, err))
+			return false;
+	}
+	return true;
+}
+
 bool
 phase_catch_up(Migration *m, Error *err)
 {
@@ -411,7 +506,7 @@ phase_catch_up(Migration *m, Error *err)
 	/* Past this marker every table's snapshot lies behind, so that the tables agree with
 	 * each other and foreign keys can be checked. */
 	Way way = way_forth(m);
-	if (!way_drain_to_marker(&way, 0, true, err) || !rest_of_schema(m, err))
+	if (!drain_copies(m, &way, err) || !rest_of_schema(m, err))
 		return false;
 	if (!fill_matviews(m, err))
 		return false;
@@ -420,7 +515,7 @@ phase_catch_up(Migration *m, Error *err)
 	if (way_back_wanted(m) && !addition_is_on(m) && !way_back_prepare(m, err))
 		return false;
 	migration_set_detail(m, "applying changes since the copy");
-	return wait_for_small_lag(m, err);
+	return wait_for_small_lag(m, err) && end_on_one_target(m, err);
 }
 
 void

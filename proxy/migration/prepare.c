@@ -212,8 +212,23 @@ create_ledger(Migration *m, Error *err)
 		return false;
 	pthread_mutex_lock(&m->lock);
 	m->ledger = ledger;
+	m->ledger.timeline = &m->target_timeline;
 	pthread_mutex_unlock(&m->lock);
 	return true;
+}
+
+/* The first time: later ones are phase_settle_target's. */
+static bool
+note_timeline(Migration *m, Error *err)
+{
+	uint32_t now = 0;
+	bool other;
+
+	if (atomic_load(&m->target_timeline) != 0)
+		return true;
+	bool ok = migration_look_at_target(m, &now, &other, err);
+	atomic_store(&m->target_timeline, now);
+	return ok;
 }
 
 static bool
@@ -227,7 +242,7 @@ prepare_schema(Migration *m, Error *err)
 			return false;
 	}
 	migration_set_detail(m, "matching tables and columns");
-	return catalog_match_target(m->catalog, m->target, err) &&
+	return note_timeline(m, err) && catalog_match_target(m->catalog, m->target, err) &&
 	       ledger_check_tables(m->target, &m->ledger, m->catalog, err) &&
 	       target_prepare(m->target, &m->ledger, m->catalog, err) &&
 	       ledger_sync_tables(m->target, &m->ledger, m->catalog, err);

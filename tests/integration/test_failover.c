@@ -1,8 +1,8 @@
 /*
- * The source is another one than before behind the same address: a standby that was promoted,
- * a backup, a snapshot of its disk. Where that has all that pgbaton has received it is followed
+ * A server is another one than before behind the same address: a standby that was promoted,
+ * a backup, a snapshot of its disk. Where a source has all that pgbaton has received it is followed
  * on; where it has lost some of it, the target has rows that it never had, its positions mean
- * other transactions, and pgbaton stops and says so.
+ * other transactions, and pgbaton stops and says so. What a target has lost is done again.
  */
 #include <check.h>
 #include <poll.h>
@@ -22,8 +22,9 @@
 typedef struct {
 	Cluster *source_cluster;
 	Cluster *target_cluster;
-	char *data; /* the source's directory */
-	char *kept; /* and a copy of it */
+	Cluster *changes; /* the one of the two that becomes another */
+	char *data;       /* its directory */
+	char *kept;       /* and a copy of it */
 	PGconn *source;
 	PGconn *target;
 	Pgbaton *p;
@@ -39,12 +40,13 @@ run(const char *const argv[])
 }
 
 static void
-case_servers(Case *c)
+case_servers(Case *c, bool target_changes)
 {
 	memset(c, 0, sizeof(*c));
 	c->source_cluster = cluster_start(&(ClusterOptions){.name = "source"});
 	c->target_cluster = cluster_start(&(ClusterOptions){.name = "target"});
-	c->data = mem_strdup(cluster_data_dir(c->source_cluster));
+	c->changes = target_changes ? c->target_cluster : c->source_cluster;
+	c->data = mem_strdup(cluster_data_dir(c->changes));
 	c->kept = mem_printf("%s.kept", c->data);
 	c->source = db_connect(c->source_cluster, NULL);
 	c->target = db_connect(c->target_cluster, NULL);
@@ -66,7 +68,7 @@ case_begin(Case *c, const char *const *args, const char *const *env)
 static void
 case_open(Case *c, const char *const *args)
 {
-	case_servers(c);
+	case_servers(c, false);
 	case_begin(c, args, NULL);
 	pgbaton_wait_state(c->p, "following", 60);
 }
@@ -98,17 +100,19 @@ write_and_wait(Case *c, int id, const char *note)
 static void
 reconnect(Case *c)
 {
-	PQfinish(c->source);
-	c->source = db_connect(c->source_cluster, NULL);
+	PGconn **conn = c->changes == c->source_cluster ? &c->source : &c->target;
+
+	PQfinish(*conn);
+	*conn = db_connect(c->changes, NULL);
 }
 
 /* As a standby that has come to here, or a backup. */
 static void
 keep(Case *c)
 {
-	cluster_stop(c->source_cluster, CLUSTER_FAST);
+	cluster_stop(c->changes, CLUSTER_FAST);
 	run((const char *const[]){"cp", "-a", c->data, c->kept, NULL});
-	cluster_resume(c->source_cluster);
+	cluster_resume(c->changes);
 	reconnect(c);
 }
 
@@ -130,7 +134,7 @@ typedef enum { SAME, PROMOTED, STANDBY } Comes;
 static void
 put_back(Case *c, Comes comes)
 {
-	cluster_kill9(c->source_cluster);
+	cluster_kill9(c->changes);
 	run((const char *const[]){"rm", "-rf", c->data, NULL});
 	run((const char *const[]){"mv", c->kept, c->data, NULL});
 	if (comes != SAME) {
@@ -142,16 +146,16 @@ put_back(Case *c, Comes comes)
 		run((const char *const[]){"sh", "-c", script, NULL});
 		free(script);
 	}
-	cluster_resume(c->source_cluster);
+	cluster_resume(c->changes);
 	reconnect(c);
+	PGconn *conn = c->changes == c->source_cluster ? c->source : c->target;
 	if (comes == STANDBY) {
 		wait_logged(c, "is a standby");
-		db_exec(c->source, "SELECT pg_promote()");
+		db_exec(conn, "SELECT pg_promote()");
 	}
-	db_wait_until(c->source, "SELECT NOT pg_is_in_recovery()", 30);
-	ck_assert_int_eq(
-		db_int(c->source, "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)::int"),
-		comes == SAME ? 1 : 2);
+	db_wait_until(conn, "SELECT NOT pg_is_in_recovery()", 30);
+	ck_assert_int_eq(db_int(conn, "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)::int"),
+	                 comes == SAME ? 1 : 2);
 }
 
 static void
@@ -247,7 +251,7 @@ START_TEST(a_source_that_stops_after_the_copy)
 	static const char *const env[] = {"PGBATON_FAULT=copy_begin:1:stop", NULL};
 	Case c;
 
-	case_servers(&c);
+	case_servers(&c, false);
 	cluster_configure(c.source_cluster, "synchronous_commit = off\nwal_writer_delay = 10s");
 	/* 1: of its own, 2: in ranges. 0: among others. */
 	if (_i == 0)
@@ -278,6 +282,94 @@ START_TEST(a_source_that_stops_after_the_copy)
 }
 END_TEST
 
+/* Until so many tables are recorded as copied. */
+static void
+wait_copied(Case *c, int count)
+{
+	char sql[120];
+
+	snprintf(sql, sizeof(sql), "SELECT count(*) >= %d FROM pgbaton.relation WHERE state = 'copied'",
+	         count);
+	db_wait_until(c->target, sql, 60);
+}
+
+/* A standby in the target's place that has the first table and not the second, which the process knows as
+ * copied; and of the third, in ranges, not those that it knows as done. */
+START_TEST(a_target_that_has_lost_a_table)
+{
+	static const char *const whole[] = {"--jobs", "1", NULL};
+	static const char *const ranges[] = {"--jobs", "1", "--split-above", "1kB", NULL};
+	static const char *const env[] = {"PGBATON_FAULT=copy_committed:1:stop", NULL};
+	Case c;
+
+	case_servers(&c, true);
+	for (int i = 0; i < 3; i++)
+		db_exec(c.source,
+		        "CREATE TABLE large%d (id int PRIMARY KEY, note text);"
+		        "INSERT INTO large%d SELECT g, repeat(md5(g::text), 20)"
+		        " FROM generate_series(1, %d) g; CREATE INDEX ON large%d (note)",
+		        i, i, 30000 - 3000 * i, i);
+	case_begin(&c, _i == 0 ? whole : ranges, env);
+	pgbaton_wait_stopped(c.p, 60);
+	keep(&c);
+	kill(pgbaton_pid(c.p), SIGCONT);
+	wait_copied(&c, 2);
+	kill(pgbaton_pid(c.p), SIGSTOP);
+	put_back(&c, PROMOTED);
+	kill(pgbaton_pid(c.p), SIGCONT);
+	pgbaton_wait_state(c.p, "following", 60);
+	db_exec(c.source, "INSERT INTO large1 VALUES (-1, 'after it')");
+	db_wait_until(c.target, "SELECT count(*) = 1 FROM large1 WHERE id = -1", 30);
+	compare_databases(c.source, c.target, NULL);
+	ck_assert_int_eq(
+		db_int(c.target, "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"), 7);
+	case_close(&c);
+}
+END_TEST
+
+/* It goes on where that server is, or where it was not yet as far as the process had come, says so;
+ * a new start then goes on from what is there. */
+START_TEST(a_target_that_has_lost_the_end)
+{
+	static const char *const one[] = {"--jobs", "1", NULL};
+	static const char *const env[] = {"PGBATON_FAULT=copy_committed:1:stop", NULL};
+	bool while_copying = _i == 1;
+	Case c;
+
+	case_servers(&c, true);
+	db_exec(c.source, "CREATE TABLE child (id int PRIMARY KEY, t int REFERENCES t);"
+	                  "CREATE INDEX ON t (note)");
+	case_begin(&c, one, while_copying ? env : NULL);
+	if (while_copying) {
+		pgbaton_wait_stopped(c.p, 60);
+		keep(&c);
+		kill(pgbaton_pid(c.p), SIGCONT);
+	}
+	pgbaton_wait_state(c.p, "following", 60);
+	if (!while_copying)
+		keep(&c);
+	for (int id = 2001; id < 2010; id++)
+		write_and_wait(&c, id, "lost by the target");
+	db_exec(c.source, "INSERT INTO child VALUES (1, 2001)");
+	db_wait_until(c.target, "SELECT count(*) = 1 FROM child", 30);
+	put_back(&c, PROMOTED);
+	if (while_copying) {
+		wait_failed(&c, "lacks what was done");
+		pgbaton_stop(c.p, SIGTERM);
+		pgbaton_again(c.p);
+		pgbaton_wait_stopped(c.p, 60); /* its fault is the same */
+		kill(pgbaton_pid(c.p), SIGCONT);
+	}
+	write_and_wait(&c, 3001, "new");
+	pgbaton_wait_state(c.p, "following", 60);
+	compare_databases(c.source, c.target, NULL);
+	ck_assert_int_eq(db_int(c.target, "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"), 1);
+	ck_assert_int_eq(
+		db_int(c.target, "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"), 3);
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -291,6 +383,11 @@ make(void)
 	tc = tcase_create("stops");
 	tcase_set_timeout(tc, 180);
 	tcase_add_loop_test(tc, a_source_that_stops_after_the_copy, 0, 3);
+	suite_add_tcase(suite, tc);
+	tc = tcase_create("target");
+	tcase_set_timeout(tc, 180);
+	tcase_add_loop_test(tc, a_target_that_has_lost_a_table, 0, 2);
+	tcase_add_loop_test(tc, a_target_that_has_lost_the_end, 0, 2);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
