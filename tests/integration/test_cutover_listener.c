@@ -16,7 +16,7 @@
 #include "tests/integration/through.h"
 #include "tests/unit/runner.h"
 
-enum { SOURCE, TARGET, SIDES, CLIENTS = 3 };
+enum { SOURCE, TARGET, SIDES, CLIENTS = 3, HANGS = 2 };
 
 static Cluster *clusters[SIDES];
 
@@ -755,11 +755,12 @@ END_TEST
 /* The hold ends at its deadline, whatever the cutover's own thread waits for (K1). */
 START_TEST(the_hold_ends_without_its_thread)
 {
+	static const char *const hangs[HANGS] = {"cutover_marked:1:hang", "cutover_prepared:1:hang"};
 	Case c;
 
-	case_open(&c, "hangs");
+	case_open(&c, _i == 0 ? "hangs" : "hangs_prepared");
 	case_arg(&c, "--hold-timeout", "1");
-	case_run(&c, "cutover_marked:1:hang");
+	case_run(&c, hangs[_i]);
 	pgbaton_wait_state(c.p, "following", 60);
 	c.through = through_start(c.app, CLIENTS);
 	through_progress(c.through, 10);
@@ -889,7 +890,7 @@ cutover_listener_suite(void)
 	tcase_add_test(tc, a_transaction_that_does_not_end);
 	tcase_add_test(tc, what_cannot_be_moved);
 	tcase_add_test(tc, writers_past_the_listener);
-	tcase_add_test(tc, the_hold_ends_without_its_thread);
+	tcase_add_loop_test(tc, the_hold_ends_without_its_thread, 0, HANGS);
 	tcase_add_test(tc, killed_there_and_back);
 	tcase_add_test(tc, killed_as_they_move);
 	suite_add_tcase(suite, tc);

@@ -7,11 +7,14 @@
  * a cancel), the sessions go on at `from` in time (K1). The two threads agree on one word
  * under one lock:
  *
+ *   HOLDING                                      two-phase commits come to their end
+ *      v
  *   OPENING --> OPEN ------------> DECIDED       sessions_decide; the deadline has no say any
  *      |          |                              more: an outcome is waited for (K4)
  *      v          v
- *   FAILED --> RELEASED                          at the deadline, by the keeper; what follows
- *                                                finds it, and commits nothing
+ *   FAILED --> RELEASED                          at the deadline, by the keeper (also from
+ *                                                HOLDING); what follows finds it, and commits
+ *                                                nothing
  *
  * So nobody is released to `from` once its fence's COMMIT may have been sent, and no COMMIT is
  * sent once somebody was released. Writes of sessions that the keeper releases meet the
@@ -29,6 +32,7 @@
 #include "proxy/migration/cutover/internal.h"
 
 typedef enum {
+	KEEPER_HOLDING,
 	KEEPER_OPENING,
 	KEEPER_OPEN,
 	KEEPER_FAILED,
@@ -177,7 +181,14 @@ keeper_main(void *arg)
 {
 	Keeper *keeper = arg;
 
-	open_all(keeper);
+	pthread_mutex_lock(&keeper->lock);
+	while (!keeper->ending && keeper->state == KEEPER_HOLDING &&
+	       deadline_left_ms(keeper->deadline_ms) > 0)
+		wait_changed(keeper);
+	bool opens = keeper->state == KEEPER_OPENING;
+	pthread_mutex_unlock(&keeper->lock);
+	if (opens)
+		open_all(keeper);
 	pthread_mutex_lock(&keeper->lock);
 	while (!keeper->ending && keeper->state != KEEPER_DECIDED &&
 	       deadline_left_ms(keeper->deadline_ms) > 0)
@@ -235,7 +246,8 @@ keeper_end(Cutover *c)
 	stop_request(keeper->stop);
 	pthread_join(keeper->thread, NULL);
 	bool released = keeper->state == KEEPER_RELEASED;
-	if (keeper->state != KEEPER_FAILED || keeper->report.unmovable > 0)
+	bool opened = keeper->opened_ms > 0;
+	if (opened && (keeper->state != KEEPER_FAILED || keeper->report.unmovable > 0))
 		note_report(c, &keeper->report);
 	c->now.sessions_ms = keeper->opened_ms;
 	keeper_free(keeper);
@@ -255,38 +267,9 @@ hold_deadline(const Cutover *c)
 	return c->deadline_ms - rest_ms;
 }
 
-/* What is prepared holds locks that the fence waits for, and what ends it comes through the listener:
- * that still goes out until nothing is left which was prepared when all were held. From then on nobody
- * who is held can prepare anything. */
 static bool
-hold_two_phase(Cutover *c, Error *err)
+begin_keeper(Cutover *c, Error *err)
 {
-	Listener *listener = c->m->listener;
-	int64_t deadline_ms = hold_deadline(c);
-
-	if (!listener_hold_two_phase(listener, deadline_ms, c->m->stop, err))
-		return false;
-	steps_bound(c);
-	if (locked_await_prepared(way_from(&c->way), deadline_ms, c->m->stop, err))
-		return listener_hold_shut(listener, deadline_ms, c->m->stop, err);
-	listener_release(listener);
-	return false;
-}
-
-bool
-sessions_hold(Cutover *c, Error *err)
-{
-	int64_t start_us = clock_mono_us();
-
-	if (c->m->listener == NULL)
-		return true;
-	cutover_publish(c, "hold");
-	bool ok = c->two_phase ? hold_two_phase(c, err)
-	                       : listener_hold(c->m->listener, hold_deadline(c), c->m->stop, err);
-	c->now.quiet_ms = cutover_ms_since(start_us);
-	FAULT_POINT("cutover_held");
-	if (!ok)
-		return false;
 	c->keeper = keeper_new(c);
 	if (pthread_create(&c->keeper->thread, NULL, keeper_main, c->keeper) == 0)
 		return true;
@@ -294,6 +277,50 @@ sessions_hold(Cutover *c, Error *err)
 	c->keeper = NULL;
 	listener_release(c->m->listener);
 	return error_set(err, ERROR_BUG, "cannot start a thread");
+}
+
+static bool
+begin_opening(Keeper *keeper, Error *err)
+{
+	pthread_mutex_lock(&keeper->lock);
+	bool in_time = keeper->state == KEEPER_HOLDING;
+	if (in_time)
+		keeper->state = KEEPER_OPENING;
+	pthread_cond_broadcast(&keeper->changed);
+	pthread_mutex_unlock(&keeper->lock);
+	return in_time || error_set(err, ERROR_TIMEOUT,
+	                            "the hold's deadline has passed: the sessions were released");
+}
+
+/* What is prepared holds locks that the fence waits for, and what ends it comes through the listener:
+ * that still goes out until nothing is left which was prepared when all were held. From then on nobody
+ * who is held can prepare anything. */
+static bool
+let_prepared_end(Cutover *c, Error *err)
+{
+	if (!c->two_phase)
+		return true;
+	FAULT_POINT("cutover_prepared");
+	steps_bound(c);
+	return locked_await_prepared(way_from(&c->way), hold_deadline(c), c->m->stop, err) &&
+	       listener_hold_shut(c->m->listener, hold_deadline(c), c->m->stop, err);
+}
+
+bool
+sessions_hold(Cutover *c, Error *err)
+{
+	int64_t start_us = clock_mono_us();
+	Listener *listener = c->m->listener;
+
+	if (listener == NULL)
+		return true;
+	cutover_publish(c, "hold");
+	bool ok = c->two_phase ? listener_hold_two_phase(listener, hold_deadline(c), c->m->stop, err)
+	                       : listener_hold(listener, hold_deadline(c), c->m->stop, err);
+	ok = ok && begin_keeper(c, err) && let_prepared_end(c, err);
+	c->now.quiet_ms = cutover_ms_since(start_us);
+	FAULT_POINT("cutover_held");
+	return ok && begin_opening(c->keeper, err);
 }
 
 /* Of the state that the caller has waited for; the lock is held. */
