@@ -297,13 +297,17 @@ ledger_set_state(Sql *target, const Ledger *ledger, const char *state, Error *er
 }
 
 bool
-ledger_blame_standby(Error *err)
+ledger_no_timeline(Error *err)
 {
 	if (error_has_sqlstate(err, "55000"))
-		error_set(err, ERROR_NETWORK,
-		          "the target is a standby: waiting until it is promoted, or the address leads to "
-		          "the primary");
-	return false;
+		return error_set(err, ERROR_NETWORK,
+		                 "the target is a standby: waiting until it is promoted, or the address "
+		                 "leads to the primary");
+	if (err->class != ERROR_SQL || strncmp(err->sqlstate, "57", 2) == 0)
+		return false;
+	log_debug("ledger", "the target's timeline is not known: %s", err->message);
+	error_clear(err);
+	return true;
 }
 
 bool
@@ -311,8 +315,9 @@ ledger_read_timeline(Sql *server, uint32_t *out, Error *err)
 {
 	char text[16];
 
+	*out = 0;
 	if (!sql_value(server, err, text, sizeof(text), LEDGER_TIMELINE_SQL))
-		return ledger_blame_standby(err);
+		return ledger_no_timeline(err);
 	*out = (uint32_t)strtoul(text, NULL, 10);
 	return true;
 }
@@ -322,7 +327,7 @@ ledger_same_timeline(const Ledger *ledger, uint32_t now, Error *err)
 {
 	uint32_t wanted = ledger->timeline != NULL ? atomic_load(ledger->timeline) : 0;
 
-	return wanted == 0 || now == wanted ||
+	return wanted == 0 || now == 0 || now == wanted ||
 	       error_set(err, ERROR_NETWORK,
 	                 "the target is on timeline %u, not %u: another server has taken its place",
 	                 now, wanted);

@@ -80,10 +80,11 @@ MUST_CHECK bool ledger_get_state(Sql *target, const Ledger *ledger, char out[32]
 #define LEDGER_TIMELINE_SQL                                                                    \
 	"SELECT ('x' || left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), " \
 	"8))::bit(32)::int8"
-/* By it. A standby has none yet: ERROR_NETWORK, since it may be promoted. */
+/* By it; 0: a service does not let us know. A standby has none yet: ERROR_NETWORK, since it may be
+ * promoted. */
 MUST_CHECK bool ledger_read_timeline(Sql *server, uint32_t *out, Error *err);
-/* What the query's failure means; returns false. */
-bool ledger_blame_standby(Error *err);
+/* What the query's failure means: true, and no error, when it only is not known. */
+MUST_CHECK bool ledger_no_timeline(Error *err);
 /* ERROR_NETWORK: it may be that of Ledger.timeline again, or become that. */
 MUST_CHECK bool ledger_same_timeline(const Ledger *ledger, uint32_t now, Error *err);
 /* The slot's consistent point: where the stream starts. */

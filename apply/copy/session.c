@@ -89,7 +89,7 @@ is_same_target(Wire *target, const Ledger *ledger, Error *err)
 	WireResult *result = NULL;
 
 	if (!copy_query(target, "target", LEDGER_TIMELINE_SQL, &result, err))
-		return ledger_blame_standby(err);
+		return ledger_no_timeline(err);
 	const char *now = wire_result_get(result, 0, 0);
 	bool same = ledger_same_timeline(ledger, (uint32_t)strtoul(now, NULL, 10), err);
 	wire_result_free(result);

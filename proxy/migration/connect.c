@@ -66,7 +66,7 @@ migration_look_at_target(Migration *m, uint32_t *now, bool *other, Error *err)
 	*now = 0;
 	bool ok = fresh != NULL && ledger_read_timeline(fresh, now, err);
 	sql_close(fresh);
-	*other = ok && was != 0 && *now != was;
+	*other = ok && was != 0 && *now != 0 && *now != was;
 	if (!*other)
 		return ok;
 	log_warning("migration",

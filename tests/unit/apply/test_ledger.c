@@ -80,6 +80,36 @@ START_TEST(the_lock_of_one_that_is_going)
 }
 END_TEST
 
+/* Where a service keeps it to itself nobody is refused for it. */
+START_TEST(which_timeline_it_is)
+{
+	_Atomic uint32_t noted = 1;
+	Ledger ledger = {.timeline = &noted};
+	Error err = ERROR_INIT;
+	uint32_t now = 7;
+	Sql *sql = servers_open(cluster, "target");
+
+	ASSERT_OK(ledger_read_timeline(sql, &now, &err));
+	ck_assert_uint_eq(now, 1);
+	ASSERT_OK(ledger_same_timeline(&ledger, now, &err));
+	ck_assert(!ledger_same_timeline(&ledger, 2, &err));
+	ck_assert_int_eq(err.class, ERROR_NETWORK);
+	ck_assert_ptr_nonnull(strstr(err.message, "timeline 2, not 1"));
+	error_clear(&err);
+	ASSERT_OK(sql_exec(sql, &err,
+	                   "BEGIN; REVOKE EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) FROM PUBLIC;"
+	                   "CREATE ROLE of_a_service; COMMIT; SET ROLE of_a_service"));
+	ASSERT_OK(ledger_read_timeline(sql, &now, &err));
+	ck_assert_int_eq(err.class, ERROR_NONE);
+	ck_assert_uint_eq(now, 0);
+	ASSERT_OK(ledger_same_timeline(&ledger, now, &err));
+	ASSERT_OK(sql_exec(sql, &err,
+	                   "RESET ROLE; DROP ROLE of_a_service;"
+	                   "GRANT EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) TO PUBLIC"));
+	sql_close(sql);
+}
+END_TEST
+
 START_TEST(what_is_written_is_read_back)
 {
 	Error err;
@@ -455,6 +485,7 @@ make_ledger(void)
 	tcase_add_test(server, progress_and_lanes);
 	tcase_add_test(server, servers_look_whether_we_are_there);
 	tcase_add_test(server, tables_keep_their_state);
+	tcase_add_test(server, which_timeline_it_is);
 	tcase_add_test(server, tables_are_apart_and_join);
 	tcase_add_test(server, undone_newest_first_and_leftovers_named);
 	suite_add_tcase(suite, server);
