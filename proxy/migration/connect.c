@@ -78,19 +78,23 @@ migration_look_at_target(Migration *m, uint32_t *now, bool *other, Error *err)
 }
 
 bool
-migration_keep_target(Migration *m, int64_t *next_ms, Error *err)
+migration_same_target(Migration *m, Error *err)
 {
 	uint32_t now;
 	bool other;
 
-	if (clock_mono_ms() < *next_ms)
-		return true;
-	*next_ms = clock_mono_ms() + LOOK_EVERY_MS;
-	if (is_alive(m->target))
-		return true;
 	if (!migration_look_at_target(m, &now, &other, err))
 		return false;
 	return !other || error_set(err, ERROR_NETWORK, "what it has is looked at again");
+}
+
+bool
+migration_keep_target(Migration *m, int64_t *next_ms, Error *err)
+{
+	if (clock_mono_ms() < *next_ms)
+		return true;
+	*next_ms = clock_mono_ms() + LOOK_EVERY_MS;
+	return is_alive(m->target) || migration_same_target(m, err);
 }
 
 /*

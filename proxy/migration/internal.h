@@ -173,7 +173,9 @@ MUST_CHECK bool migration_connect_target(Migration *m, Error *err);
 /* Whether another server has taken the target's place since Migration.target_timeline was noted
  * (ledger.h), by a session of its own; *now is its timeline. Then the control session is a new one. */
 MUST_CHECK bool migration_look_at_target(Migration *m, uint32_t *now, bool *other, Error *err);
-/* Once a second, by *next_ms. ERROR_NETWORK: another one has, or it is away. */
+/* ERROR_NETWORK: another one has, or it is away. What was done meanwhile may be undone. */
+MUST_CHECK bool migration_same_target(Migration *m, Error *err);
+/* The same where the control session is lost, once a second, by *next_ms. */
 MUST_CHECK bool migration_keep_target(Migration *m, int64_t *next_ms, Error *err);
 /* Looks once a second, by *next_ms, whether the migration's lock is still ours. False: another
  * process works on it; the streams were stopped. */
@@ -237,8 +239,8 @@ void phase_keep_catalog(Migration *m, Catalog *catalog);
 /* Ahead of time, since its locks may have to wait for long transactions; a cutover makes
  * what could not be made now. */
 void phase_prepare_fence(Migration *m);
-/* Another server in the target's place has to have come to that state. ERROR_CONFIG: it has lost
- * something; only a new start reads anew what it has. */
+/* Another server in the target's place has to have come to that state; where that is COPYING, it is
+ * taken as it is. ERROR_CONFIG: it has lost something; only a new start reads anew what it has. */
 MUST_CHECK bool phase_settle_target(Migration *m, MigrationState state, Error *err);
 /* The check with this selection; findings that block: ERROR_CONFIG naming the first. */
 MUST_CHECK bool phase_check_selection(Migration *m, const Selection *selection, Catalog **catalog,

@@ -262,39 +262,12 @@ phase_settle_target(Migration *m, MigrationState state, Error *err)
 		return false;
 	if (!other)
 		return true;
-	if (!has_come_to(m, state, now, err))
-		return false;
-	atomic_store(&m->target_timeline, now);
-	return true;
-}
-
-/* What another server lacks of the copy is copied, and built, again. */
-static bool
-take_up_copy(Migration *m, Error *err)
-{
-	uint32_t now;
-	bool other;
-
-	if (!migration_look_at_target(m, &now, &other, err))
-		return false;
-	if (!other)
-		return true;
-	if (!ledger_sync_tables(m->target, &m->ledger, m->catalog, err))
-		return false;
-	atomic_store(&m->target_timeline, now);
-	return true;
-}
-
-/* Not before all that was done was done on one server. */
-static bool
-end_on_one_target(Migration *m, Error *err)
-{
-	uint32_t now;
-	bool other;
-
-	if (!migration_look_at_target(m, &now, &other, err))
-		return false;
-	return !other || error_set(err, ERROR_NETWORK, "what it has is looked at again");
+	/* What it lacks of the copy is copied, and built, again. */
+	bool ok = state == STATE_COPYING ? ledger_sync_tables(m->target, &m->ledger, m->catalog, err)
+	                                 : has_come_to(m, state, now, err);
+	if (ok)
+		atomic_store(&m->target_timeline, now);
+	return ok;
 }
 
 bool
@@ -316,7 +289,7 @@ phase_copy(Migration *m, Error *err)
 
 	m->fresh = false;
 
-	if (!take_up_copy(m, err))
+	if (!phase_settle_target(m, STATE_COPYING, err))
 		return false;
 	migration_set_detail(m, "rows and indexes");
 	options.build = build_open(&work, m->config->schema_copy, err);
@@ -328,7 +301,7 @@ phase_copy(Migration *m, Error *err)
 	if (ok) {
 		FAULT_POINT("copy_rows");
 		ok = build_finish(options.build, err) && large_objects_copy(m, err) &&
-		     end_on_one_target(m, err);
+		     migration_same_target(m, err);
 	}
 	show_build(m, NULL);
 	build_close(options.build);
@@ -515,7 +488,7 @@ phase_catch_up(Migration *m, Error *err)
 	if (way_back_wanted(m) && !addition_is_on(m) && !way_back_prepare(m, err))
 		return false;
 	migration_set_detail(m, "applying changes since the copy");
-	return wait_for_small_lag(m, err) && end_on_one_target(m, err);
+	return wait_for_small_lag(m, err) && migration_same_target(m, err);
 }
 
 void
