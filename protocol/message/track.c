@@ -415,6 +415,40 @@ track_client(Track *track, Slice bytes)
 	}
 }
 
+static bool
+begins_request(uint8_t type)
+{
+	return type != 0 && strchr("QFPBDECHS", type) != NULL;
+}
+
+/* For a header that does not come in pieces. */
+static inline bool
+is_left_for_later(const Track *track, const uint8_t *at, const uint8_t *end, size_t room)
+{
+	if (track->open || track->copy_in)
+		return false;
+	if (end - at < HEADER)
+		return begins_request(*at);
+	uint32_t length = length_of(at);
+	return (size_t)(end - at) <= length && length < room && length >= 4 && begins_request(*at);
+}
+
+size_t
+track_client_whole(Track *track, Slice bytes, size_t room)
+{
+	const uint8_t *at = bytes.data, *end = bytes.data + bytes.len;
+
+	while (at < end && !track->lost) {
+		if (track->client.left > 0)
+			at = client_body(track, at, end);
+		else if (track->client.header_len == 0 && is_left_for_later(track, at, end, room))
+			return (size_t)(at - bytes.data);
+		else if (!client_header(track, &at, end))
+			break;
+	}
+	return bytes.len;
+}
+
 /* The session must wait before its next message. */
 static bool
 must_wait(const Track *track, bool between_requests)

@@ -65,6 +65,12 @@ void track_free(Track *track);
 
 /* Bytes from the client to the server. */
 void track_client(Track *track, Slice bytes);
+/*
+ * Like track_client, but leaves a message that would begin a request and is not all there, if it
+ * is no longer than `room`: its client may have gone silent, and the session would be at no
+ * boundary before it comes back. The bytes up to there; the rest is to be shown later, with more.
+ */
+size_t track_client_whole(Track *track, Slice bytes, size_t room);
 /* Bytes from the server. False: they are not what a server sends. */
 MUST_CHECK bool track_server(Track *track, Slice bytes);
 

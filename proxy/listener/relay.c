@@ -4,7 +4,9 @@
  * Read into a buffer of the loop's, shown to the Track, written on from there. What the
  * other side does not take stays in that buffer, which the session then keeps, and nothing
  * more is read from this side until it is gone: 64 KiB a direction is all that a session
- * can ever hold, and an idle one holds nothing.
+ * can ever hold, and an idle one holds nothing. A message that begins a request is passed on when all
+ * of it is here, if the buffer has room for it: a client that goes silent in the midst of it keeps
+ * no hold waiting then.
  *
  * Gated (during a hold, and while a cancel is on its way) the client's next request stays
  * in the buffer; what belongs to a request under way passes, and as long as the hold wants them
@@ -134,8 +136,8 @@ admit(Session *session)
 	if (flow->admit == flow->len)
 		return;
 	if (!gated(session)) {
-		track_client(&session->track, not_admitted(flow));
-		flow->admit = flow->len;
+		flow->admit += (uint32_t)track_client_whole(&session->track, not_admitted(flow),
+		                                            BUFFER_SIZE);
 		return;
 	}
 	admit_gated(session);

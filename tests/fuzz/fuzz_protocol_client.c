@@ -95,11 +95,12 @@ session(Slice bytes, size_t cut)
 	size_t half = bytes.len / 2;
 	Slice client = slice_of(bytes.data, half);
 	Slice server = slice_of(bytes.data + half, bytes.len - half);
-	Track one, two, three;
+	Track one, two, three, four;
 
 	track_init(&one);
 	track_init(&two);
 	track_init(&three);
+	track_init(&four);
 	track_client(&one, client);
 	cut = half > 0 ? cut % half : 0;
 	track_client(&two, slice_of(client.data, cut));
@@ -109,11 +110,16 @@ session(Slice bytes, size_t cut)
 	CHECK(one.asked_len - one.asked_first <= half / 5 + 1);
 	size_t let = track_client_until(&three, client, cut % 2 == 0);
 	CHECK(let <= client.len);
+	let = track_client_whole(&four, client, cut);
+	CHECK(let <= client.len && client.len - let < cut + 5);
+	track_client(&four, slice_of(client.data + let, client.len - let));
+	CHECK(one.lost == four.lost && one.client.left == four.client.left);
 	if (track_server(&one, server))
 		CHECK(track_at_boundary(&one) ? !track_busy(&one) : true);
 	track_free(&one);
 	track_free(&two);
 	track_free(&three);
+	track_free(&four);
 }
 
 int

@@ -282,6 +282,48 @@ START_TEST(waits_before_requests)
 }
 END_TEST
 
+/* However a request is cut, its first message goes on whole, or not at all, if there is room for it. */
+START_TEST(requests_begin_whole)
+{
+	static const struct {
+		const char *client; /* the last message is cut by one to all of its bytes */
+		size_t room;
+		bool left; /* that one is not passed */
+	} cases[] = {
+		{"Q", 8, true},   {"F", 8, true},     {"P", 8, true},   {"S", 8, true},
+		{"QQ", 8, true},  {"PBESP", 8, true}, {"QX", 8, false}, {"Qd", 8, false},
+		{"PB", 8, false}, {"PBES", 8, false}, {"Qz", 8, false}, {"Q", 7, false},
+	};
+	enum { MESSAGE = 8 };
+
+	body = 3;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		for (size_t cut = 1; cut <= MESSAGE; cut++) {
+			Buffer bytes = BUFFER_INIT;
+			Track track;
+			track_init(&track);
+			for (const char *c = cases[i].client; *c != '\0'; c++)
+				put_message(&bytes, *c, 'I');
+			size_t before = bytes.len - MESSAGE, len = bytes.len - cut;
+			bool whole = cut == MESSAGE;
+			bool header = MESSAGE - cut >= 5;
+			size_t let = track_client_whole(&track, slice_of(bytes.data, len), cases[i].room);
+			/* Of a cut header the length is not known. */
+			bool left = !whole && (cases[i].left || (cases[i].room < MESSAGE && !header));
+			ck_assert_msg(let == (left ? before : len), "\"%s\" without %zu bytes: %zu",
+			              cases[i].client, cut, let);
+			if (left && before == 0)
+				ck_assert(track_at_boundary(&track));
+			let += track_client_whole(&track, slice_of(bytes.data + let, bytes.len - let),
+			                          cases[i].room);
+			ck_assert_uint_eq(let, bytes.len);
+			track_free(&track);
+			buffer_free(&bytes);
+		}
+	}
+}
+END_TEST
+
 /* What a message is begins with its header; cut or with a wrong length it is not recognized. */
 START_TEST(second_phases)
 {
@@ -332,6 +374,7 @@ make(void)
 	tcase_add_test(tcase, parts_of_messages);
 	tcase_add_test(tcase, wrong_lengths);
 	tcase_add_test(tcase, waits_before_requests);
+	tcase_add_test(tcase, requests_begin_whole);
 	tcase_add_test(tcase, second_phases);
 	suite_add_tcase(suite, tcase);
 	return suite;

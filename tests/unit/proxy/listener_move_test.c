@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "tests/unit/proxy/listener_fixture.h"
 #include "tests/unit/proxy/listener_move_fixture.h"
 
 static void
@@ -696,6 +698,37 @@ cancel_until_done(void *arg)
  * was held; what is not under way is not hit. */
 /* One that writes and returns rows cannot be described while its table is locked, as the fence
  * has it in the hold. */
+/* A client that has gone silent in the midst of a request keeps nobody waiting, and its request is
+ * done where the session is when the rest has come. */
+START_TEST(requests_that_come_in_pieces)
+{
+	static const char query[] = "Q\0\0\0\x24SELECT current_setting('port') ";
+	enum { LEN = sizeof(query) };
+	static const size_t cuts[] = {1, 3, 5, 20, LEN - 1};
+
+	ck_assert_uint_eq(LEN, 1 + 0x24);
+	for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+		PGconn *silent = move_session("");
+		Cluster *where = i % 2 == 0 ? move_target : move_source;
+		char reply[200], port[12];
+		size_t len = 0;
+		fixture_send(PQsocket(silent), query, cuts[i]);
+		move_all_to(i % 2 == 0 ? ROUTE_TARGET : ROUTE_SOURCE);
+		fixture_send(PQsocket(silent), query + cuts[i], LEN - cuts[i]);
+		while (len < 6 || memcmp(reply + len - 6, "Z\0\0\0\5I", 6) != 0) {
+			struct pollfd ready = {.fd = PQsocket(silent), .events = POLLIN};
+			ck_assert_int_eq(poll(&ready, 1, 30000), 1);
+			ssize_t n = recv(PQsocket(silent), reply + len, sizeof(reply) - len, 0);
+			ck_assert_int_gt(n, 0);
+			len += (size_t)n;
+		}
+		snprintf(port, sizeof(port), "%d", cluster_port(where));
+		ck_assert_msg(memmem(reply, len, port, strlen(port)) != NULL, "%zu bytes ahead", cuts[i]);
+		PQfinish(silent);
+	}
+}
+END_TEST
+
 START_TEST(the_unnamed_statement_of_a_locked_table)
 {
 	static const char add[] = "UPDATE ledger SET n = n + 1 WHERE id = 1 RETURNING n";
@@ -1002,6 +1035,7 @@ make(void)
 	tcase_add_test(tcase, a_question_that_fails);
 	tcase_add_test(tcase, the_unnamed_statement);
 	tcase_add_test(tcase, the_unnamed_statement_of_a_locked_table);
+	tcase_add_test(tcase, requests_that_come_in_pieces);
 	tcase_add_test(tcase, cancel_keys_go_on);
 	tcase_add_test(tcase, who_comes_and_goes);
 	tcase_add_test(tcase, moves_under_load);
