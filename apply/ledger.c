@@ -11,7 +11,7 @@
 #include "protocol/replication.h"
 
 /* How a schema is known to be ours; the number grows with the tables' form. */
-#define OUR_MARK "pgbaton migration, format 5"
+#define OUR_MARK "pgbaton migration, format 6"
 
 enum { NAME_MAX_LENGTH = 41 };
 
@@ -155,7 +155,7 @@ put_tables_sql(const char *schema, Buffer *sql)
 		"CREATE TABLE %s.migration (one boolean PRIMARY KEY DEFAULT true CHECK (one),"
 		" id text NOT NULL, system_id text NOT NULL, source_db text NOT NULL,"
 		" mode text NOT NULL, lanes integer NOT NULL CHECK (lanes > 0), state text NOT NULL,"
-		" start_lsn pg_lsn, selection text, journal text NOT NULL DEFAULT 'none'"
+		" start_lsn pg_lsn, confirmed_lsn pg_lsn, source_timeline bigint, selection text, journal text NOT NULL DEFAULT 'none'"
 		" CHECK (journal IN ('none', 'switching', 'switched')),"
 		" apart text CHECK (apart IN ('add', 'recopy')), aparts integer NOT NULL DEFAULT 0,"
 		" apart_lsn pg_lsn, apart_try bigint NOT NULL DEFAULT 0,"
@@ -355,6 +355,42 @@ ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err)
 	if (!lsn_parse(text, start))
 		*start = LSN_INVALID; /* not set yet */
 	return true;
+}
+
+bool
+ledger_note_confirmed(Sql *target, const Ledger *ledger, uint32_t timeline, Lsn confirmed,
+                      Error *err)
+{
+	return sql_execf(target, err,
+	                 "BEGIN; SET LOCAL synchronous_commit = on;"
+	                 "UPDATE %s.migration SET confirmed_lsn = '%s', source_timeline = %" PRIu32
+	                 "; COMMIT",
+	                 ledger->schema, LSN_STR(confirmed), timeline);
+}
+
+bool
+ledger_get_confirmed(Sql *target, const Ledger *ledger, uint32_t *timeline, Lsn *confirmed,
+                     Lsn *applied, Error *err)
+{
+	PGresult *row = sql_queryf(
+		target, err,
+		"SELECT coalesce(source_timeline, 0), coalesce(confirmed_lsn, '0/0'),"
+		" coalesce((SELECT max(commit_lsn) FROM %s.progress), '0/0')"
+		" FROM %s.migration",
+		ledger->schema, ledger->schema);
+
+	if (row == NULL)
+		return false;
+	bool ok = PQntuples(row) == 1;
+	if (ok) {
+		*timeline = (uint32_t)sql_get_int(row, 0, 0);
+		*confirmed = sql_get_lsn(row, 0, 1);
+		*applied = sql_get_lsn(row, 0, 2);
+	} else {
+		error_set(err, ERROR_CONFIG, "table %s.migration on the target has no row", ledger->schema);
+	}
+	PQclear(row);
+	return ok;
 }
 
 bool

@@ -87,6 +87,12 @@ MUST_CHECK bool ledger_read_timeline(Sql *server, uint32_t *out, Error *err);
 MUST_CHECK bool ledger_no_timeline(Error *err);
 /* ERROR_NETWORK: it may be that of Ledger.timeline again, or become that. */
 MUST_CHECK bool ledger_same_timeline(const Ledger *ledger, uint32_t now, Error *err);
+/* What was confirmed to the source, on which of its timelines: noted durably before that is done
+ * (--confirm applied). applied: the last commit that is in. 0: not yet. */
+MUST_CHECK bool ledger_note_confirmed(Sql *target, const Ledger *ledger, uint32_t timeline,
+                                      Lsn confirmed, Error *err);
+MUST_CHECK bool ledger_get_confirmed(Sql *target, const Ledger *ledger, uint32_t *timeline,
+                                     Lsn *confirmed, Lsn *applied, Error *err);
 /* The slot's consistent point: where the stream starts. */
 MUST_CHECK bool ledger_set_start(Sql *target, const Ledger *ledger, Lsn start, Error *err);
 MUST_CHECK bool ledger_get_start(Sql *target, const Ledger *ledger, Lsn *start, Error *err);

@@ -18,6 +18,17 @@ static const char what_now[] =
 	"copy. From 17 on a slot of a standby stays level, and this cannot happen, if the primary names "
 	"the standby in synchronized_standby_slots and the slot has failover set";
 
+bool
+receiver_use_known(const ReceiverKnown *known, TxLog *log, Error *err)
+{
+	TxLogState state;
+
+	txlog_state(log, &state);
+	return known->timeline == 0 || state.timeline != 0 ||
+	       (txlog_note_timeline(log, known->timeline, LSN_INVALID, err) &&
+	        txlog_note_confirmed(log, known->confirmed, err));
+}
+
 static bool
 check_system(const Receiver *receiver, const SystemIdentity *identity, Error *err)
 {
@@ -84,6 +95,10 @@ follow_timeline(Receiver *receiver, Wire *wire, const SystemIdentity *identity, 
 	}
 	if (!txlog_note_timeline(receiver->log, present, fork, err))
 		return false;
+	pthread_mutex_lock(&receiver->lock);
+	receiver->wanted = lsn_min(receiver->wanted, fork);
+	receiver->noted = lsn_min(receiver->noted, fork);
+	pthread_mutex_unlock(&receiver->lock);
 	log_warning("receiver",
 	            "the source is on timeline %" PRIu32 " now, from timeline %" PRIu32
 	            " at %s: it has all that was received",
@@ -102,6 +117,8 @@ receiver_check_server(Receiver *receiver, Wire *wire, Error *err)
 		return false;
 	txlog_state(receiver->log, &log);
 	Lsn have = lsn_max(log.last_end, receiver->start);
+	if (receiver->known.applied.v != 0) /* a commit, which ends behind its begin */
+		have = lsn_max(have, lsn_make(receiver->known.applied.v + 1));
 	if (receiver->copied != NULL)
 		have = lsn_max(have, receiver->copied(receiver->arg));
 	if (log.timeline != 0 && log.timeline != identity.timeline)

@@ -67,6 +67,7 @@ struct Receiver {
 	char *session_options;
 	bool binary;
 	ConfirmMode confirm;
+	ReceiverKnown known; /* at the start */
 	Lsn start;
 	Lsn (*copied)(void *arg);
 	void *arg;
@@ -81,10 +82,15 @@ struct Receiver {
 	pthread_mutex_t lock;
 	ReceiverState state;
 	Lsn applied_end;
+	Lsn wanted; /* would be confirmed if it were noted (CONFIRM_APPLIED) */
+	Lsn noted;
+	uint32_t noted_timeline;
 };
 
 /* ---- receiver/history.c ---- */
 
+/* A log that is begun anew, to a migration that goes on, is told what the target knows. */
+MUST_CHECK bool receiver_use_known(const ReceiverKnown *known, TxLog *log, Error *err);
 /* Is it the server that it was, with all that we have of it? */
 MUST_CHECK bool receiver_check_server(Receiver *receiver, Wire *wire, Error *err);
 

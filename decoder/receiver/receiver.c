@@ -121,8 +121,9 @@ receiver_free(Receiver *receiver)
 Receiver *
 receiver_start(const ReceiverOptions *options, TxLog *log, Error *err)
 {
+	if (options->confirm == CONFIRM_APPLIED && !receiver_use_known(&options->known, log, err))
+		return NULL;
 	Receiver *receiver = mem_zalloc(sizeof(Receiver));
-
 	receiver->source = conninfo_copy(options->source);
 	conninfo_set(receiver->source, "client_encoding", "UTF8");
 	receiver->system_id = mem_strdup(options->system_id);
@@ -131,6 +132,9 @@ receiver_start(const ReceiverOptions *options, TxLog *log, Error *err)
 	receiver->session_options = session_options(options->wal_sender_timeout_ms);
 	receiver->binary = options->binary;
 	receiver->confirm = options->confirm;
+	receiver->known = options->known;
+	receiver->noted = options->known.confirmed;
+	receiver->noted_timeline = options->known.timeline;
 	receiver->start = options->start;
 	receiver->copied = options->copied;
 	receiver->arg = options->arg;
@@ -179,6 +183,39 @@ receiver_set_applied(Receiver *receiver, Lsn applied_end)
 	pthread_mutex_unlock(&receiver->lock);
 	if (moved)
 		tell_news(receiver);
+}
+
+bool
+receiver_to_note(Receiver *receiver, uint32_t *timeline, Lsn *confirmed)
+{
+	TxLogState log;
+
+	if (receiver->confirm != CONFIRM_APPLIED)
+		return false;
+	pthread_mutex_lock(&receiver->lock);
+	txlog_state(receiver->log, &log);
+	*timeline = log.timeline;
+	*confirmed = lsn_max(receiver->wanted, receiver->noted);
+	bool news = log.timeline != 0 && (log.timeline != receiver->noted_timeline ||
+	                                  lsn_cmp(*confirmed, receiver->noted) > 0);
+	pthread_mutex_unlock(&receiver->lock);
+	return news;
+}
+
+void
+receiver_noted(Receiver *receiver, uint32_t timeline, Lsn confirmed)
+{
+	TxLogState log;
+
+	pthread_mutex_lock(&receiver->lock);
+	txlog_state(receiver->log, &log);
+	/* Another timeline may have left that one before this position. */
+	if (log.timeline == timeline) {
+		receiver->noted = confirmed;
+		receiver->noted_timeline = timeline;
+	}
+	pthread_mutex_unlock(&receiver->lock);
+	tell_news(receiver);
 }
 
 void

@@ -28,6 +28,17 @@ typedef enum {
 	CONFIRM_APPLIED /* what the target has flushed, too (receiver_set_applied) */
 } ConfirmMode;
 
+/*
+ * What the target knows of the source with CONFIRM_APPLIED, where the log may be lost and is begun
+ * anew: so the slot's position and the server's history can be judged all the same. All 0: nothing
+ * was confirmed yet.
+ */
+typedef struct {
+	uint32_t timeline; /* the source's, on which these positions are */
+	Lsn confirmed;     /* nothing beyond it was ever confirmed */
+	Lsn applied;       /* the last commit that is on the target */
+} ReceiverKnown;
+
 typedef struct {
 	const ConnInfo *source;
 	const char *system_id; /* of the source; another server behind the name is refused */
@@ -35,7 +46,8 @@ typedef struct {
 	const char *publication; /* names joined by commas */
 	bool binary;
 	ConfirmMode confirm;
-	Lsn start; /* the slot's consistent point: where to start when the log is empty */
+	ReceiverKnown known; /* with CONFIRM_APPLIED */
+	Lsn start;           /* the slot's consistent point: where to start when the log is empty */
 	/* How far the source's rows were copied, asked at each connect from the receiver's thread;
 	 * NULL: there is no copy. */
 	Lsn (*copied)(void *arg);
@@ -50,6 +62,14 @@ void receiver_stop(Receiver *receiver);
 /* The applier's progress, durable on the target: the end LSN of the last
  * transaction applied and flushed. Any thread. */
 void receiver_set_applied(Receiver *receiver, Lsn applied_end);
+
+/*
+ * With CONFIRM_APPLIED nothing is confirmed before it was noted on the target: what is to be noted
+ * (ReceiverKnown), if it is other than what was noted last; and that this was done, durably. Any
+ * thread, one at a time.
+ */
+bool receiver_to_note(Receiver *receiver, uint32_t *timeline, Lsn *confirmed);
+void receiver_noted(Receiver *receiver, uint32_t timeline, Lsn confirmed);
 
 typedef struct {
 	bool connected;

@@ -156,6 +156,7 @@ confirmable(Stream *s, TxLogState *log)
 	txlog_state(receiver->log, log);
 	pthread_mutex_lock(&receiver->lock);
 	Lsn applied = receiver->applied_end;
+	Lsn noted = receiver->noted;
 	pthread_mutex_unlock(&receiver->lock);
 	ConfirmInput input = {
 		.mode = receiver->confirm,
@@ -166,7 +167,14 @@ confirmable(Stream *s, TxLogState *log)
 		.applied_end = applied,
 		.keepalive_end = s->keepalive_end,
 	};
-	return lsn_max(s->sent_confirmed, confirm_position(&input));
+	Lsn position = confirm_position(&input);
+	if (receiver->confirm == CONFIRM_APPLIED) {
+		pthread_mutex_lock(&receiver->lock);
+		receiver->wanted = position;
+		pthread_mutex_unlock(&receiver->lock);
+		position = lsn_min(position, noted);
+	}
+	return lsn_max(s->sent_confirmed, position);
 }
 
 /* When the next status is due, as things stand. A keepalive's position is in no
@@ -393,11 +401,9 @@ ask_heartbeat(Stream *s, Error *err)
  * behind it. All of that must be in this log; if not, the log has lost its end (a
  * restored directory, a removed file, a damaged tail that looked torn), or somebody
  * has moved the slot, and going on would lose transactions without a word.
- * A log that was begun anew (CONFIRM_APPLIED goes on without the old one) knows of
- * none of it, and takes the position as it is.
  */
 static bool
-check_slot_position(Stream *s, bool anew, Error *err)
+check_slot_position(Stream *s, Error *err)
 {
 	Receiver *receiver = s->receiver;
 	Buffer sql = BUFFER_INIT;
@@ -420,8 +426,6 @@ check_slot_position(Stream *s, bool anew, Error *err)
 	Lsn have = lsn_max(lsn_max(log.last_end, log.noted), receiver->start);
 	if (!known || lsn_cmp(confirmed, have) <= 0)
 		return true; /* START_REPLICATION says what is wrong with the slot */
-	if (anew && receiver->confirm == CONFIRM_APPLIED)
-		return txlog_note_confirmed(receiver->log, confirmed, err);
 	error_set(err, ERROR_STORAGE,
 	          "the slot stands at %s, but the transaction log ends at %s: what came between was "
 	          "confirmed and is not here",
@@ -468,15 +472,13 @@ stream_connect(Stream *s, Error *err)
 		.options = receiver->session_options,
 		.stop = receiver->connect_stop,
 	};
-	TxLogState log;
 
 	s->wire = wire_connect(&options, err);
 	if (s->wire == NULL)
 		return false;
 	receiver->was_connected = true;
-	txlog_state(receiver->log, &log);
 	return receiver_check_server(receiver, s->wire, err) && ask_heartbeat(s, err) &&
-	       check_slot_position(s, log.timeline == 0, err) && start_copy(s, err);
+	       check_slot_position(s, err) && start_copy(s, err);
 }
 
 /* A last confirmation, so that a start after this stop is sent little again. */

@@ -130,6 +130,7 @@ migration_cleanup(const Config *config, bool finish, Error *err)
 	Migration m = {.config = config};
 	bool exists = false;
 	Journal journal = JOURNAL_NONE;
+	char state[32] = "";
 
 	pthread_mutex_init(&m.lock, NULL);
 	/* Finish begins with the target; what it needs of the source it asks for itself. */
@@ -141,13 +142,15 @@ migration_cleanup(const Config *config, bool finish, Error *err)
 		error_set_hint(err, "there is nothing to %s; see --name", finish ? "finish" : "cancel");
 	}
 	ok = ok && ledger_load(m.target, config->name, &m.ledger, err) &&
-	     ledger_journal(m.target, &m.ledger, &journal, err);
+	     ledger_journal(m.target, &m.ledger, &journal, err) &&
+	     ledger_get_state(m.target, &m.ledger, state, err);
 	if (ok && finish && journal != JOURNAL_SWITCHED) {
 		ok = error_set(err, ERROR_CONFIG, "migration \"%s\" has not switched", config->name);
 		error_set_hint(err, "`pgbaton cancel` gives it up");
 	} else if (ok && !finish && journal == JOURNAL_SWITCHED) {
-		ok = error_set(err, ERROR_CONFIG, "migration \"%s\" has switched: the target is live",
-		               config->name);
+		bool back = strcmp(state, migration_state_name(STATE_FAILED_BACK)) == 0;
+		ok = error_set(err, ERROR_CONFIG, "migration \"%s\" has switched%s: the %s is live",
+		               config->name, back ? " and gone back" : "", back ? "source" : "target");
 		error_set_hint(err, "`pgbaton finish` ends it");
 	}
 	ok = ok && cleanup_all(&m, finish, err);

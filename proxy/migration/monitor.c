@@ -2,7 +2,7 @@
  * Watches the side that changes come from on a session of its own: how far it is, what the slot holds back, and
  * what somebody may have done to slot and publication behind our back. Warns before the
  * slot's limit is reached (S3). While the apply stands still it looks on the other side, on a
- * session more, for whom it waits.
+ * session more, for whom it waits; with --confirm applied it notes there what may be confirmed.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ struct Monitor {
 	uint64_t messages; /* that the receiver had got a round ago */
 	int64_t reading_since_ms;
 	int64_t next_reading_ms; /* when it may be told again */
-	Sql *to;                 /* while the apply stands still */
+	Sql *to;                 /* while the apply stands still, or there is something to note */
 	Lsn applied;             /* a round ago */
 	uint64_t batches;
 	int64_t still_since_ms;
@@ -234,9 +234,61 @@ apply_stands_still(Monitor *monitor)
 	return clock_mono_ms() - monitor->still_since_ms >= STILL_S * 1000;
 }
 
+static bool
+connect_to(Monitor *monitor, Error *err)
+{
+	const Way *way = &monitor->way;
+
+	if (monitor->to == NULL)
+		monitor->to = sql_connect(way->to_info, way->to_side, "monitor", monitor->stop, err);
+	if (monitor->to != NULL)
+		sql_set_timeout_ms(monitor->to, QUERY_TIMEOUT_MS);
+	return monitor->to != NULL;
+}
+
+static void
+close_to(Monitor *monitor)
+{
+	sql_close(monitor->to);
+	monitor->to = NULL;
+}
+
+/* The receiver is there as long as the monitor, once it is. */
+static Receiver *
+receiver_of(Monitor *monitor)
+{
+	Migration *m = monitor->m;
+
+	pthread_mutex_lock(&m->lock);
+	Receiver *receiver = monitor->way.back ? m->back.receiver : m->receiver;
+	pthread_mutex_unlock(&m->lock);
+	return receiver;
+}
+
+/* False: the other side is away, or there is nothing to note. */
+static bool
+note_confirmed(Monitor *monitor)
+{
+	Receiver *receiver = receiver_of(monitor);
+	Error err = ERROR_INIT;
+	uint32_t timeline;
+	Lsn confirmed;
+
+	if (receiver == NULL || !receiver_to_note(receiver, &timeline, &confirmed))
+		return false;
+	if (!connect_to(monitor, &err) ||
+	    !ledger_note_confirmed(monitor->to, monitor->way.ledger, timeline, confirmed, &err)) {
+		log_failure(LOG_DEBUG, "monitor", &err);
+		close_to(monitor);
+		return false;
+	}
+	receiver_noted(receiver, timeline, confirmed);
+	return true;
+}
+
 /* A lock is waited for without an error, for as long as somebody holds it. */
 static void
-look_at_lanes(Monitor *monitor)
+look_at_lanes(Monitor *monitor, bool keep_session)
 {
 	Migration *m = monitor->m;
 	const Way *way = &monitor->way;
@@ -244,19 +296,12 @@ look_at_lanes(Monitor *monitor)
 	Error err = ERROR_INIT;
 	bool ok = true;
 
-	if (apply_stands_still(monitor)) {
-		if (monitor->to == NULL)
-			monitor->to = sql_connect(way->to_info, way->to_side, "monitor", monitor->stop, &err);
-		if (monitor->to != NULL)
-			sql_set_timeout_ms(monitor->to, QUERY_TIMEOUT_MS);
-		ok = monitor->to != NULL &&
+	if (apply_stands_still(monitor))
+		ok = connect_to(monitor, &err) &&
 		     waiting_lanes_read(monitor->to, way->to_side, STILL_S, waiting, sizeof(waiting), &err);
-	}
 	/* A side that is away is told by the applier. */
-	if (!ok || waiting[0] == '\0') {
-		sql_close(monitor->to);
-		monitor->to = NULL;
-	}
+	if (!ok || (waiting[0] == '\0' && !keep_session))
+		close_to(monitor);
 	pthread_mutex_lock(&m->lock);
 	bool news = waiting[0] != '\0' && strcmp(m->apply_waiting, waiting) != 0;
 	snprintf(m->apply_waiting, sizeof(m->apply_waiting), "%s", waiting);
@@ -309,7 +354,7 @@ monitor_main(void *arg)
 		}
 		if (err.class != ERROR_NONE && err.class != ERROR_CANCELLED)
 			log_failure(LOG_WARNING, "monitor", &err);
-		look_at_lanes(monitor);
+		look_at_lanes(monitor, note_confirmed(monitor));
 		if (!stop_sleep_ms(monitor->stop, POSITION_EVERY_MS, NULL))
 			break;
 	}

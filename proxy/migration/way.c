@@ -151,6 +151,10 @@ way_start_receiver(const Way *way, TxLog *log, Lsn start, Error *err)
 		.arg = way->catalog,
 	};
 
+	if (options.confirm == CONFIRM_APPLIED &&
+	    !ledger_get_confirmed(way_to(way), way->ledger, &options.known.timeline,
+	                          &options.known.confirmed, &options.known.applied, err))
+		return NULL;
 	source_publications(way->ledger, way->catalog, publications, sizeof(publications));
 	return receiver_start(&options, log, err);
 }

@@ -508,6 +508,22 @@ START_TEST(killed_there_and_back)
 	pgbaton_wait_state(c.p, "failed_back", 60);
 	ck_assert(!writable(&c, TARGET));
 	writer_progress(&c.writer, 20);
+	/* A cancel beside nobody knows which side is live, too. */
+	char *out;
+	pgbaton_stop(c.p, SIGTERM);
+	const char *cancel[] = {"cancel",
+	                        "--name",
+	                        c.args[1],
+	                        "--source",
+	                        c.writer.uri[SOURCE],
+	                        "--target",
+	                        c.writer.uri[TARGET],
+	                        NULL};
+	ck_assert_int_eq(pgbaton_run(cancel, NULL, 60, &out), 1);
+	ck_assert_msg(strstr(out, "gone back: the source is live") != NULL, "%s", out);
+	free(out);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "failed_back", 60);
 	case_finish(&c);
 	case_close(&c);
 }

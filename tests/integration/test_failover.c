@@ -183,14 +183,22 @@ static const char *const applied[] = {"--confirm", "applied", NULL};
 static const struct {
 	Comes comes;
 	bool started_again;
+	bool state_lost; /* pgbaton's directory too */
 	const char *const *args;
 	const char *word;
 } losses[] = {
-	{PROMOTED, false, NULL, "timeline 2"},    {PROMOTED, true, NULL, "timeline 2"},
-	{SAME, false, NULL, "gone back"},         {SAME, true, NULL, "gone back"},
-	{PROMOTED, false, applied, "timeline 2"}, {PROMOTED, true, applied, "timeline 2"},
+	{PROMOTED, false, false, NULL, "timeline 2"},    {PROMOTED, true, false, NULL, "timeline 2"},
+	{SAME, false, false, NULL, "gone back"},         {SAME, true, false, NULL, "gone back"},
+	{PROMOTED, false, false, applied, "timeline 2"}, {PROMOTED, true, false, applied, "timeline 2"},
+	{PROMOTED, true, true, applied, "timeline 2"},   {SAME, true, true, applied, "gone back"},
 };
 enum { LOSSES = sizeof(losses) / sizeof(losses[0]) };
+
+static void
+lose_state(Case *c)
+{
+	run((const char *const[]){"rm", "-rf", pgbaton_state_dir(c->p), NULL});
+}
 
 START_TEST(a_source_that_has_lost_rows)
 {
@@ -203,6 +211,8 @@ START_TEST(a_source_that_has_lost_rows)
 		write_and_wait(&c, id, "lost by the source");
 	if (losses[_i].started_again)
 		pgbaton_stop(c.p, SIGKILL);
+	if (losses[_i].state_lost)
+		lose_state(&c);
 	put_back(&c, losses[_i].comes);
 	db_exec(c.source, "INSERT INTO t VALUES (3001, 'new')");
 	if (losses[_i].started_again)
@@ -225,11 +235,17 @@ START_TEST(a_source_that_has_everything)
 {
 	Case c;
 
-	case_open(&c, _i == 1 ? applied : NULL);
+	case_open(&c, _i % 2 == 1 ? applied : NULL);
 	write_and_wait(&c, 1001, "before");
 	cluster_stop(c.source_cluster, CLUSTER_FAST);
 	run((const char *const[]){"cp", "-a", c.data, c.kept, NULL});
+	if (_i == 3) {
+		pgbaton_stop(c.p, SIGKILL);
+		lose_state(&c);
+	}
 	put_back(&c, _i == 2 ? STANDBY : PROMOTED);
+	if (_i == 3)
+		pgbaton_again(c.p);
 	write_and_wait(&c, 1002, "on timeline 2");
 	compare_databases(c.source, c.target, NULL);
 	pgbaton_stop(c.p, SIGTERM);
@@ -239,6 +255,31 @@ START_TEST(a_source_that_has_everything)
 	char *out;
 	ck_assert_msg(pgbaton_cli(c.p, &out, 60, "verify", NULL) == 0, "%s", out);
 	free(out);
+	case_close(&c);
+}
+END_TEST
+
+/* With --confirm applied the state directory may be lost, and only with that: what the source has
+ * sent to somebody else in between is not sent again. */
+START_TEST(a_slot_that_was_moved_while_the_state_was_lost)
+{
+	Case c;
+
+	case_open(&c, applied);
+	write_and_wait(&c, 1001, "before");
+	pgbaton_stop(c.p, SIGTERM);
+	lose_state(&c);
+	db_exec(c.source, "INSERT INTO t VALUES (1002, 'while it was down')");
+	pgbaton_again(c.p);
+	write_and_wait(&c, 1003, "after it");
+	compare_databases(c.source, c.target, NULL);
+	pgbaton_stop(c.p, SIGKILL);
+	lose_state(&c);
+	db_exec(c.source, "INSERT INTO t VALUES (1004, 'not sent')");
+	db_wait_until(c.source, "SELECT NOT active FROM pg_replication_slots", 30);
+	db_exec(c.source, "SELECT pg_replication_slot_advance('pgbaton', pg_current_wal_lsn())");
+	pgbaton_again(c.p);
+	wait_failed(&c, "the slot stands at");
 	case_close(&c);
 }
 END_TEST
@@ -378,7 +419,8 @@ make(void)
 
 	tcase_set_timeout(tc, 180);
 	tcase_add_loop_test(tc, a_source_that_has_lost_rows, 0, LOSSES);
-	tcase_add_loop_test(tc, a_source_that_has_everything, 0, 3);
+	tcase_add_loop_test(tc, a_source_that_has_everything, 0, 4);
+	tcase_add_test(tc, a_slot_that_was_moved_while_the_state_was_lost);
 	suite_add_tcase(suite, tc);
 	tc = tcase_create("stops");
 	tcase_set_timeout(tc, 180);

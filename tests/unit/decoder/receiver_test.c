@@ -35,11 +35,15 @@ stop_server(void)
 	cluster_free(cluster);
 }
 
+/* What stands for the target's ledger. */
+static ReceiverKnown known;
+
 static void
 setup(void)
 {
 	Error err = ERROR_INIT;
 	log_set_level(LOG_ERROR);
+	known = (ReceiverKnown){0};
 	directory = fixture_directory();
 	db = db_connect(cluster, NULL);
 	db_exec(db, "CREATE TABLE t (id int8 PRIMARY KEY, note text);"
@@ -85,12 +89,21 @@ start(TxLog *log, ConfirmMode confirm, int64_t wal_sender_timeout_ms)
 		.slot = "s",
 		.publication = "p",
 		.confirm = confirm,
+		.known = known,
 		.start = slot_start,
 		.wal_sender_timeout_ms = wal_sender_timeout_ms,
 	};
 	Receiver *receiver = receiver_start(&options, log, &err);
 	ck_assert_msg(receiver != NULL, "%s", err.message);
 	return receiver;
+}
+
+static void
+note(Receiver *receiver)
+{
+	if (!receiver_to_note(receiver, &known.timeline, &known.confirmed))
+		return;
+	receiver_noted(receiver, known.timeline, known.confirmed);
 }
 
 typedef bool (*Condition)(const ReceiverState *state, const void *arg);
@@ -105,6 +118,7 @@ wait_state(Receiver *receiver, Condition condition, const void *arg)
 
 	for (;;) {
 		char text[2048];
+		note(receiver);
 		receiver_state(receiver, &state);
 		if (condition(&state, arg))
 			return state;
@@ -494,10 +508,69 @@ START_TEST(applied_confirms_only_what_the_target_has)
 	                 " WHERE slot_name = 's'",
 	                 LSN_STR(before));
 	ck_assert(db_true(db, "%s", sql));
-	free(sql);
 	txlog_state(log, &state);
 	receiver_set_applied(receiver, state.last_end);
+	/* And what the target has only when that was noted there. */
+	uint32_t timeline;
+	Lsn confirmed;
+	while (!receiver_to_note(receiver, &timeline, &confirmed) ||
+	       lsn_cmp(confirmed, state.last_end) < 0)
+		poll(NULL, 0, 5);
+	char *moment = db_value(db, "SELECT clock_timestamp()");
+	char *replied = mem_printf("SELECT reply_time > '%s' FROM pg_stat_replication", moment);
+	db_wait_until(db, replied, 30);
+	free(replied);
+	free(moment);
+	ck_assert(db_true(db, "%s", sql));
+	free(sql);
 	wait_all(receiver);
+	receiver_stop(receiver);
+	txlog_close(log);
+}
+END_TEST
+
+/* The state directory is lost, and what was noted is what is known of the source. */
+START_TEST(a_log_that_is_begun_anew)
+{
+	TxLog *log = fixture_open(directory);
+	Receiver *receiver = start(log, CONFIRM_APPLIED, 0);
+	TxLogState state = {0};
+
+	write_some(0, 3);
+	while (state.transactions < 3) {
+		poll(NULL, 0, 5);
+		txlog_state(log, &state);
+	}
+	known.applied = state.last_commit;
+	receiver_set_applied(receiver, state.last_end);
+	wait_all(receiver);
+	receiver_stop(receiver);
+	txlog_close(log);
+	db_wait_until(db, "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 's'", 30);
+
+	fixture_remove(directory);
+	directory = fixture_directory();
+	write_some(100, 3);
+	if (_i == 1)
+		db_exec(db, "SELECT pg_replication_slot_advance('s', pg_current_wal_lsn())");
+	if (_i == 2)
+		known.timeline = 2;
+	if (_i == 3) /* behind the end of its WAL */
+		known.applied = lsn_make(current_lsn().v + (1 << 20));
+	log = fixture_open(directory);
+	receiver = start(log, CONFIRM_APPLIED, 0);
+	if (_i == 0) {
+		wait_state(receiver, is_connected, NULL);
+		do {
+			poll(NULL, 0, 5);
+			txlog_state(log, &state);
+		} while (state.transactions < 3);
+	} else {
+		static const char *const words[] = {NULL, "the slot stands at",
+		                                    "does not come from timeline 2", "has gone back"};
+		ReceiverState failed = wait_state(receiver, is_failed, NULL);
+		ck_assert_msg(strstr(failed.error.message, words[_i]) != NULL, "%s", failed.error.message);
+	}
 	receiver_stop(receiver);
 	txlog_close(log);
 }
@@ -662,6 +735,7 @@ make(void)
 	tcase_add_test(tcase, a_disk_that_fails_ends_the_receiver);
 	tcase_add_loop_test(tcase, an_idle_stream_confirms_by_keepalives, 0, 2);
 	tcase_add_test(tcase, applied_confirms_only_what_the_target_has);
+	tcase_add_loop_test(tcase, a_log_that_is_begun_anew, 0, 4);
 	tcase_add_test(tcase, a_log_that_has_lost_its_end_is_noticed);
 	tcase_add_loop_test(tcase, a_slot_that_stands_elsewhere_is_noticed, 0, 4);
 	tcase_add_test(tcase, a_dropped_slot_is_fatal);
