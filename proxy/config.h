@@ -75,6 +75,7 @@ typedef struct {
 	bool hold_timeout_given;   /* cutover --hold-timeout */
 	bool unmovable_given;      /* cutover --unmovable */
 	bool rehearse;             /* cutover --rehearse */
+	bool abort;                /* cutover, failback --abort */
 	const char *pattern;       /* add-table PATTERN, recopy TABLE; NULL with the others */
 	bool detach;               /* their --no-wait */
 	PatternList verify_tables; /* verify --table PATTERN (repeatable) */

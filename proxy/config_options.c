@@ -417,6 +417,12 @@ set_rehearse(ConfigDraft *draft, const char *value, Error *err)
 }
 
 static bool
+set_abort(ConfigDraft *draft, const char *value, Error *err)
+{
+	return value_bool("--abort", value, &draft->config->abort, err);
+}
+
+static bool
 set_no_wait(ConfigDraft *draft, const char *value, Error *err)
 {
 	return value_bool("--no-wait", value, &draft->config->detach, err);
@@ -540,6 +546,8 @@ const ConfigOption config_options[] = {
      "debug, info, warning or error (default info)"},
 	{"rehearse", NULL, false, false, FOR_CUTOVER, set_rehearse,
      "do all but the switch, release the writers, and say how long it held them"},
+	{"abort", NULL, false, false, FOR_CUTOVER | FOR_FAILBACK, set_abort,
+     "give up the cutover, rehearsal or failback that is under way, unless it has switched already"},
 	{"table", "PATTERN", false, false, FOR_VERIFY, set_table,
      "only these, schema.table by pg_dump's pattern rules (repeatable; default all)"},
 	{"no-wait", NULL, false, false, FOR_TABLES, set_no_wait,

@@ -243,8 +243,11 @@ read_limit(const char *key, const json_t *value, MigrationRequest *out, Error *e
 	if (!read_number(key, value, seconds ? 86400 : 1e15, &number, err))
 		return false;
 	out->set_lag_limit = true;
-	out->lag_limit = seconds ? (LagLimit){.ms = (int64_t)(number * 1e3 + 0.5)}
-	                         : (LagLimit){.bytes = (uint64_t)number};
+	out->lag_limit = (LagLimit){0};
+	if (seconds)
+		out->lag_limit.ms = (int64_t)(number * 1e3 + 0.5);
+	else
+		out->lag_limit.bytes = (uint64_t)number;
 	return true;
 }
 
@@ -398,6 +401,7 @@ static const Resource resources[] = {
 	{"/v1/throttle", NULL, COMMAND_THROTTLE},
 	{"/v1/add-table", NULL, COMMAND_ADD_TABLE},
 	{"/v1/recopy", NULL, COMMAND_RECOPY},
+	{"/v1/abort", NULL, COMMAND_ABORT},
 };
 
 static const Resource *

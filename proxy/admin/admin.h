@@ -10,7 +10,7 @@
  *   GET  /healthz     200 while the process works, 503 after it failed
  *   GET  /readyz      200 when following or later, else 503
  *   GET  /            a page to watch it on
- *   POST /v1/{cutover,rehearse,verify,failback,finish,cancel,pause,resume}
+ *   POST /v1/{cutover,rehearse,verify,failback,finish,cancel,pause,resume,abort}
  *        202 {"accepted":true,"id":N}; 409 {"error":{...}}
  *   POST /v1/throttle {"copy_rate": BYTES a second, "max_source_lag_seconds": N or
  *        "max_source_lag_bytes": N}; what is not named stays, 0 is no limit

@@ -35,8 +35,10 @@ const CliCommand cli_commands[] = {
      "transactions and go on at the target; one whose transaction does not end is named, and the\n"
      "hold is tried three times. With --rehearse it does all but the switch, opens the sessions\n"
      "on the target, releases everybody and reports each step's time, and who would be moved,\n"
-     "closed or waited for, and why: as often as one likes.\n" CLIENT_TEXT
-     "Exit codes: 0 switched (rehearsed), 1 undone (the error says why), 2 usage.\n"},
+     "closed or waited for, and why: as often as one likes.\n"
+     "Interrupted (Ctrl-C), or by --abort from elsewhere, it is given up: undone at once, unless it\n"
+     "has switched already; the outcome is said all the same.\n" CLIENT_TEXT
+     "Exit codes: 0 switched (rehearsed, given up by --abort), 1 undone (the error says why), 2 usage.\n"},
 	{"verify", cmd_verify, "compare source and target",
      "Holds writers on the source for the moment that it takes to meet at one point, then\n"
      "compares every table beside them, and waits for the outcome. With --table only writers of\n"
@@ -45,7 +47,8 @@ const CliCommand cli_commands[] = {
 	{"failback", cmd_failback, "after the switch: back to the old source",
      "The same cutover the other way, where `run` was given --failback. Within the hold\n"
      "timeout the old source is live again, or the target goes on. Afterwards the target is not\n"
-     "followed and not followed by: only `finish` leads on.\n" CLIENT_TEXT
+     "followed and not followed by: only `finish` leads on. Interrupted (Ctrl-C), or by --abort\n"
+     "from elsewhere, it is given up, unless it has switched already.\n" CLIENT_TEXT
      "Exit codes: 0 failed back, 1 undone (the error says why), 2 usage.\n"},
 	{"finish", cmd_finish, "after the switch: remove everything of ours from both servers",
      "Where no process runs any more, --source and --target let it be done from here.\n" CLIENT_TEXT

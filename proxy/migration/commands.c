@@ -147,6 +147,11 @@ command_allowed(Migration *m, MigrationCommand command, Error *err)
 		if (now == STATE_CUTTING_OVER)
 			return refuse(err, now, "cancel", "wait for the cutover's end");
 		return true;
+	case COMMAND_ABORT:
+		if (m->cutover.outcome == CUTOVER_RUNNING)
+			return true;
+		error_set(err, ERROR_CONFIG, "no cutover or failback is running");
+		return error_set_hint(err, "`pgbaton status` says where the migration stands");
 	case COMMAND_PAUSE:
 	case COMMAND_RESUME:
 		/* It needs the applier until its end, and may end the migration. */
@@ -195,6 +200,7 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 	if (ok && (request->command == COMMAND_CUTOVER || request->command == COMMAND_REHEARSE ||
 	           request->command == COMMAND_FAILBACK)) {
 		uint64_t id = migration->cutover.id + 1;
+		migration->cutover_stop = stop_new();
 		migration->cutover = (CutoverStatus){
 			.id = id, .outcome = CUTOVER_RUNNING, .failback = request->command == COMMAND_FAILBACK};
 	}
@@ -208,6 +214,10 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 		migration->addition = (AdditionStatus){
 			.id = id, .outcome = ADDITION_RUNNING, .recopy = request->command == COMMAND_RECOPY};
 	}
+	if (ok && request->command == COMMAND_ABORT) {
+		stop_request(migration->cutover_stop);
+		atomic_store(&migration->auto_ended, true);
+	}
 	*ticket = request->command == COMMAND_VERIFY ? migration->verify.id
 	          : addition                         ? migration->addition.id
 	                                             : migration->cutover.id;
@@ -215,6 +225,10 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 	if (!ok)
 		return false;
 
+	if (request->command == COMMAND_ABORT) {
+		log_warning("cutover", "to be given up, as asked");
+		return true;
+	}
 	if (request->command == COMMAND_THROTTLE) {
 		set_throttle(migration, request);
 		return true;
@@ -227,7 +241,7 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 		/* The next one is the cancel's own. */
 		migration_clear_error(migration);
 		atomic_store(&migration->cancel_wanted, true);
-		stop_request(migration->stop);
+		migration_request_stop(migration);
 		return true;
 	}
 

@@ -29,6 +29,7 @@ typedef struct Adder Adder;
  */
 typedef struct {
 	Migration *m;
+	const Stop *stop; /* of whoever waits on it: the migration's, or a cutover's */
 	bool back;
 	const char *from_side; /* "source" or "target", for people */
 	const char *to_side;
@@ -74,7 +75,8 @@ typedef struct {
 /* `lock` guards what the status shows; the rest belongs to the migration's thread. */
 struct Migration {
 	const Config *config;
-	Stop *stop; /* SIGTERM or cancel: everything under way ends */
+	Stop *stop; /* SIGTERM or cancel: everything under way ends; by migration_request_stop */
+	atomic_bool auto_ended; /* --cutover auto: one was aborted, so no other one begins by itself */
 	atomic_bool cancel_wanted;
 	atomic_bool end_wanted; /* SIGTERM */
 	atomic_bool pause_wanted;
@@ -93,6 +95,7 @@ struct Migration {
 	Error error;
 	bool retrying;
 	CutoverStatus cutover;
+	Stop *cutover_stop; /* of the one that is running or waits for its turn; NULL: none */
 	VerifyStatus verify;
 	char removed[1024]; /* by finish or cancel */
 	SlotHealth slot;
@@ -152,6 +155,8 @@ void migration_clear_error(Migration *m);
 /* At once, so that `resume` and then `wait` does not see the failure that is being resumed. */
 void migration_leave_failed(Migration *m);
 void migration_set_detail(Migration *m, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Whatever is under way ends, a cutover among it. Any thread. */
+void migration_request_stop(Migration *m);
 /* The caller holds the lock. */
 void migration_stream_states(Migration *m, TxLogState *log, ReceiverState *receiver,
                              ApplierState *applier);

@@ -162,15 +162,23 @@ migration_is_retryable(const Error *err)
 	       error_has_sqlstate(err, "53300");
 }
 
+/* The caller holds the lock. */
+static void
+end_cutover(Migration *m, CutoverOutcome outcome, const Error *err)
+{
+	m->cutover.outcome = outcome;
+	m->cutover.error = *err;
+	stop_free(m->cutover_stop);
+	m->cutover_stop = NULL;
+}
+
 /* What was accepted and will not be run any more, or not before a resume. */
 static void
 abort_waiting(Migration *m, const Error *err)
 {
 	pthread_mutex_lock(&m->lock);
-	if (m->cutover.outcome == CUTOVER_RUNNING) {
-		m->cutover.outcome = CUTOVER_ABORTED;
-		m->cutover.error = *err;
-	}
+	if (m->cutover.outcome == CUTOVER_RUNNING)
+		end_cutover(m, CUTOVER_ABORTED, err);
 	if (m->verify.outcome == VERIFY_RUNNING) {
 		m->verify.outcome = VERIFY_FAILED;
 		m->verify.error = *err;
@@ -363,8 +371,7 @@ follow_cutover(const Way *way, const MigrationRequest *request)
 	if (m->paused)
 		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
 	pthread_mutex_lock(&m->lock);
-	m->cutover.outcome = outcome;
-	m->cutover.error = err;
+	end_cutover(m, outcome, &err);
 	pthread_mutex_unlock(&m->lock);
 	if (!ok)
 		log_failure(LOG_ERROR, "cutover", &err);
@@ -413,8 +420,8 @@ follow(Migration *m, Error *err)
 			return FOLLOW_FAILED;
 		error_clear(err);
 		migration_follow_pause(m);
-		if (m->config->cutover_auto && !m->paused && !addition_is_on(m) &&
-		    clock_mono_ms() >= next_auto_ms) {
+		if (m->config->cutover_auto && !atomic_load(&m->auto_ended) && !m->paused &&
+		    !addition_is_on(m) && clock_mono_ms() >= next_auto_ms) {
 			MigrationRequest own = {.command = COMMAND_CUTOVER};
 			uint64_t ticket;
 			next_auto_ms = clock_mono_ms() + AUTO_CUTOVER_AGAIN_MS;
@@ -733,7 +740,17 @@ void
 migration_stop(Migration *migration)
 {
 	atomic_store(&migration->end_wanted, true);
-	stop_request(migration->stop);
+	migration_request_stop(migration);
+}
+
+void
+migration_request_stop(Migration *m)
+{
+	stop_request(m->stop);
+	pthread_mutex_lock(&m->lock);
+	if (m->cutover_stop != NULL)
+		stop_request(m->cutover_stop);
+	pthread_mutex_unlock(&m->lock);
 }
 
 int

@@ -55,7 +55,8 @@ typedef enum {
 	COMMAND_RESUME,
 	COMMAND_THROTTLE,
 	COMMAND_ADD_TABLE,
-	COMMAND_RECOPY
+	COMMAND_RECOPY,
+	COMMAND_ABORT /* the cutover, failback or rehearsal under way, unless it has switched */
 } MigrationCommand;
 
 typedef struct {

@@ -12,6 +12,7 @@ way_forth(Migration *m)
 {
 	return (Way){
 		.m = m,
+		.stop = m->stop,
 		.from_side = "source",
 		.to_side = "target",
 		.from_info = m->config->source,
@@ -30,6 +31,7 @@ way_back(Migration *m)
 	return (Way){
 		.m = m,
 		.back = true,
+		.stop = m->stop,
 		.from_side = "target",
 		.to_side = "source",
 		.from_info = m->config->target,
@@ -276,7 +278,7 @@ way_wait_marker(const Way *way, const char *marker, int64_t deadline_ms, bool ma
 			return true;
 		if (err->class != ERROR_TIMEOUT || left == 0 || way_failed(way, err))
 			return false;
-		if (stop_requested(way->m->stop))
+		if (stop_requested(way->stop))
 			return error_set(err, ERROR_CANCELLED, "stopped on request");
 	}
 }

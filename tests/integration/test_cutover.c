@@ -684,6 +684,76 @@ START_TEST(told_to_end)
 }
 END_TEST
 
+/* Who interrupts the command, or asks for it from elsewhere, means the cutover: it is undone long
+ * before its time is over, and does not switch behind his back. */
+START_TEST(given_up)
+{
+	static const struct {
+		int signal; /* 0: by --abort */
+		bool ahead; /* it prepares still */
+		const char *option;
+	} cases[] = {{SIGINT, false, NULL},
+	             {SIGTERM, false, "--rehearse"},
+	             {0, false, NULL},
+	             {0, true, NULL},
+	             {SIGINT, true, NULL}};
+	Case c;
+	char name[32], admin[32], *out;
+
+	snprintf(name, sizeof(name), "given_up_%d", _i);
+	case_open(&c, name);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	PGconn *other = db_connect_uri(cases[_i].ahead ? c.target_uri : c.source_uri);
+	db_exec(other, cases[_i].ahead ? "BEGIN; SELECT FROM counted"
+	                               : "BEGIN; INSERT INTO parent VALUES (1000)");
+	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
+	const char *argv[] = {
+		pgbaton_binary(), "cutover",        "--admin", admin, "--hold-timeout", "300",
+		"--json",         cases[_i].option, NULL};
+	Process *cutover = process_start(argv, NULL);
+	db_wait_until(cases[_i].ahead ? c.target : c.source,
+	              "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'pgbaton%'"
+	              " AND datname = current_database() AND wait_event_type = 'Lock'",
+	              60);
+	if (cases[_i].signal != 0) {
+		process_kill(cutover, cases[_i].signal);
+		process_wait_output(cutover, "another interrupt", 30);
+	}
+	if (!cases[_i].ahead && cases[_i].signal == 0)
+		ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "cutover", "--abort", NULL), 0);
+	if (cases[_i].ahead) { /* a statement of the other side's is not cut short */
+		const char *abort[] = {pgbaton_binary(), "cutover", "--admin", admin, "--abort", NULL};
+		Process *aborting = cases[_i].signal == 0 ? process_start(abort, NULL) : NULL;
+		for (int i = 0; strstr(pgbaton_log(c.p), "to be given up") == NULL; i++) {
+			ck_assert_msg(i < 1000, "%s", pgbaton_log(c.p));
+			usleep(10000);
+		}
+		db_exec(other, "COMMIT");
+		ck_assert_int_eq(aborting != NULL ? process_wait(aborting, 60) : 0, 0);
+		process_free(aborting);
+	}
+	ck_assert_int_eq(process_wait(cutover, 60), 1);
+	ck_assert_msg(strstr(process_stdout(cutover), "given up at step") != NULL, "%s",
+	              process_stdout(cutover));
+	process_free(cutover);
+	char *state = pgbaton_status_text(c.p, "state");
+	ck_assert_str_eq(state, "following");
+	free(state);
+	ck_assert(source_writable(&c));
+	/* Whoever had it wait goes on, and so does the migration. */
+	if (!cases[_i].ahead)
+		db_exec(other, "COMMIT");
+	PQfinish(other);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", "--abort", NULL), 1);
+	ck_assert_msg(strstr(out, "no cutover or failback is running") != NULL, "%s", out);
+	free(out);
+	case_cutover(&c);
+	case_switched(&c);
+	case_close(&c);
+}
+END_TEST
+
 /* A table made while the cutover prepares is seen under the locks. */
 START_TEST(table_made_meanwhile)
 {
@@ -917,6 +987,7 @@ cutover_suite(void)
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_add_loop_test(tc, target_away_between_attempts, 0, 2);
 	tcase_add_loop_test(tc, told_to_end, 0, 4);
+	tcase_add_loop_test(tc, given_up, 0, 5);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

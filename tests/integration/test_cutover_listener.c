@@ -594,6 +594,39 @@ START_TEST(a_transaction_that_does_not_end)
 }
 END_TEST
 
+/* Given up while it waits for that transaction: nobody is held any longer. */
+START_TEST(given_up_in_the_hold)
+{
+	Case c;
+	char admin[32];
+
+	case_open(&c, "given_up");
+	case_follow(&c);
+	PGconn *slow = db_connect_uri(c.app);
+	db_exec(slow, "BEGIN; UPDATE other SET v = 'b' WHERE id = 1");
+	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
+	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin,
+	                      "--hold-timeout", "300",     NULL};
+	Process *cutover = process_start(argv, NULL);
+	for (int i = 0; strstr(pgbaton_log(c.p), "cutover   hold") == NULL; i++) {
+		ck_assert_msg(i < 1000, "%s", pgbaton_log(c.p));
+		usleep(10000);
+	}
+	process_kill(cutover, SIGINT);
+	ck_assert_int_eq(process_wait(cutover, 60), 1);
+	ck_assert_msg(strstr(process_stderr(cutover), "given up at step") != NULL, "%s",
+	              process_stderr(cutover));
+	process_free(cutover);
+	through_progress(c.through, 5);
+	db_exec(slow, "COMMIT");
+	json_decref(case_ask(&c, "cutover", NULL));
+	ck_assert_int_eq(side_of(slow), TARGET);
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	PQfinish(slow);
+	case_close(&c, TARGET);
+}
+END_TEST
+
 /* What cannot be moved is listed with its reason, and the policy decides. */
 START_TEST(what_cannot_be_moved)
 {
@@ -888,6 +921,7 @@ cutover_listener_suite(void)
 	tcase_add_test(tc, two_phase_commit);
 	tcase_add_test(tc, cancelled_serves_on);
 	tcase_add_test(tc, a_transaction_that_does_not_end);
+	tcase_add_test(tc, given_up_in_the_hold);
 	tcase_add_test(tc, what_cannot_be_moved);
 	tcase_add_test(tc, writers_past_the_listener);
 	tcase_add_loop_test(tc, the_hold_ends_without_its_thread, 0, HANGS);

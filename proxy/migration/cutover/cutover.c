@@ -40,6 +40,12 @@ cutover_ms_since(int64_t start_us)
 	return (double)(clock_mono_us() - start_us) / 1000.0;
 }
 
+bool
+cutover_wanted(const Cutover *c, Error *err)
+{
+	return !stop_requested(c->way.stop) || error_set(err, ERROR_CANCELLED, "stopped on request");
+}
+
 void
 cutover_publish(Cutover *c, const char *step)
 {
@@ -64,7 +70,7 @@ open_sessions(Cutover *c, Error *err)
 	char purpose[80];
 
 	snprintf(purpose, sizeof(purpose), "fence %s", way->ledger->name);
-	c->fence = sql_connect(way->from_info, way->from_side, purpose, c->m->stop, err);
+	c->fence = sql_connect(way->from_info, way->from_side, purpose, c->way.stop, err);
 	c->switcher = c->fence != NULL
 	                  ? sql_connect(way->to_info, way->to_side, "switch", c->m->stop, err)
 	                  : NULL;
@@ -164,10 +170,10 @@ attempts(Cutover *c, Error *err)
 		if (c->now.attempts == ATTEMPTS || !worth_another_attempt(err))
 			return false;
 		log_failure(LOG_WARNING, "cutover", err);
-		if (!stop_sleep_ms(c->m->stop, clock_jitter_ms(ATTEMPT_PAUSE_MS * c->now.attempts), err))
+		if (!stop_sleep_ms(c->way.stop, clock_jitter_ms(ATTEMPT_PAUSE_MS * c->now.attempts), err))
 			return false;
 		if (!migration_connect(c->m, err) || !sessions_prepare(c, err) ||
-		    !cutover_drain_before_hold(&c->way, err))
+		    !cutover_drain_before_hold(c, err))
 			return false;
 	}
 }
@@ -238,6 +244,9 @@ cutover_run(const Way *way, const MigrationRequest *request, CutoverOutcome *out
 		.timeout_ms = request->hold_timeout_ms > 0 ? request->hold_timeout_ms
 	                                               : m->config->hold_timeout_ms,
 	};
+	c.way.stop = m->cutover_stop;
+	if (stop_requested(m->stop))
+		stop_request(m->cutover_stop);
 	bool ok = cutover_prepare(&c, err) && attempts(&c, err);
 
 	*outcome = c.outcome_unknown ? CUTOVER_UNKNOWN
@@ -245,6 +254,8 @@ cutover_run(const Way *way, const MigrationRequest *request, CutoverOutcome *out
 	           : c.rehearsal     ? CUTOVER_REHEARSED
 	                             : CUTOVER_SWITCHED;
 	steps_unbound(&c);
+	char at[sizeof(c.now.step)];
+	memcpy(at, c.now.step, sizeof(at));
 	cutover_publish(&c, c.outcome_unknown ? "unknown"
 	                    : !ok             ? "aborted"
 	                    : c.rehearsal     ? "rehearsed"
@@ -259,6 +270,8 @@ cutover_run(const Way *way, const MigrationRequest *request, CutoverOutcome *out
 		end_way_back(&c);
 	if (!ok) {
 		back_to_following(&c);
+		if (*outcome == CUTOVER_ABORTED && stop_requested(c.way.stop) && !stop_requested(m->stop))
+			error_set(err, ERROR_CANCELLED, "given up at step \"%s\", as asked", at);
 		return false;
 	}
 	if (!c.rehearsal)

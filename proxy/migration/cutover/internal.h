@@ -34,6 +34,8 @@ typedef struct {
 
 /* ---- cutover.c ---- */
 
+/* False: to be given up, on request or because the process ends. */
+MUST_CHECK bool cutover_wanted(const Cutover *c, Error *err);
 /* The step as the status shows it. */
 void cutover_publish(Cutover *c, const char *step);
 double cutover_ms_since(int64_t start_us);
@@ -44,7 +46,7 @@ double cutover_ms_since(int64_t start_us);
  * first drain. */
 MUST_CHECK bool cutover_prepare(Cutover *c, Error *err);
 /* Before another attempt: what is behind by now need not be drained in the hold. */
-MUST_CHECK bool cutover_drain_before_hold(const Way *way, Error *err);
+MUST_CHECK bool cutover_drain_before_hold(const Cutover *c, Error *err);
 /* Only the way forth has one. */
 bool cutover_has_way_back(const Cutover *c);
 

@@ -92,7 +92,7 @@ log_found(const char *when, bool write, const LobDifference *found)
 bool
 cutover_large_objects_ahead(Cutover *c, Error *err)
 {
-	LobWork work = work_of(&c->way, c->m->stop);
+	LobWork work = work_of(&c->way, c->way.stop);
 	LobDifference found;
 	bool wanted;
 
@@ -141,7 +141,7 @@ bool
 cutover_large_objects(Cutover *c, Error *err)
 {
 	bool held = c->way.catalog->locks_large_objects;
-	Late late = {.work = work_of(&c->way, c->m->stop), .write = !c->rehearsal};
+	Late late = {.work = work_of(&c->way, c->way.stop), .write = !c->rehearsal};
 	bool wanted, none = false;
 
 	if (!moves(&c->way, &wanted, err) || !wanted)
@@ -157,7 +157,7 @@ cutover_large_objects(Cutover *c, Error *err)
 	late.work.holder = held ? c->fence : NULL;
 	late.work.held = held;
 	late.work.deadline_ms = c->deadline_ms;
-	bool ok = within_deadline(c->m->stop, c->deadline_ms, compare, &late, err);
+	bool ok = within_deadline(c->way.stop, c->deadline_ms, compare, &late, err);
 	FAULT_POINT("cutover_lobs");
 	c->now.large_objects = late.found.objects;
 	c->now.large_objects_differed = lobs_differ(&late.found);

@@ -18,18 +18,19 @@ enum {
  * source writes as fast as the target applies, the last one has to do.
  */
 bool
-cutover_drain_before_hold(const Way *way, Error *err)
+cutover_drain_before_hold(const Cutover *c, Error *err)
 {
 	int64_t deadline_ms = deadline_in_ms(FIRST_DRAIN_MS);
 
-	for (;;) {
+	while (cutover_wanted(c, err)) {
 		int64_t start_us = clock_mono_us();
-		if (!way_drain_to_marker(way, deadline_ms, false, err))
+		if (!way_drain_to_marker(&c->way, deadline_ms, false, err))
 			return error_add_context(err, "draining before the hold");
 		if (cutover_ms_since(start_us) < QUICK_DRAIN_MS ||
 		    deadline_left_ms(deadline_ms) < FIRST_DRAIN_MS / 2)
 			return true;
 	}
+	return false;
 }
 
 /* Named beforehand: the switch ends nobody's session, but their writes are refused after it.
@@ -92,14 +93,15 @@ cutover_prepare(Cutover *c, Error *err)
 	cutover_publish(c, "prepare");
 	if (!name_bypassing(c, err) || !look_for_two_phase(c, err) || !cutover_refuse_ddl(c, err) ||
 	    !cutover_name_definitions(c, err) || !source_fence_prepare(&setup, err) ||
-	    !target_refresh_matviews(way_to(&c->way), c->m->catalog, err) || !look_at_sequences(c, err))
+	    !cutover_wanted(c, err) || !target_refresh_matviews(way_to(&c->way), c->m->catalog, err) ||
+	    !look_at_sequences(c, err))
 		return false;
 	/* K5: the slot waits for transactions that run on the target; nobody waits for it yet. */
-	if (cutover_has_way_back(c) && !way_back_arm(c->m, err))
+	if (!cutover_wanted(c, err) || (cutover_has_way_back(c) && !way_back_arm(c->m, err)))
 		return false;
 	/* The sessions last but for the drain: what they execute from now on is asked again. */
 	if (!cutover_large_objects_ahead(c, err) || !sessions_prepare(c, err) ||
-	    !cutover_drain_before_hold(&c->way, err))
+	    !cutover_drain_before_hold(c, err))
 		return false;
 	c->now.prepare_ms = cutover_ms_since(start_us);
 	return true;

@@ -107,7 +107,7 @@ prepare_once(Cutover *c, bool *again, Error *err)
 	*again = false;
 	listener_state(c->m->listener, &state);
 	int64_t deadline_ms = deadline_in_ms(PREPARE_MS + PREPARE_EACH_MS * (int64_t)state.sessions);
-	bool ok = listener_move_prepare(c->m->listener, route_to(c), deadline_ms, c->m->stop, &report,
+	bool ok = listener_move_prepare(c->m->listener, route_to(c), deadline_ms, c->way.stop, &report,
 	                                err);
 	if (ok)
 		note_report(c, &report);
@@ -136,7 +136,7 @@ sessions_prepare(Cutover *c, Error *err)
 		if (!again || deadline_left_ms(until_ms) == 0)
 			return error_add_context(err, "sessions");
 		error_clear(err);
-		if (!stop_sleep_ms(c->m->stop, LOOK_EVERY_MS, err))
+		if (!stop_sleep_ms(c->way.stop, LOOK_EVERY_MS, err))
 			return false;
 	}
 	return true;
@@ -148,7 +148,7 @@ sessions_refresh(Cutover *c, Error *err)
 	enum { REFRESH_MS = 3000 };
 
 	return c->m->listener == NULL ||
-	       listener_move_refresh(c->m->listener, deadline_in_ms(REFRESH_MS), c->m->stop, err) ||
+	       listener_move_refresh(c->m->listener, deadline_in_ms(REFRESH_MS), c->way.stop, err) ||
 	       error_add_context(err, "sessions");
 }
 
@@ -302,8 +302,8 @@ let_prepared_end(Cutover *c, Error *err)
 		return true;
 	FAULT_POINT("cutover_prepared");
 	steps_bound(c);
-	return locked_await_prepared(way_from(&c->way), hold_deadline(c), c->m->stop, err) &&
-	       listener_hold_shut(c->m->listener, hold_deadline(c), c->m->stop, err);
+	return locked_await_prepared(way_from(&c->way), hold_deadline(c), c->way.stop, err) &&
+	       listener_hold_shut(c->m->listener, hold_deadline(c), c->way.stop, err);
 }
 
 bool
@@ -315,8 +315,8 @@ sessions_hold(Cutover *c, Error *err)
 	if (listener == NULL)
 		return true;
 	cutover_publish(c, "hold");
-	bool ok = c->two_phase ? listener_hold_two_phase(listener, hold_deadline(c), c->m->stop, err)
-	                       : listener_hold(listener, hold_deadline(c), c->m->stop, err);
+	bool ok = c->two_phase ? listener_hold_two_phase(listener, hold_deadline(c), c->way.stop, err)
+	                       : listener_hold(listener, hold_deadline(c), c->way.stop, err);
 	ok = ok && begin_keeper(c, err) && let_prepared_end(c, err);
 	c->now.quiet_ms = cutover_ms_since(start_us);
 	FAULT_POINT("cutover_held");

@@ -32,8 +32,8 @@ steps_unbound(Cutover *c)
 bool
 steps_in_time(const Cutover *c, Error *err)
 {
-	if (stop_requested(c->m->stop))
-		return error_set(err, ERROR_CANCELLED, "stopped on request");
+	if (!cutover_wanted(c, err))
+		return false;
 	if (deadline_left_ms(c->deadline_ms) > 0)
 		return true;
 	return error_set(err, ERROR_TIMEOUT, "the hold's deadline has passed");
@@ -103,7 +103,7 @@ steps_copy_late(Cutover *c, Error *err)
 		.catalog = way->catalog,
 		.jobs = c->m->config->jobs,
 		.deadline_ms = c->deadline_ms,
-		.stop = c->m->stop,
+		.stop = c->way.stop,
 	};
 
 	steps_unbound(c); /* it keeps the deadline itself, and says what would help */
