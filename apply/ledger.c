@@ -11,7 +11,8 @@
 #include "protocol/replication.h"
 
 /* How a schema is known to be ours; the number grows with the tables' form. */
-#define OUR_MARK "pgbaton migration, format 6"
+#define OUR_KIND "pgbaton migration, format "
+#define OUR_MARK OUR_KIND "6"
 
 enum { NAME_MAX_LENGTH = 41 };
 
@@ -133,15 +134,23 @@ ledger_exists(Sql *target, const char *name, bool *exists, Error *err)
 	if (result == NULL)
 		return false;
 	bool there = PQntuples(result) == 1;
-	bool ours = there && strcmp(PQgetvalue(result, 0, 0), OUR_MARK) == 0;
-	PQclear(result);
-	if (there && !ours) {
+	const char *mark = there ? PQgetvalue(result, 0, 0) : OUR_MARK;
+	bool ok = strcmp(mark, OUR_MARK) == 0;
+	if (!ok && strncmp(mark, OUR_KIND, strlen(OUR_KIND)) == 0) {
 		error_set(err, ERROR_CONFIG,
-		          "the target has a schema \"%s\" that this version of pgbaton did not make", name);
-		return error_set_hint(err, "choose another --name");
+		          "migration \"%s\" was begun by another version of pgbaton (its ledger has format "
+		          "%.8s, this version's format %s)",
+		          name, mark + strlen(OUR_KIND), &OUR_MARK[strlen(OUR_KIND)]);
+		error_set_hint(err, "go on with that version, or cancel with it and begin again; another "
+		                    "--name begins another migration");
+	} else if (!ok) {
+		error_set(err, ERROR_CONFIG, "the target has a schema \"%s\" that pgbaton did not make",
+		          name);
+		error_set_hint(err, "choose another --name");
 	}
+	PQclear(result);
 	*exists = there;
-	return true;
+	return ok;
 }
 
 /* The progress rows are the hottest of the target: room on their page keeps

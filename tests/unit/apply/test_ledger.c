@@ -200,6 +200,13 @@ START_TEST(foreign_schema_is_not_touched)
 	ASSERT_OK(sql_value(target, &err, count, sizeof(count),
 	                    "SELECT count(*) FROM pg_namespace WHERE nspname = 'theirs'"));
 	ck_assert_str_eq(count, "1");
+	/* One of an older pgbaton's is named as that. */
+	ASSERT_OK(sql_exec(target, &err, "COMMENT ON SCHEMA theirs IS 'pgbaton migration, format 1'"));
+	ck_assert(!ledger_exists(target, "theirs", &exists, &err));
+	ck_assert_msg(strstr(err.message, "another version of pgbaton (its ledger has format 1,") !=
+	                  NULL,
+	              "%s", err.message);
+	ck_assert(!ledger_drop(target, "theirs", &err));
 	sql_close(target);
 }
 END_TEST
