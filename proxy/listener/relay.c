@@ -79,7 +79,8 @@ static void
 watch_flows(Session *session)
 {
 	const Flow *in = &session->to_server;
-	bool room = in->data == NULL || (in->pos == in->admit && in->len < BUFFER_SIZE);
+	/* make_room takes what has been written out of a buffer that is full to its end. */
+	bool room = in->pos == in->admit && in->len - in->pos < BUFFER_SIZE;
 
 	if (!relaying(session))
 		return;

@@ -514,6 +514,43 @@ START_TEST(back_pressure)
 }
 END_TEST
 
+/* The buffer is full when they are released, and ends in the midst of a message. */
+START_TEST(long_pipelines_go_on)
+{
+	enum { COUNT = 2000 };
+	PGconn *conn = fixture_session();
+
+	hold();
+	ck_assert_int_eq(PQenterPipelineMode(conn), 1);
+	ck_assert_int_eq(PQsetnonblocking(conn, 1), 0);
+	for (int i = 0; i < COUNT; i++) {
+		ck_assert_int_eq(PQsendQueryParams(conn, "SELECT 'of a length that divides no buffer'", 0,
+		                                   NULL, NULL, NULL, NULL, 0),
+		                 1);
+		ck_assert_int_eq(PQpipelineSync(conn), 1);
+	}
+	ck_assert_int_eq(PQflush(conn) == -1, 0);
+	ck_assert(is_silent(conn));
+	listener_release(fixture_listener);
+	ck_assert_int_eq(PQsetnonblocking(conn, 0), 0);
+	for (int syncs = 0, ended = 0; syncs < COUNT;) {
+		int64_t deadline = deadline_in_ms(30000);
+		while (PQisBusy(conn)) {
+			struct pollfd ready = {.fd = PQsocket(conn), .events = POLLIN};
+			ck_assert_msg(poll(&ready, 1, deadline_left_ms(deadline)) == 1, "after %d answers",
+			              syncs);
+			ck_assert_int_eq(PQconsumeInput(conn), 1);
+		}
+		PGresult *r = PQgetResult(conn);
+		ended = r == NULL ? ended + 1 : 0;
+		ck_assert_int_lt(ended, 3);
+		syncs += PQresultStatus(r) == PGRES_PIPELINE_SYNC;
+		PQclear(r);
+	}
+	PQfinish(conn);
+}
+END_TEST
+
 /* Holds without end under load: an increment that a client saw acknowledged is there, and
  * nothing is done twice. */
 START_TEST(holds_under_load)
@@ -583,6 +620,7 @@ make(void)
 	tcase_add_test(tcase, held_clients_may_go);
 	tcase_add_test(tcase, held_clients_can_cancel);
 	tcase_add_test(tcase, back_pressure);
+	tcase_add_test(tcase, long_pipelines_go_on);
 	tcase_add_test(tcase, holds_under_load);
 	suite_add_tcase(suite, tcase);
 	return suite;
