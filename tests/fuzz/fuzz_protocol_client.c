@@ -107,7 +107,8 @@ session(Slice bytes, size_t cut)
 	track_client(&two, slice_of(client.data + cut, half - cut));
 	CHECK(one.lost == two.lost && one.client.left == two.client.left);
 	CHECK(one.asked_len - one.asked_first == two.asked_len - two.asked_first);
-	CHECK(one.asked_len - one.asked_first <= half / 5 + 1);
+	/* A Query behind extended messages takes six bytes there. */
+	CHECK(one.asked_len - one.asked_first <= half / 5 * 6 + 1);
 	size_t let = track_client_until(&three, client, cut % 2 == 0);
 	CHECK(let <= client.len);
 	let = track_client_whole(&four, client, cut);
