@@ -118,10 +118,13 @@ replication_create_slot(Wire *wire, const char *name, int64_t deadline_ms, Lsn *
 	Buffer sql = BUFFER_INIT;
 	WireResult *result = NULL;
 
-	/* The old keyword: 15 and newer still take it, 14 and older nothing else. */
+	/* FAILOVER: standbys that synchronize slots have it, so that a promoted one can be followed. The old
+	 * keyword: 14 and older take nothing else. */
 	buffer_put_text(&sql, "CREATE_REPLICATION_SLOT ");
 	sql_put_identifier(&sql, name);
-	buffer_put_text(&sql, " LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+	buffer_put_text(&sql, wire_server_version(wire) >= 170000
+	                          ? " LOGICAL pgoutput (SNAPSHOT 'nothing', FAILOVER)"
+	                          : " LOGICAL pgoutput NOEXPORT_SNAPSHOT");
 	bool ok = wire_query(wire, buffer_cstr(&sql), deadline_ms, &result, err);
 	buffer_free(&sql);
 	if (ok) {

@@ -32,7 +32,7 @@ MUST_CHECK bool replication_fork(Wire *wire, uint32_t present, uint32_t past, Ls
 /* The same from the text of a history file. */
 Lsn replication_history_fork(const char *history, uint32_t past);
 
-/* CREATE_REPLICATION_SLOT name LOGICAL pgoutput NOEXPORT_SNAPSHOT; waits for
+/* CREATE_REPLICATION_SLOT name LOGICAL pgoutput without a snapshot, from 17 on with FAILOVER; waits for
  * every transaction with an xid that is running now, so it has a deadline:
  * ERROR_TIMEOUT then, and the slot does not exist. */
 MUST_CHECK bool replication_create_slot(Wire *wire, const char *name, int64_t deadline_ms,

@@ -15,8 +15,8 @@
 static const char what_now[] =
 	"the target has rows that this server has lost (a standby was promoted that had not received "
 	"everything, or a backup was restored): cancel the migration and start it again from a fresh "
-	"copy. From 17 on a slot of a standby stays level, and this cannot happen, if the primary names "
-	"the standby in synchronized_standby_slots and the slot has failover set";
+	"copy. From 17 on this cannot happen if the primary names the standby in "
+	"synchronized_standby_slots and that has sync_replication_slots = on";
 
 bool
 receiver_use_known(const ReceiverKnown *known, TxLog *log, Error *err)

@@ -455,7 +455,12 @@ start_copy(Stream *s, Error *err)
 	bool ok = wire_copy_both_start(s->wire, buffer_cstr(&sql), err);
 	buffer_free(&sql);
 	if (!ok)
-		return false;
+		return error_has_sqlstate(err, "42704")
+		           ? error_set_hint(err,
+		                            "what it kept is lost: cancel the migration and start it "
+		                            "again. A standby that is promoted has the slot from 17 on, "
+		                            "with sync_replication_slots = on")
+		           : false;
 	log_info("receiver", "streaming from %s, slot \"%s\", behind %s", wire_display(s->wire),
 	         s->receiver->slot, LSN_STR(start.start));
 	return true;

@@ -17,6 +17,7 @@
 #include "tests/harness/db.h"
 #include "tests/harness/pgbaton.h"
 #include "tests/harness/process.h"
+#include "tests/harness/skip.h"
 #include "tests/unit/runner.h"
 
 typedef struct {
@@ -284,6 +285,104 @@ START_TEST(a_slot_that_was_moved_while_the_state_was_lost)
 }
 END_TEST
 
+/* ---- a standby that has the slot, too ---- */
+
+static void
+sh(char *script)
+{
+	run((const char *const[]){"sh", "-c", script, NULL});
+	free(script);
+}
+
+/* Streaming from the source, which sends pgbaton nothing that this one has not. */
+static Cluster *
+standby_start(Cluster *primary, PGconn **conn)
+{
+	Cluster *standby = cluster_start(
+		&(ClusterOptions){.major = cluster_major(primary), .name = "standby"});
+
+	db_exec(*conn, "SELECT pg_create_physical_replication_slot('standby', true)");
+	PQfinish(*conn);
+	cluster_stop(standby, CLUSTER_FAST);
+	cluster_stop(primary, CLUSTER_FAST);
+	sh(mem_printf(
+		"rm -rf %s && cp -a %s %s && cd %s && touch standby.signal && "
+		"chown --reference=PG_VERSION standby.signal && cat >> postgresql.auto.conf <<END\n"
+		"unix_socket_directories = '%s'\n"
+		"primary_conninfo = 'host=127.0.0.1 port=%d user=postgres dbname=postgres'\n"
+		"primary_slot_name = 'standby'\nhot_standby_feedback = on\nEND",
+		cluster_data_dir(standby), cluster_data_dir(primary), cluster_data_dir(standby),
+		cluster_data_dir(standby), cluster_socket_dir(standby), cluster_port(primary)));
+	cluster_resume(primary);
+	cluster_resume(standby);
+	cluster_configure(primary, "synchronized_standby_slots = 'standby'");
+	*conn = db_connect(primary, NULL);
+	return standby;
+}
+
+/* A slot is taken over when nothing that it needs is gone from the standby. */
+static void
+sync_slot(PGconn *source, PGconn *standby)
+{
+	int64_t deadline = deadline_in_ms(60000);
+
+	do {
+		ck_assert(deadline_left_ms(deadline) > 0);
+		db_exec(source, "SELECT pg_log_standby_snapshot()");
+		db_exec(standby, "SELECT pg_sync_replication_slots()");
+		poll(NULL, 0, 50);
+	} while (!db_true(standby, "SELECT count(*) = 1 FROM pg_replication_slots"
+	                           " WHERE slot_name = 'pgbaton' AND synced AND NOT temporary"));
+}
+
+START_TEST(a_standby_that_has_the_slot)
+{
+	static const char *const args[] = {"--schema", "none", NULL};
+	static const char table[] = "CREATE TABLE t (id int PRIMARY KEY, note text)";
+	Case c = {0};
+
+	TEST_NEEDS_MAJOR(_i);
+	c.source_cluster = cluster_start(&(ClusterOptions){.major = _i, .name = "source"});
+	c.target_cluster = cluster_start(&(ClusterOptions){.major = _i, .name = "target"});
+	c.source = db_connect(c.source_cluster, NULL);
+	c.target = db_connect(c.target_cluster, NULL);
+	db_exec(c.source, table);
+	db_exec(c.target, table);
+	db_exec(c.source, "INSERT INTO t SELECT g, 'old' FROM generate_series(1, 100) g");
+	Cluster *second = standby_start(c.source_cluster, &c.source);
+	PGconn *standby = db_connect(second, NULL);
+	char *uri = mem_printf("postgresql://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres"
+	                       "?target_session_attrs=read-write",
+	                       cluster_port(c.source_cluster), cluster_port(second));
+	c.p = pgbaton_start(&(PgbatonOptions){
+		.source = uri, .target = cluster_uri(c.target_cluster, NULL), .args = args});
+	pgbaton_wait_state(c.p, "following", 60);
+	ck_assert(db_true(c.source, "SELECT failover FROM pg_replication_slots"
+	                            " WHERE slot_name = 'pgbaton'"));
+	write_and_wait(&c, 1001, "before");
+	sync_slot(c.source, standby);
+	for (int id = 2001; id < 2010; id++)
+		write_and_wait(&c, id, "behind the slot");
+	cluster_kill9(c.source_cluster);
+	db_exec(standby, "SELECT pg_promote()");
+	PQfinish(c.source);
+	c.source = standby;
+	write_and_wait(&c, 3001, "on timeline 2");
+	compare_databases(c.source, c.target, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	char *out;
+	ck_assert_msg(pgbaton_cli(c.p, &out, 60, "verify", NULL) == 0, "%s", out);
+	free(out);
+	pgbaton_free(c.p);
+	PQfinish(c.source);
+	PQfinish(c.target);
+	cluster_free(second);
+	cluster_free(c.source_cluster);
+	cluster_free(c.target_cluster);
+	free(uri);
+}
+END_TEST
+
 /* A commit that nobody waits for (synchronous_commit = off) is seen before it is on the disk: rows
  * that a copy has seen must not be lost by the source afterwards, and their xids given to others. */
 START_TEST(a_source_that_stops_after_the_copy)
@@ -421,6 +520,10 @@ make(void)
 	tcase_add_loop_test(tc, a_source_that_has_lost_rows, 0, LOSSES);
 	tcase_add_loop_test(tc, a_source_that_has_everything, 0, 4);
 	tcase_add_test(tc, a_slot_that_was_moved_while_the_state_was_lost);
+	suite_add_tcase(suite, tc);
+	tc = tcase_create("standby");
+	tcase_set_timeout(tc, 180);
+	tcase_add_loop_test(tc, a_standby_that_has_the_slot, 17, CLUSTER_NEWEST + 1);
 	suite_add_tcase(suite, tc);
 	tc = tcase_create("stops");
 	tcase_set_timeout(tc, 180);

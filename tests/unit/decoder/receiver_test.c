@@ -663,6 +663,7 @@ START_TEST(a_dropped_slot_is_fatal)
 	ReceiverState state = wait_state(receiver, is_failed, NULL);
 	ck_assert_msg(error_has_sqlstate(&state.error, "42704"), "%s", state.error.message);
 	ck_assert_ptr_nonnull(strstr(state.error.context, "slot \"s\""));
+	ck_assert_ptr_nonnull(strstr(state.error.hint, "start it again"));
 	ck_assert(!state.connected);
 	receiver_stop(receiver);
 	txlog_close(log);
