@@ -107,6 +107,10 @@ void ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql);
 
 /* ---- tables (ledger_tables.c) ---- */
 
+/* Tables that were copied, and that the catalogue does not have any more but the target has, quoted and
+ * with commas; empty: none. */
+MUST_CHECK bool ledger_list_dropped(Sql *target, const Ledger *ledger, const Catalog *catalog,
+                                    Buffer *list, Error *err);
 /* False also when a table of the catalogue is another one, by oid, than was copied under its
  * name: it is named. */
 MUST_CHECK bool ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog,

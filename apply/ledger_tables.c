@@ -114,6 +114,31 @@ ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog, E
 }
 
 bool
+ledger_list_dropped(Sql *target, const Ledger *ledger, const Catalog *catalog, Buffer *list,
+                    Error *err)
+{
+	PGresult *rows = sql_queryf(
+		target, err,
+		"SELECT schema_name, table_name, pg_catalog.format('\"%%s\".\"%%s\"',"
+		" replace(schema_name, '\"', '\"\"'), replace(table_name, '\"', '\"\"'))"
+		" FROM %s.relation r WHERE state = 'copied' AND EXISTS (SELECT FROM"
+		" pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid ="
+		" c.relnamespace WHERE c.relname = r.table_name AND n.nspname ="
+		" r.schema_name AND c.relkind = 'r') ORDER BY 1, 2",
+		ledger->schema);
+
+	if (rows == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(rows); i++) {
+		if (catalog_find(catalog, PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1)) != NULL)
+			continue;
+		buffer_printf(list, "%s%s", list->len > 0 ? ", " : "", PQgetvalue(rows, i, 2));
+	}
+	PQclear(rows);
+	return true;
+}
+
+bool
 ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err)
 {
 	bool *known = mem_zalloc(catalog->table_count + 1);

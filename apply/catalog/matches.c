@@ -132,8 +132,8 @@ matches_find(Sql *source, const Selection *selection, bool strict, Arena *arena,
 	for (int list = 0; list < SELECTION_LISTS; list++) {
 		const PatternList *patterns = &selection->lists[list];
 		for (size_t i = 0; i < patterns->count; i++) {
-			if (find_one(matches, source, (SelectionList)list, patterns->items[i], strict, arena,
-			             err))
+			if (find_one(matches, source, (SelectionList)list, patterns->items[i],
+			             strict && !selection->recorded, arena, err))
 				continue;
 			matches_free(matches);
 			return NULL;

@@ -19,7 +19,7 @@
 typedef struct Matches Matches;
 
 /* strict: a pattern that matches nothing is ERROR_CONFIG naming it (tables, views and
- * sequences for the table lists). */
+ * sequences for the table lists), unless the selection is a recorded one. */
 Matches *matches_find(Sql *source, const Selection *selection, bool strict, Arena *arena,
                       Error *err);
 void matches_free(Matches *matches);

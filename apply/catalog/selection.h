@@ -40,6 +40,8 @@ typedef struct {
 	PatternList lists[SELECTION_LISTS];
 	bool skip_unlogged; /* unlogged tables move without rows */
 	LargeObjects large_objects;
+	/* By a migration in progress: what a pattern named may have been dropped since. */
+	bool recorded;
 } Selection;
 
 bool selection_large_objects(const Selection *selection);

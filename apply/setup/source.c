@@ -492,6 +492,22 @@ check_one(Coverage *coverage, Sql *source, const char *name, bool insert_only, E
 	return true;
 }
 
+/* A table that was dropped took its changes with it: all that were made were sent. */
+static bool
+note_unpublished(Coverage *coverage, Sql *source, const Table *table, Error *err)
+{
+	const char *const name[] = {table->qualified};
+	PGresult *rows = sql_query_params(source, err, "SELECT pg_catalog.to_regclass($1) IS NULL", 1,
+	                                  name);
+
+	if (rows == NULL)
+		return false;
+	if (!sql_get_bool(rows, 0, 0))
+		difference(coverage, "was taken out", table->schema, table->name);
+	PQclear(rows);
+	return true;
+}
+
 bool
 source_check_publication(Sql *source, const Ledger *ledger, const Catalog *catalog, Error *err)
 {
@@ -505,7 +521,7 @@ source_check_publication(Sql *source, const Ledger *ledger, const Catalog *catal
 	for (size_t i = 0; ok && i < catalog->table_count; i++) {
 		const Table *table = &catalog->tables[i];
 		if (table->persistence == 'p' && !seen[i])
-			difference(&coverage, "was taken out", table->schema, table->name);
+			ok = note_unpublished(&coverage, source, table, err);
 	}
 	free(seen);
 	if (!ok || coverage.count == 0)

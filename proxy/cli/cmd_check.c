@@ -93,6 +93,7 @@ check_both(const Config *config, Sql *source, Sql *target, Findings *findings, E
 		findings_add(findings, FINDING_BLOCKER, "own_schema", "target",
 		             err->hint[0] != '\0' ? err->hint : NULL, "%s", err->message);
 	}
+	options.selection.recorded = options.resuming;
 	if (!check_run(source, target, config->source, &options, findings, &catalog, err))
 		return false;
 	catalog_free(catalog);

@@ -233,7 +233,8 @@ prepare_add(Migration *m, const MigrationRequest *request, Selection *selection,
 		return false;
 	size_t count = mark_new(m->catalog, *catalog);
 	if (count == 0)
-		return error_set(err, ERROR_CONFIG, "\"%s\" names no table that is not moved already",
+		return error_set(err, ERROR_CONFIG,
+		                 "\"%s\" matches nothing on the source that is not moved already",
 		                 request->pattern);
 	pthread_mutex_lock(&m->lock);
 	m->addition.tables = count;

@@ -64,6 +64,7 @@ load_ledger(Migration *m, bool *switched, Error *err)
 	if (!addition_load(m, &ledger, err) ||
 	    !ledger_added(m->target, &ledger, m->arena, &m->selection, err))
 		return false;
+	m->selection.recorded = true;
 	*switched = journal == JOURNAL_SWITCHED;
 	m->fresh = !migration_state_parse(state, &at) || at < STATE_COPYING;
 	log_info("migration", "going on with migration %s, which was %s", ledger.id, state);

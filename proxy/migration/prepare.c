@@ -210,6 +210,7 @@ create_ledger(Migration *m, Error *err)
 	}
 	if (!ledger_keep_selection(m->target, &ledger, &m->selection, err))
 		return false;
+	m->selection.recorded = true;
 	pthread_mutex_lock(&m->lock);
 	m->ledger = ledger;
 	m->ledger.timeline = &m->target_timeline;

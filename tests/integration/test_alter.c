@@ -369,6 +369,38 @@ recopy_cures(Case *c, const char *table, const char *name)
 	case_close(c);
 }
 
+/* Nothing of it is missing from the stream: it goes on. Only the target must not be left with rows
+ * that the source has not any more, as a partition's would be. */
+START_TEST(dropped)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "dropped");
+	db_exec(c.source, "CREATE TABLE later (id int PRIMARY KEY)");
+	must(&c, "add-table", "public.later", NULL);
+	write_some(&c, "a");
+	db_exec(c.source, "INSERT INTO later VALUES (1); DELETE FROM twin WHERE id > 400;"
+	                  "DROP TABLE twin, later");
+	write_some(&c, "a");
+	case_sync(&c);
+	rehearse(&c, 1, "table \"public\".\"twin\" is gone");
+	start_again(&c);
+	write_some(&c, "a");
+	case_sync(&c);
+	rehearse(&c, 1, "on the target, DROP TABLE \"public\".\"later\", \"public\".\"twin\"");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "verify", NULL), 1);
+	ck_assert_msg(strstr(out, "\"public\".\"twin\"") != NULL, "%s", out);
+	free(out);
+	must(&c, "verify", "--table", "keyed");
+	db_exec(c.target, "DROP TABLE twin, later");
+	rehearse(&c, 0, "rehears");
+	must(&c, "verify", NULL, NULL);
+	case_equal(&c, "dropped");
+	case_close(&c);
+}
+END_TEST
+
 /* Every row is another, and neither the stream nor the catalogue says so. */
 START_TEST(rewritten)
 {
@@ -577,6 +609,7 @@ make(void)
 	tcase_add_test(tcase, names_change_hands);
 	tcase_add_test(tcase, made_anew);
 	tcase_add_test(tcase, definitions_are_named);
+	tcase_add_test(tcase, dropped);
 	tcase_add_test(tcase, rewritten);
 	tcase_add_test(tcase, column_made_anew);
 	tcase_add_test(tcase, out_of_the_publication);

@@ -52,6 +52,25 @@ refuse_rewritten(Cutover *c, Error *err)
 	                      " free, too");
 }
 
+/* Dropped on the source before this process began, so its catalogue does not have them. Left on the
+ * target, a partition's rows would be there that the source has not. */
+bool
+cutover_refuse_dropped(const Migration *m, Error *err)
+{
+	Buffer list = BUFFER_INIT;
+	bool ok = ledger_list_dropped(m->target, &m->ledger, m->catalog, &list, err);
+
+	if (ok && list.len > 0) {
+		error_set(err, ERROR_CONFIG,
+		          "copied tables were dropped on the source since, and are on the target still: %s",
+		          buffer_cstr(&list));
+		ok = error_set_hint(err, "on the target, DROP TABLE %s; or rename what is to stay",
+		                    buffer_cstr(&list));
+	}
+	buffer_free(&list);
+	return ok;
+}
+
 /* A table that was made, or a column that was added, while we drained would be lost. */
 bool
 cutover_refuse_late_ddl(Cutover *c, Error *err)
@@ -84,7 +103,7 @@ cutover_refuse_ddl(Cutover *c, Error *err)
 	                            &same, what, sizeof(what), err))
 		return false;
 	if (same)
-		return refuse_rewritten(c, err);
+		return (way->back || cutover_refuse_dropped(c->m, err)) && refuse_rewritten(c, err);
 	error_set(err, ERROR_CONFIG, "the %s's tables are not those that were %s: %s", way->from_side,
 	          way->back ? "switched to" : "copied", what);
 	return error_set_hint(err, way->back

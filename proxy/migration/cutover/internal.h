@@ -54,6 +54,8 @@ bool cutover_has_way_back(const Cutover *c);
 
 /* Before the hold: publication and catalogue are still those of the start. */
 MUST_CHECK bool cutover_refuse_ddl(Cutover *c, Error *err);
+/* Copied tables that an earlier process of ours has seen, which the target has and the source has not. */
+MUST_CHECK bool cutover_refuse_dropped(const Migration *m, Error *err);
 /* What else has been defined on the source since then: for c->now. */
 MUST_CHECK bool cutover_name_definitions(Cutover *c, Error *err);
 /* Under the locks: no table came or changed since. */

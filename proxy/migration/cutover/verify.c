@@ -5,6 +5,7 @@
 #include "apply/schema/target.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "proxy/migration/cutover/internal.h"
 #include "proxy/migration/internal.h"
 
 enum { FIRST_DRAIN_MS = 60000 };
@@ -65,6 +66,8 @@ cutover_verify(Migration *m, const MigrationRequest *request, size_t *tables, Er
 	if (!mark_named(m, request, err) ||
 	    !catalog_compare_source(m->catalog, m->source, &m->selection, m->ledger.name, &same, what,
 	                            sizeof(what), err))
+		return false;
+	if (!marked && !cutover_refuse_dropped(m, err))
 		return false;
 	if (!same) /* a table more is not compared, a table less fails below */
 		log_warning("verify", "the source's tables are not those that were copied: %s", what);
