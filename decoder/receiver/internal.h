@@ -77,7 +77,10 @@ struct Receiver {
 	struct ev_loop *loop;
 	ev_async news; /* the log synced, made room or failed; applied moved; stop */
 	pthread_t thread;
-	bool was_connected; /* the thread's own: authentication has worked once */
+	/* The thread's own: */
+	bool was_connected; /* authentication has worked once */
+	bool streaming;     /* transactions in progress were asked for */
+	bool whole;         /* they are asked for no more */
 
 	pthread_mutex_t lock;
 	ReceiverState state;

@@ -47,6 +47,21 @@ bytes_so_far(Receiver *receiver)
 	return state.bytes;
 }
 
+/* Up to 18 at least, a table that is truncated in a sub-transaction which is rolled back, and
+ * then again, cannot be sent while its transaction is in progress ("could not map filenumber"):
+ * at each try, since the server begins before it each time. Whole, without what was rolled back, it
+ * can. What else is wrong inside the server comes again then. */
+static bool
+can_do_without_streams(Receiver *receiver, const Error *err)
+{
+	if (!receiver->streaming || err->class != ERROR_SQL || strncmp(err->sqlstate, "XX", 2) != 0)
+		return false;
+	receiver->whole = true;
+	log_warning("receiver", "asking for whole transactions only, until the next start: the server "
+	                        "fails inside while it sends them in progress");
+	return true;
+}
+
 static void *
 receiver_main(void *arg)
 {
@@ -62,7 +77,8 @@ receiver_main(void *arg)
 			break;
 		error_add_context(&err, "slot \"%s\" on %s", receiver->slot,
 		                  conninfo_display(receiver->source));
-		bool retry = receiver_can_retry(&err, receiver->was_connected);
+		bool retry = receiver_can_retry(&err, receiver->was_connected) ||
+		             can_do_without_streams(receiver, &err);
 		set_error(receiver, &err, !retry);
 		log_failure(retry ? LOG_WARNING : LOG_ERROR, "receiver", &err);
 		if (!retry)

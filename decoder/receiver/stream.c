@@ -449,8 +449,9 @@ start_copy(Stream *s, Error *err)
 		.proto_version = replication_proto_version(version),
 		.binary = s->receiver->binary && version >= 140000,
 		.messages = version >= 140000,
-		.streaming = version >= 140000,
+		.streaming = version >= 140000 && !s->receiver->whole,
 	};
+	s->receiver->streaming = start.streaming;
 	replication_start_command(&start, &sql);
 	bool ok = wire_copy_both_start(s->wire, buffer_cstr(&sql), err);
 	buffer_free(&sql);

@@ -528,6 +528,31 @@ START_TEST(a_stream_in_progress_does_not_hold_back_what_is_confirmed)
 }
 END_TEST
 
+/* After a TRUNCATE that was rolled back no server finds the table's file any more, at each try. As a
+ * whole, after its end, the transaction can be sent. */
+START_TEST(a_stream_that_the_server_cannot_send_comes_as_a_whole)
+{
+	static const char rolled_back[] =
+		"INSERT INTO t SELECT i, repeat('b', 50) FROM generate_series(%d, %d) i; SAVEPOINT s;"
+		"TRUNCATE t; INSERT INTO t SELECT i, 'never' FROM generate_series(1, 4000) i;"
+		"ROLLBACK TO s; UPDATE t SET note = 'z' WHERE id %% 3 = 0;";
+
+	TEST_NEEDS_MAJOR(_i);
+	open_source(_i);
+	write_small();
+	stop_receiver();
+	db_exec(db, "BEGIN; TRUNCATE t");
+	db_exec(db, rolled_back, 100001, 106000);
+	db_exec(db, "TRUNCATE t; INSERT INTO t VALUES (1, 'q'); COMMIT; BEGIN");
+	db_exec(db, rolled_back, 110001, 116000);
+	db_exec(db, "COMMIT");
+	start_receiver();
+	write_small();
+	check_tables(0);
+	close_source();
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -541,6 +566,8 @@ make(void)
 	tcase_add_loop_test(tcase, a_stop_in_the_middle_of_a_stream_loses_nothing, 15, 16);
 	tcase_add_loop_test(tcase, a_stream_in_progress_does_not_hold_back_what_is_confirmed, 14, 15);
 	tcase_add_loop_test(tcase, a_stream_in_progress_does_not_hold_back_what_is_confirmed, 18, 19);
+	tcase_add_loop_test(tcase, a_stream_that_the_server_cannot_send_comes_as_a_whole, OLDEST,
+	                    CLUSTER_NEWEST + 1);
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
