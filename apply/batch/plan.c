@@ -154,7 +154,9 @@ plan_marker(Plan *plan, const PgoRelation *relation, Error *err)
 }
 
 /* By oid: two tables may have exchanged their names on the source, and the target has the rows
- * of each where they were. Another one of a name that is ours is not what was copied. */
+ * of each where they were. Another one of a name that is ours is not what was copied. NULL without an
+ * error: it was dropped on the source since, or has come with an addition that the target has lost. What
+ * else is published is source_check_publication's question. */
 static Table *
 find_table(const Catalog *catalog, const PgoRelation *relation, Error *err)
 {
@@ -165,13 +167,12 @@ find_table(const Catalog *catalog, const PgoRelation *relation, Error *err)
 	for (size_t i = 0; i < catalog->table_count; i++)
 		if (catalog->tables[i].oid == relation->oid)
 			return &catalog->tables[i];
+	if (named == NULL)
+		return NULL;
 	error_set(err, ERROR_CONFIG,
-	          named == NULL
-	              ? "table %s.%s is published but not part of this migration"
-	              : "table %s.%s is not the one that was copied: it was made anew on the source",
+	          "table %s.%s is not the one that was copied: it was made anew on the source",
 	          relation->schema, relation->name);
-	error_set_hint(err, named == NULL ? "take it out of the publication on the source"
-	                                  : "cancel and begin again");
+	error_set_hint(err, "cancel and begin again");
 	return NULL;
 }
 
@@ -186,10 +187,19 @@ plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation
 	if (strcmp(relation->schema, own_schema) == 0 && strcmp(relation->name, "marker") == 0)
 		return plan_marker(plan, relation, err);
 
-	plan->table = find_table(catalog, relation, err);
-	if (plan->table == NULL)
+	Error other = ERROR_INIT;
+	plan->table = find_table(catalog, relation, &other);
+	if (other.class != ERROR_NONE) {
+		if (err != NULL)
+			*err = other;
 		return NULL;
-	plan->elsewhere = atomic_load(&plan->table->apart) != apart;
+	}
+	if (plan->table == NULL)
+		log_warning("applier",
+		            "table %s.%s of the stream is not in the source's catalogue, or not moved: its "
+		            "changes are passed over",
+		            relation->schema, relation->name);
+	plan->elsewhere = plan->table == NULL || atomic_load(&plan->table->apart) != apart;
 	if (plan->elsewhere)
 		return plan;
 	plan->route = hash_bytes(slice_cstr(plan->table->qualified), 0);

@@ -28,13 +28,13 @@ typedef struct {
 	uint64_t id;  /* unique in the process */
 	bool marker;  /* the migration's own marker table (before 14) */
 	int content;  /* its content column */
-	Table *table; /* NULL for the marker */
+	Table *table; /* NULL for the marker, and what is no table of ours */
 	KeyKind key;
 	uint16_t count; /* columns as the stream sends them */
 	PlanColumn *columns;
 	uint16_t key_count;    /* KEY_INDEX only */
 	uint16_t *key_columns; /* positions in the stream, ascending */
-	bool elsewhere;        /* another applier's table: nothing below is set */
+	bool elsewhere;        /* not a table of this applier's: nothing below is set */
 	Lsn level_lsn;         /* Table.level_lsn */
 	bool has_snapshot;     /* C2 */
 	Snapshot snapshot;
