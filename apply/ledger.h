@@ -177,6 +177,8 @@ typedef struct {
  * last words are still on their way). So this settles an outcome that is not known.
  */
 MUST_CHECK bool ledger_apart(Sql *target, const Ledger *ledger, Apart *out, Error *err);
+/* The turn as it is recorded, not taken. */
+MUST_CHECK bool ledger_apart_turn(Sql *target, const Ledger *ledger, int64_t *turn, Error *err);
 /* The tables that are, in a catalogue that may know nothing else of the ledger yet. */
 MUST_CHECK bool ledger_apart_tables(Sql *target, const Ledger *ledger, Catalog *catalog,
                                     Error *err);

@@ -37,6 +37,18 @@ ledger_apart(Sql *target, const Ledger *ledger, Apart *out, Error *err)
 }
 
 bool
+ledger_apart_turn(Sql *target, const Ledger *ledger, int64_t *turn, Error *err)
+{
+	PGresult *row = sql_queryf(target, err, "SELECT apart_try FROM %s.migration", ledger->schema);
+
+	if (row == NULL)
+		return false;
+	*turn = PQntuples(row) == 1 ? sql_get_int(row, 0, 0) : -1;
+	PQclear(row);
+	return true;
+}
+
+bool
 ledger_apart_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err)
 {
 	PGresult *rows = sql_queryf(

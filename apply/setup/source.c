@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "apply/setup/source_internal.h"
+#include "common/log.h"
 #include "common/map.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
@@ -419,6 +420,47 @@ source_extend_publication(const SourceSetup *setup, bool apart, Error *err)
 	return extend_one(setup, setup->ledger->name, false, apart, err) &&
 	       (!source_has_insert_only(setup->catalog) ||
 	        extend_one(setup, source_insert_only_name(setup->ledger, second), true, apart, err));
+}
+
+static bool
+trim_one(const SourceSetup *setup, const char *name, Error *err)
+{
+	PGresult *published = query_published(setup->source, name, err);
+	Buffer sql = BUFFER_INIT;
+	bool any = false;
+
+	if (published == NULL)
+		return false;
+	buffer_put_text(&sql, "ALTER PUBLICATION ");
+	sql_put_identifier(&sql, name);
+	buffer_put_text(&sql, " DROP TABLE");
+	for (int i = 0; i < PQntuples(published); i++) {
+		const char *schema = PQgetvalue(published, i, 0);
+		const char *table = PQgetvalue(published, i, 1);
+		if (PQgetisnull(published, i, 1) || strcmp(schema, setup->ledger->name) == 0 ||
+		    catalog_find(setup->catalog, schema, table) != NULL)
+			continue;
+		log_warning("setup", "publication %s: %s.%s is not moved (any more), and is taken out",
+		            name, schema, table);
+		buffer_put_text(&sql, any ? ", ONLY " : " ONLY ");
+		sql_put_identifier(&sql, schema);
+		buffer_put_u8(&sql, '.');
+		sql_put_identifier(&sql, table);
+		any = true;
+	}
+	PQclear(published);
+	bool ok = !any || sql_exec(setup->source, err, buffer_cstr(&sql));
+	buffer_free(&sql);
+	return ok;
+}
+
+bool
+source_trim_publication(const SourceSetup *setup, Error *err)
+{
+	char second[80];
+
+	return trim_one(setup, setup->ledger->name, err) &&
+	       trim_one(setup, source_insert_only_name(setup->ledger, second), err);
 }
 
 /* ---- is it still what it was? ---- */

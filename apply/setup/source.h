@@ -87,6 +87,9 @@ bool source_slot_has_to_read(const SlotHealth *slot);
 /* It has only read for at_least_s or longer: what to tell. */
 bool source_slot_reading(const SlotHealth *slot, double at_least_s, const char *side, char *out,
                          size_t size);
+/* Takes out of the publication what is not in the catalogue (any more): an addition that the target
+ * has lost. */
+MUST_CHECK bool source_trim_publication(const SourceSetup *setup, Error *err);
 /* The publication is there and still covers exactly our tables; else ERROR_CONFIG naming
  * what is different. */
 MUST_CHECK bool source_check_publication(Sql *source, const Ledger *ledger, const Catalog *catalog,

@@ -419,12 +419,24 @@ take_back(Migration *m, Error *err)
 	return true;
 }
 
+/* Recorded behind all of it: a server that has this turn has lost nothing of it (has_come_to). */
+static bool
+move_turn(Migration *m, Error *err)
+{
+	Apart now;
+
+	if (!ledger_apart(m->target, &m->ledger, &now, err))
+		return false;
+	m->apart.turn = now.turn;
+	return true;
+}
+
 static bool
 finish(Migration *m, Error *err)
 {
 	Error late = ERROR_INIT;
 
-	if (!take_back(m, err))
+	if (!take_back(m, err) || !move_turn(m, err))
 		return false;
 	set_outcome(m, ADDITION_DONE, NULL);
 	if (!target_prepare(m->target, &m->ledger, m->catalog, &late))

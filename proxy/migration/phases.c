@@ -234,21 +234,27 @@ show_build(Migration *m, Build *build)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* What is recorded there is done there, and nothing but that is: WAL has an order. */
+/* What is recorded there is done there, and nothing but that is: WAL has an order. An addition's turn is
+ * recorded at its beginning and at its end; in between only a start sees what of it is there. */
 static bool
 has_come_to(Migration *m, MigrationState wanted, uint32_t timeline, Error *err)
 {
 	char recorded[32];
 	MigrationState at;
+	int64_t turn;
 
-	if (!ledger_get_state(m->target, &m->ledger, recorded, err))
+	if (!ledger_get_state(m->target, &m->ledger, recorded, err) ||
+	    !ledger_apart_turn(m->target, &m->ledger, &turn, err))
 		return false;
-	if (migration_state_parse(recorded, &at) && at >= wanted)
+	bool come = migration_state_parse(recorded, &at) && at >= wanted;
+	bool whole = turn >= m->apart.turn && !addition_is_on(m);
+	if (come && whole)
 		return true;
 	error_set(err, ERROR_CONFIG,
 	          "the target is on timeline %u now, and lacks what was done on timeline %u last: its "
-	          "migration is %s, not %s",
-	          timeline, atomic_load(&m->target_timeline), recorded, migration_state_name(wanted));
+	          "migration is %s, not %s%s",
+	          timeline, atomic_load(&m->target_timeline), recorded, migration_state_name(wanted),
+	          whole ? "" : " with all tables that were added or copied afresh");
 	return error_set_hint(err, "stop pgbaton and start it again: it goes on from what that server "
 	                           "has");
 }

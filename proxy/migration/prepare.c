@@ -133,7 +133,7 @@ prepare_source(Migration *m, bool *slot_created, Error *err)
 	if (!m->fresh) {
 		migration_set_detail(m, "checking slot and publication");
 		bool ok = slot_must_exist(m, err) && source_setup_identities(&setup, err) &&
-		          addition_publish(m, err) &&
+		          addition_publish(m, err) && source_trim_publication(&setup, err) &&
 		          source_check_publication(m->source, &m->ledger, m->catalog, err) &&
 		          ledger_get_start(m->target, &m->ledger, &start, err);
 		set_start(m, start);

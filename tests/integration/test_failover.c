@@ -510,6 +510,41 @@ START_TEST(a_target_that_has_lost_the_end)
 }
 END_TEST
 
+/* After it had come to its end, whatever the table has now: an addition that is not there is not followed
+ * on as if it were. A start goes on without it, and takes it anew. */
+START_TEST(a_target_that_has_lost_an_addition)
+{
+	static const char *const args[] = {"--exclude-table", "later", NULL};
+	static const char *const commands[] = {"add-table", "recopy"};
+	const char *table = _i == 0 ? "later" : "t";
+	Case c;
+	char *out;
+
+	case_servers(&c, true);
+	db_exec(c.source, "CREATE TABLE later (id int PRIMARY KEY, note text);"
+	                  "INSERT INTO later SELECT g, 'old' FROM generate_series(1, 100) g");
+	case_begin(&c, args, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	keep(&c);
+	write_and_wait(&c, 1001, "lost by the target");
+	ck_assert_msg(pgbaton_cli(c.p, &out, 60, commands[_i], table, NULL) == 0, "%s", out);
+	free(out);
+	write_and_wait(&c, 1002, "lost by the target");
+	put_back(&c, PROMOTED);
+	db_exec(c.source, "INSERT INTO later VALUES (1001, 'new')");
+	wait_failed(&c, "lacks what was done");
+	pgbaton_stop(c.p, SIGTERM);
+	pgbaton_again(c.p);
+	write_and_wait(&c, 3001, "new");
+	pgbaton_wait_state(c.p, "following", 60);
+	ck_assert_msg(pgbaton_cli(c.p, &out, 60, "add-table", "later", NULL) == 0, "%s", out);
+	free(out);
+	write_and_wait(&c, 3002, "new");
+	compare_databases(c.source, c.target, NULL);
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -533,6 +568,7 @@ make(void)
 	tcase_set_timeout(tc, 180);
 	tcase_add_loop_test(tc, a_target_that_has_lost_a_table, 0, 2);
 	tcase_add_loop_test(tc, a_target_that_has_lost_the_end, 0, 2);
+	tcase_add_loop_test(tc, a_target_that_has_lost_an_addition, 0, 2);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
