@@ -12,11 +12,17 @@
  * START_REPLICATION would pass over those without a word. A server put back to a snapshot of its
  * disk has the old timeline, and ends before what we have.
  */
-static const char what_now[] =
-	"the target has rows that this server has lost (a standby was promoted that had not received "
-	"everything, or a backup was restored): cancel the migration and start it again from a fresh "
-	"copy. From 17 on this cannot happen if the primary names the standby in "
-	"synchronized_standby_slots and that has sync_replication_slots = on";
+static bool
+hint_what_now(const Receiver *receiver, Error *err)
+{
+	return error_set_hint(
+		err,
+		"the other side has rows that this server has lost (a standby was promoted "
+		"that had not received everything, or a backup was restored): %s. From 17 on "
+		"this cannot happen if the primary names the standby in "
+		"synchronized_standby_slots and that has sync_replication_slots = on",
+		receiver->when_lost);
+}
 
 bool
 receiver_use_known(const ReceiverKnown *known, TxLog *log, Error *err)
@@ -59,14 +65,14 @@ check_primary(Wire *wire, Error *err)
 }
 
 static bool
-check_end(const SystemIdentity *identity, Lsn have, Error *err)
+check_end(const Receiver *receiver, const SystemIdentity *identity, Lsn have, Error *err)
 {
 	if (lsn_cmp(identity->xlogpos, have) >= 0)
 		return true;
 	error_set(err, ERROR_CONFIG,
 	          "the source has gone back: its WAL ends at %s, but all up to %s was received",
 	          LSN_STR(identity->xlogpos), LSN_STR(have));
-	return error_set_hint(err, "%s", what_now);
+	return hint_what_now(receiver, err);
 }
 
 /* Rows count here, not what an idle stream was told to be without any. */
@@ -84,14 +90,14 @@ follow_timeline(Receiver *receiver, Wire *wire, const SystemIdentity *identity, 
 		          "the source is on timeline %" PRIu32
 		          ", which does not come from timeline %" PRIu32 " that was followed so far",
 		          present, past);
-		return error_set_hint(err, "%s", what_now);
+		return hint_what_now(receiver, err);
 	}
 	if (lsn_cmp(fork, have) < 0) {
 		error_set(err, ERROR_CONFIG,
 		          "the source is on timeline %" PRIu32 " now, which left timeline %" PRIu32
 		          " at %s, but all up to %s was received from that",
 		          present, past, LSN_STR(fork), LSN_STR(have));
-		return error_set_hint(err, "%s", what_now);
+		return hint_what_now(receiver, err);
 	}
 	if (!txlog_note_timeline(receiver->log, present, fork, err))
 		return false;
@@ -123,7 +129,7 @@ receiver_check_server(Receiver *receiver, Wire *wire, Error *err)
 		have = lsn_max(have, receiver->copied(receiver->arg));
 	if (log.timeline != 0 && log.timeline != identity.timeline)
 		return follow_timeline(receiver, wire, &identity, log.timeline, have, err);
-	return check_end(&identity, lsn_max(have, log.noted), err) &&
+	return check_end(receiver, &identity, lsn_max(have, log.noted), err) &&
 	       (log.timeline != 0 ||
 	        txlog_note_timeline(receiver->log, identity.timeline, LSN_INVALID, err));
 }

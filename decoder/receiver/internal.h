@@ -65,6 +65,7 @@ struct Receiver {
 	char *slot;
 	char *publication;
 	char *session_options;
+	const char *when_lost;
 	bool binary;
 	ConfirmMode confirm;
 	ReceiverKnown known; /* at the start */

@@ -147,6 +147,9 @@ receiver_start(const ReceiverOptions *options, TxLog *log, Error *err)
 	receiver->publication = mem_strdup(options->publication);
 	receiver->session_options = session_options(options->wal_sender_timeout_ms);
 	receiver->binary = options->binary;
+	receiver->when_lost = options->when_lost != NULL
+	                          ? options->when_lost
+	                          : "cancel the migration and start it again from a fresh copy";
 	receiver->confirm = options->confirm;
 	receiver->known = options->known;
 	receiver->noted = options->known.confirmed;

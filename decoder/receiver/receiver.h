@@ -52,6 +52,8 @@ typedef struct {
 	 * NULL: there is no copy. */
 	Lsn (*copied)(void *arg);
 	void *arg;
+	/* What is to be done when changes are lost, for hints; a constant. NULL: cancel, and start again. */
+	const char *when_lost;
 	int64_t wal_sender_timeout_ms; /* 0: as the server has it; set per session */
 } ReceiverOptions;
 

@@ -430,8 +430,10 @@ check_slot_position(Stream *s, Error *err)
 	          "the slot stands at %s, but the transaction log ends at %s: what came between was "
 	          "confirmed and is not here",
 	          LSN_STR(confirmed), LSN_STR(have));
-	return error_set_hint(err, "the log directory was changed or damaged, or somebody advanced "
-	                           "the slot or made it anew: cancel the migration and start it again");
+	return error_set_hint(err,
+	                      "the log directory was changed or damaged, or somebody advanced "
+	                      "the slot or made it anew: %s",
+	                      s->receiver->when_lost);
 }
 
 static bool
@@ -457,10 +459,11 @@ start_copy(Stream *s, Error *err)
 	buffer_free(&sql);
 	if (!ok)
 		return error_has_sqlstate(err, "42704")
-		           ? error_set_hint(err,
-		                            "what it kept is lost: cancel the migration and start it "
-		                            "again. A standby that is promoted has the slot from 17 on, "
-		                            "with sync_replication_slots = on")
+		           ? error_set_hint(
+						 err,
+						 "what it kept is lost: %s. A standby that is promoted has the slot "
+						 "from 17 on, with sync_replication_slots = on",
+						 s->receiver->when_lost)
 		           : false;
 	log_info("receiver", "streaming from %s, slot \"%s\", behind %s", wire_display(s->wire),
 	         s->receiver->slot, LSN_STR(start.start));

@@ -151,6 +151,9 @@ way_start_receiver(const Way *way, TxLog *log, Lsn start, Error *err)
 		.start = start,
 		.copied = copied,
 		.arg = way->catalog,
+		.when_lost = way->back
+	                     ? "there is no way back any more; `pgbaton finish` ends the migration"
+	                     : NULL,
 	};
 
 	if (options.confirm == CONFIRM_APPLIED &&

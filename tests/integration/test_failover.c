@@ -545,6 +545,37 @@ START_TEST(a_target_that_has_lost_an_addition)
 }
 END_TEST
 
+/* What the application has written since the switch may have come home already. It stays at the target;
+ * what cannot be had any more is the way back, and nothing tells to cancel what cannot be cancelled. */
+START_TEST(a_target_that_has_lost_what_came_home)
+{
+	static const char *const args[] = {"--failback", NULL};
+	Case c;
+	char *out;
+
+	case_servers(&c, true);
+	case_begin(&c, args, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	ck_assert_msg(pgbaton_cli(c.p, &out, 60, "cutover", NULL) == 0, "%s", out);
+	free(out);
+	db_exec(c.target, "INSERT INTO t VALUES (1001, 'on both')");
+	db_wait_until(c.source, "SELECT count(*) = 1 FROM t WHERE id = 1001", 30);
+	keep(&c);
+	db_exec(c.target, "INSERT INTO t VALUES (1002, 'lost by the target')");
+	db_wait_until(c.source, "SELECT count(*) = 1 FROM t WHERE id = 1002", 30);
+	put_back(&c, PROMOTED);
+	db_exec(c.target, "INSERT INTO t VALUES (1003, 'new')");
+	wait_logged(&c, "there is no way back any more; `pgbaton finish`");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "failback", NULL), 1);
+	ck_assert_msg(strstr(out, "timeline 2") != NULL, "%s", out);
+	free(out);
+	ck_assert_int_eq(db_int(c.source, "SELECT count(*) FROM t WHERE id = 1003"), 0);
+	ck_assert_msg(pgbaton_cli(c.p, &out, 60, "finish", NULL) == 0, "%s", out);
+	free(out);
+	case_close(&c);
+}
+END_TEST
+
 static Suite *
 make(void)
 {
@@ -569,6 +600,7 @@ make(void)
 	tcase_add_loop_test(tc, a_target_that_has_lost_a_table, 0, 2);
 	tcase_add_loop_test(tc, a_target_that_has_lost_the_end, 0, 2);
 	tcase_add_loop_test(tc, a_target_that_has_lost_an_addition, 0, 2);
+	tcase_add_test(tc, a_target_that_has_lost_what_came_home);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
