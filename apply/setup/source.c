@@ -256,7 +256,7 @@ query_published(Sql *source, const char *publication, Error *err)
 	                         " WHEN r.prattrs IS NOT NULL THEN 'has a column list' END";
 	char *query = mem_printf(
 		"SELECT n.nspname, c.relname, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,"
-		" p.puballtables, %s FROM pg_catalog.pg_publication p"
+		" p.puballtables, %s, c.oid FROM pg_catalog.pg_publication p"
 		" LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid"
 		" LEFT JOIN pg_catalog.pg_class c ON c.oid = r.prrelid"
 		" LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -501,6 +501,20 @@ check_options(Coverage *coverage, const PGresult *rows, const char *name, bool i
 		difference(coverage, "publishes all tables", "", name);
 }
 
+/* By oid, as the stream's rows are (plan.c): a table that was renamed is the same one. */
+static const Table *
+published_table(const Coverage *coverage, const PGresult *rows, int row)
+{
+	const Table *table = catalog_find(coverage->catalog, PQgetvalue(rows, row, 0),
+	                                  PQgetvalue(rows, row, 1));
+	uint32_t oid = (uint32_t)sql_get_int(rows, row, 8);
+
+	for (size_t i = 0; table == NULL && i < coverage->catalog->table_count; i++)
+		if (coverage->catalog->tables[i].oid == oid)
+			table = &coverage->catalog->tables[i];
+	return table;
+}
+
 static bool
 check_one(Coverage *coverage, Sql *source, const char *name, bool insert_only, Error *err)
 {
@@ -518,7 +532,7 @@ check_one(Coverage *coverage, Sql *source, const char *name, bool insert_only, E
 			continue; /* a publication without tables */
 		const char *schema = PQgetvalue(rows, i, 0);
 		const char *relation = PQgetvalue(rows, i, 1);
-		const Table *table = catalog_find(coverage->catalog, schema, relation);
+		const Table *table = published_table(coverage, rows, i);
 		if (table != NULL && is_streamed(table, insert_only))
 			coverage->seen[table - coverage->catalog->tables] = true;
 		else if (strcmp(schema, coverage->ledger->name) == 0 && strcmp(relation, "marker") == 0)
