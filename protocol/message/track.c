@@ -433,6 +433,12 @@ is_left_for_later(const Track *track, const uint8_t *at, const uint8_t *end, siz
 	return (size_t)(end - at) <= length && length < room && length >= 4 && begins_request(*at);
 }
 
+bool
+track_client_partial(const Track *track, Slice bytes, size_t room)
+{
+	return bytes.len > 0 && is_left_for_later(track, bytes.data, bytes.data + bytes.len, room);
+}
+
 size_t
 track_client_whole(Track *track, Slice bytes, size_t room)
 {

@@ -71,6 +71,8 @@ void track_client(Track *track, Slice bytes);
  * boundary before it comes back. The bytes up to there; the rest is to be shown later, with more.
  */
 size_t track_client_whole(Track *track, Slice bytes, size_t room);
+/* What begins here is such a message: of a session that is not busy. */
+bool track_client_partial(const Track *track, Slice bytes, size_t room);
 /* Bytes from the server. False: they are not what a server sends. */
 MUST_CHECK bool track_server(Track *track, Slice bytes);
 

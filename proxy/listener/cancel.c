@@ -6,7 +6,9 @@
  * new request of that session goes out. A request that is held here is not yet the
  * server's: its cancel waits with it, and is repeated until the request has ended, since a
  * server ignores a cancel that overtakes its request. What has nothing to cancel is
- * dropped, as on a PostgreSQL server. A question of ours is cancelled in the same way.
+ * dropped, as on a PostgreSQL server, and so is what comes while only a part of a request is
+ * here: its client may send the rest when the cancel has been done, and not before. A question
+ * of ours is cancelled in the same way.
  *
  *   requester's loop: cancel_begin -> each loop in turn: visit -> the session's loop:
  *   cancel_consider -> link -> CancelRequest -> closed -> requester's loop: finish
@@ -228,16 +230,24 @@ cancel_question(Session *session)
 	deliver(session, cancel);
 }
 
+/* All of it is here, or more than can be: else the server would not have begun with it either. */
+static bool
+has_request(const Session *session)
+{
+	const Flow *flow = &session->to_server;
+	Slice rest = slice_of(flow->data + flow->admit, flow->len - flow->admit);
+
+	return rest.len > 0 && !track_client_partial(&session->track, rest, BUFFER_SIZE);
+}
+
 void
 cancel_consider(Session *session)
 {
-	const Flow *flow = &session->to_server;
-
 	while (session->cancels != NULL && session->cancelling == NULL) {
 		Cancel *cancel = session->cancels;
 		bool busy = track_busy(&session->track);
 
-		if (!busy && flow->len > flow->admit) {
+		if (!busy && has_request(session)) {
 			cancel->waited = true; /* for the request that is held */
 			return;
 		}

@@ -347,6 +347,29 @@ START_TEST(cancel_ends_a_query)
 }
 END_TEST
 
+/* Half a request is nothing that could be cancelled, and no cancel waits until it is whole: the
+ * client that asks for it may be the one that has to send the rest. */
+START_TEST(cancel_of_half_a_request)
+{
+	static const char query[] = "Q\0\0\0\x0dSELECT 7";
+	static const char done[] = "C\0\0\0\x0dSELECT 1\0Z\0\0\0\5I";
+	enum { LEN = sizeof(query), REPLY = 34 + 12 + sizeof(done) - 1 };
+	static const size_t cuts[] = {1, 5, 9, LEN - 1};
+	PGconn *conn = fixture_session();
+	char reply[REPLY];
+
+	for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+		fixture_send(PQsocket(conn), query, cuts[i]);
+		send_cancel(conn);
+		fixture_send(PQsocket(conn), query + cuts[i], LEN - cuts[i]);
+		ck_assert_uint_eq(fixture_recv(PQsocket(conn), reply, REPLY), REPLY);
+		ck_assert_mem_eq(reply + REPLY - (sizeof(done) - 1), done, sizeof(done) - 1);
+	}
+	ck_assert_uint_eq(state_now().cancels, 0);
+	PQfinish(conn);
+}
+END_TEST
+
 /* Cancels without end beside short queries: each cancel that works ends the query that was
  * under way when it was sent, never the next one. The next one says by a setting which it is. */
 typedef struct {
@@ -549,6 +572,7 @@ make(void)
 	tcase_add_test(tcase, functions_and_replication);
 	tcase_add_test(tcase, large_messages);
 	tcase_add_test(tcase, cancel_ends_a_query);
+	tcase_add_test(tcase, cancel_of_half_a_request);
 	tcase_add_test(tcase, cancel_is_never_late);
 	tcase_add_test(tcase, cancel_with_a_wrong_key);
 	suite_add_tcase(suite, tcase);
