@@ -102,33 +102,130 @@ chosen_arguments(const SchemaWork *work, Arguments *args)
 /* ---- pg_restore ---- */
 
 static void
-put_schema(Buffer *sql, const char *schema)
+put_schema(Buffer *names, const char *schema)
 {
-	buffer_put_text(sql, "CREATE SCHEMA IF NOT EXISTS ");
-	sql_put_identifier(sql, schema);
-	buffer_put_text(sql, ";\n");
+	buffer_put_text(names, names->len > 0 ? ", " : "");
+	sql_put_literal(names, schema);
 }
 
 static void
-put_schemas_of(Buffer *sql, const Named *items, size_t count)
+put_schemas_of(Buffer *names, const Named *items, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		put_schema(sql, items[i].schema);
+		put_schema(names, items[i].schema);
 }
 
-void
-chosen_schemas(const SchemaWork *work, Buffer *sql)
+static void
+put_chosen_names(const Catalog *catalog, Buffer *names)
 {
-	const Catalog *catalog = work->catalog;
-
-	if (work->addition == 0 && !matches_by_table(catalog->matches))
-		return;
 	for (size_t i = 0; i < catalog->table_count; i++)
-		put_schema(sql, catalog->tables[i].schema);
-	put_schemas_of(sql, catalog->parents, catalog->parent_count);
-	put_schemas_of(sql, catalog->rowless, catalog->rowless_count);
-	put_schemas_of(sql, catalog->sequences, catalog->sequence_count);
-	put_schemas_of(sql, catalog->matviews, catalog->matview_count);
+		put_schema(names, catalog->tables[i].schema);
+	put_schemas_of(names, catalog->parents, catalog->parent_count);
+	put_schemas_of(names, catalog->rowless, catalog->rowless_count);
+	put_schemas_of(names, catalog->sequences, catalog->sequence_count);
+	put_schemas_of(names, catalog->matviews, catalog->matview_count);
+}
+
+/* A row for each schema, or one for each of its privileges that are not the owner's own. */
+static PGresult *
+read_schemas(const SchemaWork *work, const Buffer *names, Error *err)
+{
+	Sql *source = sql_connect(work->source, "source", "schema", work->stop, err);
+	Buffer sql = BUFFER_INIT;
+
+	buffer_printf(&sql,
+	              "SELECT n.nspname, o.rolname, a.privilege_type, g.rolname, a.is_grantable"
+	              " FROM pg_catalog.pg_namespace n"
+	              " JOIN pg_catalog.pg_roles o ON o.oid = n.nspowner"
+	              " LEFT JOIN LATERAL pg_catalog.aclexplode(n.nspacl) a ON a.grantee <> n.nspowner"
+	              " LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee"
+	              " WHERE n.nspname = ANY (ARRAY[%.*s]) ORDER BY 1, 4, 3",
+	              (int)names->len, (const char *)names->data);
+	PGresult *rows = source != NULL ? sql_query(source, err, buffer_cstr(&sql)) : NULL;
+	buffer_free(&sql);
+	sql_close(source);
+	return rows;
+}
+
+/* Those that are there already stay as they are. */
+static PGresult *
+read_present(const SchemaWork *work, Error *err)
+{
+	return sql_query(work->target_sql, err,
+	                 "SELECT nspname, current_user FROM pg_catalog.pg_namespace");
+}
+
+static bool
+is_present(const PGresult *present, const char *schema)
+{
+	for (int i = 0; i < PQntuples(present); i++) {
+		if (strcmp(sql_get(present, i, 0), schema) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+put_on_schema(Buffer *sql, const char *before, const char *schema, const char *between,
+              const char *role)
+{
+	buffer_put_text(sql, before);
+	sql_put_identifier(sql, schema);
+	buffer_put_text(sql, between);
+	if (role != NULL)
+		sql_put_identifier(sql, role);
+}
+
+static void
+put_grant(Buffer *sql, const PGresult *rows, int row)
+{
+	bool public = PQgetisnull(rows, row, 3);
+
+	buffer_printf(sql, "GRANT %s", sql_get(rows, row, 2));
+	put_on_schema(sql, " ON SCHEMA ", sql_get(rows, row, 0), public ? " TO PUBLIC" : " TO ",
+	              public ? NULL : sql_get(rows, row, 3));
+	buffer_put_text(sql, sql_get_bool(rows, row, 4) ? " WITH GRANT OPTION;\n" : ";\n");
+}
+
+static void
+put_schemas(const SchemaTools *tools, const PGresult *rows, const PGresult *present, Buffer *sql)
+{
+	const char *last = "";
+
+	for (int i = 0; i < PQntuples(rows); i++) {
+		const char *schema = sql_get(rows, i, 0), *owner = sql_get(rows, i, 1);
+		if (is_present(present, schema))
+			continue;
+		if (strcmp(schema, last) != 0)
+			put_on_schema(sql, "CREATE SCHEMA IF NOT EXISTS ", schema, ";\n", NULL);
+		if (strcmp(schema, last) != 0 && !tools->no_owner &&
+		    strcmp(owner, sql_get(present, 0, 1)) != 0) {
+			put_on_schema(sql, "ALTER SCHEMA ", schema, " OWNER TO ", owner);
+			buffer_put_text(sql, ";\n");
+		}
+		if (!tools->no_privileges && !PQgetisnull(rows, i, 2))
+			put_grant(sql, rows, i);
+		last = schema;
+	}
+}
+
+bool
+chosen_schemas(const SchemaWork *work, const SchemaTools *tools, Buffer *sql, Error *err)
+{
+	PGresult *rows = NULL, *present = NULL;
+	Buffer names = BUFFER_INIT;
+
+	if (work->addition == 0 && !matches_by_table(work->catalog->matches))
+		return true;
+	put_chosen_names(work->catalog, &names);
+	bool ok = names.len == 0 || ((rows = read_schemas(work, &names, err)) != NULL &&
+	                             (present = read_present(work, err)) != NULL);
+	if (ok && names.len > 0)
+		put_schemas(tools, rows, present, sql);
+	PQclear(rows);
+	PQclear(present);
+	buffer_free(&names);
+	return ok;
 }
 
 static bool

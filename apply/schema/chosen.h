@@ -23,8 +23,10 @@ typedef struct {
 void args_add(Arguments *args, const char *text);
 /* pg_dump's options for the selection. */
 void chosen_arguments(const SchemaWork *work, Arguments *args);
-/* CREATE SCHEMA for tables that are chosen by name: those are dumped without. */
-void chosen_schemas(const SchemaWork *work, Buffer *sql);
+/* Appends what creates the schemas of tables that are chosen by name, where the target does not
+ * have them, with owner and privileges: pg_dump leaves schemas out then. */
+MUST_CHECK bool chosen_schemas(const SchemaWork *work, const SchemaTools *tools, Buffer *sql,
+                               Error *err);
 /* Takes entries out. With chosen schemas their CREATE becomes IF NOT EXISTS: "public" is
  * there already. */
 void chosen_entries(const SchemaWork *work, Arena *arena, Entries *entries);

@@ -88,12 +88,15 @@ restore_pre_data(const SchemaWork *work, const Archive *archive, Error *err)
 	char *owner = our_ownership(work->target_sql, err);
 	if (owner == NULL)
 		return false;
-	chosen_schemas(work, &sql);
+	bool ok = chosen_schemas(work, &archive->tools, &sql, err);
 	put_entries(&entries, owner, &sql);
 	free(owner);
+	if (!ok) {
+		buffer_free(&sql);
+		return false;
+	}
 	archive_ahead_begin(&ahead, work, archive);
-	bool ok = schema_step_run(work->target_sql, work->ledger, pre_data_step, buffer_cstr(&sql),
-	                          err);
+	ok = schema_step_run(work->target_sql, work->ledger, pre_data_step, buffer_cstr(&sql), err);
 	archive_ahead_end(&ahead);
 	buffer_free(&sql);
 	if (ok)
@@ -167,12 +170,11 @@ schema_addition(const SchemaWork *work, Buffer *sql, Error *err)
 	PGresult *partitions = NULL;
 	bool ok = archive_open(work, true, &archive, err) &&
 	          archive_read(work, &archive, "pre-data", &entries, err) &&
-	          (partitions = partitions_of(work, work->before, err)) != NULL;
+	          (partitions = partitions_of(work, work->before, err)) != NULL &&
+	          chosen_schemas(work, &archive.tools, sql, err);
 
-	if (ok) {
-		chosen_schemas(work, sql);
+	if (ok)
 		put_addition(work, &entries, partitions, sql);
-	}
 	PQclear(partitions);
 	/* The entries' settings were for them; what follows is ours. */
 	if (ok)

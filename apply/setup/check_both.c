@@ -305,12 +305,13 @@ put_owners(Check *check, Buffer *sql)
 		{"pg_language", "lanowner", NULL, "true"},
 	};
 	const Selection *selection = &check->options->selection;
-	/* Then pg_dump has nothing but relations. */
+	/* Then there is nothing but relations, and their schemas. */
+	enum { NAMED = 2 };
 	bool named = selection->lists[INCLUDE_TABLE].count > 0 ||
 	             selection->lists[INCLUDE_SCHEMA].count > 0;
 	enum { FIRST_NORMAL_OID = 16384 }; /* below: made by initdb */
 
-	for (size_t i = 0; i < (named ? 1 : sizeof(owned) / sizeof(owned[0])); i++)
+	for (size_t i = 0; i < (named ? NAMED : sizeof(owned) / sizeof(owned[0])); i++)
 		buffer_printf(
 			sql,
 			"SELECT o.%s AS role FROM pg_catalog.%s o WHERE o.oid >= %d AND %s AND NOT"

@@ -325,6 +325,13 @@ START_TEST(tables_come_in_under_writers)
 	db_exec(m.target, "CREATE INDEX part_n ON part (n)");
 	must(&m, "add-table", "public.part4"); /* with it come all below part */
 	db_exec(m.source, "UPDATE part SET n = n + 1 WHERE id > 5000");
+	/* In a schema that the target does not have. */
+	db_exec(m.source, "CREATE SCHEMA later AUTHORIZATION pg_monitor; GRANT USAGE ON SCHEMA later"
+	                  " TO PUBLIC; CREATE TABLE later.t (id int PRIMARY KEY)");
+	must(&m, "add-table", "later.*");
+	ck_assert(db_true(m.target, "SELECT nspowner = 'pg_monitor'::regrole AND"
+	                            " has_schema_privilege('pg_read_all_stats', oid, 'USAGE')"
+	                            " FROM pg_namespace WHERE nspname = 'later'"));
 	ck_assert_int_eq(ask(&m, &out, "add-table", "nokey", NULL), 1);
 	ck_assert_msg(strstr(out, "not moved already") != NULL, "%s", out);
 	free(out);

@@ -479,6 +479,56 @@ START_TEST(only_the_chosen_tables)
 }
 END_TEST
 
+/* pg_dump leaves out the schemas of tables that are chosen by name; without their owner and
+ * privileges nobody could use the tables. What is there already stays as it is. */
+START_TEST(chosen_tables_schemas)
+{
+	static const char here[] =
+		"CREATE SCHEMA \"S x\" AUTHORIZATION shop_owner; GRANT USAGE ON SCHEMA \"S x\" TO PUBLIC;"
+		"GRANT CREATE ON SCHEMA \"S x\" TO \"S user\" WITH GRANT OPTION;"
+		"CREATE TABLE \"S x\".t (id int); CREATE SCHEMA ours; CREATE TABLE ours.t (id int);"
+		"CREATE SCHEMA old AUTHORIZATION shop_owner; CREATE TABLE old.t (id int);"
+		"GRANT USAGE ON SCHEMA old TO PUBLIC";
+	static const char look[] =
+		"SELECT string_agg(nspname || ' ' || nspowner::regrole::text || ' ' ||"
+		" COALESCE(nspacl::text, '-'), ' ' ORDER BY nspname) FROM pg_namespace"
+		" WHERE nspname IN ('S x', 'ours', 'old')";
+	const char *include[] = {"*.t"};
+	Selection selection = {.lists = {[INCLUDE_TABLE] = {include, 1}}};
+	static const struct {
+		bool no_owner, no_privileges;
+		const char *expected;
+	} cases[] = {
+		{false, false,
+	     "S x shop_owner {shop_owner=UC/shop_owner,\"\\\"S user\\\"=C*/shop_owner\",=U/shop_owner}"
+	     " old postgres - ours postgres -"},
+		{true, false,
+	     "S x postgres {postgres=UC/postgres,\"\\\"S user\\\"=C*/postgres\",=U/postgres}"
+	     " old postgres - ours postgres -"},
+		{false, true, "S x shop_owner - old postgres - ours postgres -"},
+	};
+
+	PGconn *admin = db_connect(cluster, NULL);
+	db_exec(admin, "CREATE ROLE shop_owner; CREATE ROLE \"S user\"");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Job job;
+		Error err = ERROR_INIT;
+		job_open(&job, here, &selection);
+		job.work.no_owner = cases[i].no_owner;
+		job.work.no_privileges = cases[i].no_privileges;
+		db_exec(job.target, "CREATE SCHEMA old");
+		ASSERT_OK(schema_pre_data(&job.work, &err));
+		char *got = db_rows(job.target, look);
+		ck_assert_str_eq(got, cases[i].expected);
+		free(got);
+		job_close(&job);
+	}
+	servers_clean(cluster);
+	db_exec(admin, "DROP ROLE shop_owner; DROP ROLE \"S user\"");
+	PQfinish(admin);
+}
+END_TEST
+
 /* What must have come, and nothing else; names sorted. */
 static void
 assert_relations(const Job *job, const char *expected)
@@ -1099,6 +1149,7 @@ make_schema(void)
 	tcase_add_test(tc, a_row_without_its_parent_is_divergence);
 	tcase_add_test(tc, no_large_table_is_read_by_two_checks);
 	tcase_add_test(tc, only_the_chosen_tables);
+	tcase_add_test(tc, chosen_tables_schemas);
 	tcase_add_test(tc, a_schema_is_chosen);
 	tcase_add_test(tc, tables_rows_and_indexes_are_left_out);
 	tcase_add_test(tc, tables_are_chosen_with_what_they_need);
