@@ -28,6 +28,7 @@ on_patience(struct ev_loop *ev UNUSED, ev_timer *timer, int events UNUSED)
 {
 	Session *session = timer->data;
 
+	session->move->slow = true;
 	if (session->loop->holding || session->to_server.len == session->to_server.admit)
 		return; /* again in a while */
 	session->move->given_up = true;
@@ -49,7 +50,7 @@ begin(Session *session)
 	Move *move = session->move;
 
 	session->asking = true;
-	move->given_up = false;
+	move->slow = move->given_up = false;
 	move->closing = false;
 	ev_timer_init(&move->patience, on_patience, PATIENCE_S, PATIENCE_S);
 	move->patience.data = session;

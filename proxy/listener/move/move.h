@@ -89,6 +89,7 @@ struct Move {
 	size_t out_pos;
 	bool quick;    /* only the digest */
 	bool closing;  /* nothing is asked: the kept statement is dropped */
+	bool slow;     /* it takes long */
 	bool given_up; /* it took too long */
 	ev_timer patience;
 	int syncs;        /* ReadyForQuery still to come */

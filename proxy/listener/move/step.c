@@ -102,6 +102,8 @@ move_reason(const Session *session)
 		return reason;
 	if (move->ask_reason[0] != '\0')
 		return move->ask_reason;
+	if (session->asking && move->slow)
+		return "its server does not answer when it is asked (a lock, or a safe snapshot to wait for)";
 	reason = carried_known(&move->carried) ? carried_block(&move->carried) : NULL;
 	if (reason != NULL)
 		return reason;

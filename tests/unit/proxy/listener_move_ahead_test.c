@@ -308,6 +308,33 @@ START_TEST(a_question_without_an_answer_is_given_up)
 }
 END_TEST
 
+/* What keeps a server from answering is named as that, while nobody waits for the answer, too. */
+START_TEST(a_question_without_an_answer_is_named)
+{
+	static const char expected[] = "its server does not answer when it is asked";
+	PGconn *writer = move_admin(move_source), *conn = move_session("");
+	MoveReport report;
+	Error err = ERROR_INIT;
+
+	db_exec(conn, "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE,"
+	              " READ ONLY, DEFERRABLE");
+	db_exec(writer, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT * FROM ledger;"
+	                " SELECT txid_current()");
+	ck_assert_msg(listener_move_prepare(move_listener, ROUTE_TARGET, deadline_in_ms(1000), NULL,
+	                                    &report, &err),
+	              "%s", err.message);
+	ck_assert_uint_eq(report.unmovable, 1);
+	ck_assert_msg(strstr(report.which[0].reason, expected) != NULL, "%s", report.which[0].reason);
+	free(report.which);
+	ck_assert_msg(strstr(move_reason_of(conn), expected) != NULL, "%s", move_reason_of(conn));
+	db_exec(writer, "COMMIT");
+	move_all();
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	PQfinish(conn);
+	PQfinish(writer);
+}
+END_TEST
+
 /* The other server plans each statement ahead of the hold: a function that may be evaluated while
  * planning is, with a NULL that it does not like, and that is no failure. Nothing is executed, and
  * the client's own statements are as new. */
@@ -370,6 +397,7 @@ make(void)
 	tcase_add_test(tcase, at_work_it_is_asked_at_its_next_boundary);
 	tcase_add_test(tcase, a_transaction_is_not_waited_for);
 	tcase_add_test(tcase, a_question_without_an_answer_is_given_up);
+	tcase_add_test(tcase, a_question_without_an_answer_is_named);
 	tcase_add_test(tcase, statements_are_planned_ahead);
 	suite_add_tcase(suite, tcase);
 	return suite;
