@@ -94,12 +94,18 @@ size_t track_client_until(Track *track, Slice bytes, bool between_requests);
  */
 size_t track_second_phase(const Track *track, Slice bytes);
 
+static inline bool
+track_client_between(const Track *track)
+{
+	return track->client.left == 0 && track->client.header_len == 0;
+}
+
 /* Requests are being worked on, or one was begun. */
 static inline bool
 track_busy(const Track *track)
 {
 	return track->asked_first != track->asked_len || track->open || track->copy_in ||
-	       track->client.left > 0 || track->client.header_len > 0;
+	       !track_client_between(track);
 }
 
 static inline bool
@@ -107,6 +113,13 @@ track_at_boundary(const Track *track)
 {
 	return !track_busy(track) && track->status == 'I' && !track->mixed && !track->lost &&
 	       track->server.left == 0 && track->server.header_len == 0;
+}
+
+/* Nothing is under way but extended messages, and the Sync behind them is the client's to send. */
+static inline bool
+track_awaits_sync(const Track *track)
+{
+	return track->open && !track->copy_in && track->asked_first == track->asked_len;
 }
 
 /* The server's side stands between two messages: one of our own may be put there. */

@@ -244,8 +244,12 @@ doing(const Session *session)
 		return "logging in";
 	if (session->replicates)
 		return "replicating";
+	if (!track_client_between(&session->track))
+		return "waiting for the rest of its client's message";
 	if (session->track.status != 'I')
 		return "in a transaction";
+	if (track_awaits_sync(&session->track))
+		return "waiting for its client's Sync";
 	return "running a request";
 }
 

@@ -258,6 +258,37 @@ START_TEST(the_deadline_names_who_is_late)
 }
 END_TEST
 
+/* Where it is the client that has not sent all, that is said: no request of its is to be ended. */
+START_TEST(late_clients_are_named)
+{
+	static const char long_query[] = "Q\0\2\0\0SELECT 1", parse[] = "P\0\0\0\x10\0SELECT 1\0\0\0";
+	static const struct {
+		const char *sent;
+		size_t len;
+		const char *expected;
+	} cases[] = {
+		{long_query, sizeof(long_query) - 1, "waiting for the rest of its client's message for"},
+		{parse, sizeof(parse) - 1, "waiting for its client's Sync for"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		PGconn *late = fixture_session();
+		Error err = ERROR_INIT;
+
+		fixture_send(PQsocket(late), cases[i].sent, cases[i].len);
+		/* Until it has come to the session. */
+		int64_t until = deadline_in_ms(30000);
+		while (listener_hold(fixture_listener, deadline_in_ms(100), NULL, &err)) {
+			listener_release(fixture_listener);
+			ck_assert(deadline_left_ms(until) > 0);
+		}
+		ck_assert_msg(strstr(err.message, cases[i].expected) != NULL, "%s", err.message);
+		PQfinish(late);
+		WAIT_FOR(state_now().sessions == 0);
+	}
+}
+END_TEST
+
 START_TEST(a_stop_ends_the_wait)
 {
 	PGconn *late = fixture_session();
@@ -612,6 +643,7 @@ make(void)
 	tcase_add_test(tcase, copies_end_first);
 	tcase_add_test(tcase, streams_are_not_waited_for);
 	tcase_add_test(tcase, the_deadline_names_who_is_late);
+	tcase_add_test(tcase, late_clients_are_named);
 	tcase_add_test(tcase, a_stop_ends_the_wait);
 	tcase_add_test(tcase, second_phases_go_out);
 	tcase_add_test(tcase, second_phases_go_out_while_others_are_waited_for);
