@@ -646,6 +646,38 @@ START_TEST(another_state_directory)
 }
 END_TEST
 
+/* A table that only the target has would stay there: it is named, and need not go back if that is said. */
+START_TEST(a_table_of_the_targets_own)
+{
+	Case c;
+	char *out;
+
+	case_open(&c, "own_table");
+	db_exec(c.conn[TARGET], "CREATE TABLE of_the_target (id int)");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_switch(&c);
+	case_wait_follows(&c);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "failback", NULL), 1);
+	ck_assert_msg(strstr(out, "of_the_target") != NULL && strstr(out, "--exclude-table") != NULL,
+	              "%s", out);
+	free(out);
+	ck_assert_int_eq(pgbaton_stop(c.p, SIGTERM), 0);
+	c.args[c.arg_count++] = "--exclude-table";
+	c.args[c.arg_count++] = "public.of_the_target";
+	c.args[c.arg_count] = NULL;
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	case_wait_follows(&c);
+	case_ask(&c, "failback");
+	c.writer.side = SOURCE;
+	writer_progress(&c.writer, 20);
+	db_exec(c.conn[TARGET], "DROP TABLE of_the_target");
+	case_finish(&c);
+	case_close(&c);
+}
+END_TEST
+
 /* ---- other majors ---- */
 
 /* The oldest source without messages in the stream, and the newest target. */
@@ -698,6 +730,7 @@ failback_suite(void)
 	tcase_add_test(tc, servers_restart);
 	tcase_add_test(tc, finish_without_the_source);
 	tcase_add_test(tc, another_state_directory);
+	tcase_add_test(tc, a_table_of_the_targets_own);
 	tc = tcase_create("majors");
 	tcase_set_timeout(tc, 240);
 	tcase_add_test(tc, other_majors);

@@ -107,8 +107,8 @@ cutover_refuse_ddl(Cutover *c, Error *err)
 	error_set(err, ERROR_CONFIG, "the %s's tables are not those that were %s: %s", way->from_side,
 	          way->back ? "switched to" : "copied", what);
 	return error_set_hint(err, way->back
-	                               ? "make the change on the source, too, and restart; a table "
-	                                 "that need not go back: --exclude-table"
+	                               ? "make the change on the source, too, and restart; for a table "
+	                                 "that need not go back restart with --exclude-table"
 	                               : "a new table: pgbaton add-table; a changed one: undo it on "
 	                                 "the source, or make the same change on the target and start "
 	                                 "pgbaton again");
