@@ -659,7 +659,8 @@ START_TEST(a_table_of_the_targets_own)
 	case_switch(&c);
 	case_wait_follows(&c);
 	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "failback", NULL), 1);
-	ck_assert_msg(strstr(out, "of_the_target") != NULL && strstr(out, "--exclude-table") != NULL,
+	ck_assert_msg(strstr(out, "of_the_target") != NULL &&
+	                  strstr(out, "start it again with --exclude-table") != NULL,
 	              "%s", out);
 	free(out);
 	ck_assert_int_eq(pgbaton_stop(c.p, SIGTERM), 0);

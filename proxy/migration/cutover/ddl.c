@@ -106,12 +106,13 @@ cutover_refuse_ddl(Cutover *c, Error *err)
 		return (way->back || cutover_refuse_dropped(c->m, err)) && refuse_rewritten(c, err);
 	error_set(err, ERROR_CONFIG, "the %s's tables are not those that were %s: %s", way->from_side,
 	          way->back ? "switched to" : "copied", what);
-	return error_set_hint(err, way->back
-	                               ? "make the change on the source, too, and restart; for a table "
-	                                 "that need not go back restart with --exclude-table"
-	                               : "a new table: pgbaton add-table; a changed one: undo it on "
-	                                 "the source, or make the same change on the target and start "
-	                                 "pgbaton again");
+	return error_set_hint(
+		err, way->back ? "a changed table: make the same change on the source and start "
+						 "pgbaton again; a new one cannot go back: start it again with "
+						 "--exclude-table, and its rows stay on the target"
+					   : "a new table: pgbaton add-table; a changed one: undo it on "
+						 "the source, or make the same change on the target and start "
+						 "pgbaton again");
 }
 
 /* Told, not refused: a view or an index more is no row less, and whether the target has a change
