@@ -421,6 +421,16 @@ begins_request(uint8_t type)
 	return type != 0 && strchr("QFPBDECHS", type) != NULL;
 }
 
+/* A longer one of these the server refuses by its header (postgres.c, PQ_SMALL_MESSAGE_LIMIT): it is
+ * not to wait for a rest that never comes. */
+static inline bool
+is_refused(uint8_t type, uint32_t length)
+{
+	enum { SMALL = 10000 };
+
+	return length > SMALL && strchr("QFPB", type) == NULL;
+}
+
 /* For a header that does not come in pieces. */
 static inline bool
 is_left_for_later(const Track *track, const uint8_t *at, const uint8_t *end, size_t room)
@@ -430,7 +440,8 @@ is_left_for_later(const Track *track, const uint8_t *at, const uint8_t *end, siz
 	if (end - at < HEADER)
 		return begins_request(*at);
 	uint32_t length = length_of(at);
-	return (size_t)(end - at) <= length && length < room && length >= 4 && begins_request(*at);
+	return (size_t)(end - at) <= length && length < room && length >= 4 && begins_request(*at) &&
+	       !is_refused(*at, length);
 }
 
 bool
