@@ -180,7 +180,7 @@ read_source(Sql *source, const Selection *selection, const char *own_schema, boo
 		.catalog = catalog,
 		.own_schema = own_schema,
 		.selection = selection,
-		.strict = strict && !selection->may_be_gone,
+		.strict = strict,
 		.sizes = sizes,
 	};
 

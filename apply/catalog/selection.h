@@ -39,9 +39,9 @@ typedef enum { LARGE_OBJECTS_AS_PG_DUMP, LARGE_OBJECTS_COPY, LARGE_OBJECTS_SKIP 
 typedef struct {
 	PatternList lists[SELECTION_LISTS];
 	bool skip_unlogged; /* unlogged tables move without rows */
-	bool may_be_gone;   /* a pattern that matches nothing is no error */
 	LargeObjects large_objects;
-	/* By a migration in progress: what a pattern named may have been dropped since. */
+	/* By a migration in progress: what a pattern named may have been dropped since, or be on the
+	 * target alone after the switch. A pattern that matches nothing is no error then. */
 	bool recorded;
 } Selection;
 

@@ -220,15 +220,12 @@ drop_old_slot(Migration *m, Error *err)
 	return ledger_undo(m->target, m->source, &m->ledger, "source", "slot", err);
 }
 
-/* After a restart the catalogues were not read yet. What is to be excluded now may be on the target
- * alone: a table that need not go back. */
+/* After a restart the catalogues were not read yet. */
 static bool
 read_catalogs(Migration *m, Error *err)
 {
 	if (m->catalog == NULL) {
-		Selection selection = m->selection;
-		selection.may_be_gone = true;
-		Catalog *catalog = catalog_read_source(m->source, &selection, m->ledger.name, err);
+		Catalog *catalog = catalog_read_source(m->source, &m->selection, m->ledger.name, err);
 		/* Their states are for the status alone. */
 		if (catalog == NULL || !ledger_sync_tables(m->target, &m->ledger, catalog, err)) {
 			catalog_free(catalog);
