@@ -588,8 +588,9 @@ run_cancel(Migration *m)
 		migration_enter_state(m, STATE_CANCELLED);
 		return;
 	}
-	error_set_hint(&err, "run `pgbaton cancel` with --source and --target again when both "
-	                     "servers can be reached");
+	bool away = err.class == ERROR_NETWORK || err.class == ERROR_AUTH;
+	error_set_hint(&err, "run `pgbaton cancel` with --source and --target again when %s",
+	               away ? "both servers can be reached" : "that is mended");
 	m->exit_code = 1;
 	pthread_mutex_lock(&m->lock);
 	m->resumes_in = STATE_FAILED; /* only another cancel leads out of it */

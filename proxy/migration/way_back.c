@@ -40,24 +40,27 @@ way_back_wanted(const Migration *m)
 
 /* ---- prepared beside the apply ---- */
 
-/* Exactly the tables of the way forth: what else is on the target is none of ours. */
+/* Exactly the tables of the way forth, of which a start may find more on the source: what else is on
+ * the target is none of ours. */
 static Catalog *
 read_catalog(Migration *m, Error *err)
 {
 	const Catalog *forth = m->catalog;
 	const char **names = mem_alloc(sizeof(char *) * (forth->table_count + 1));
-	Selection selection = {
-		.lists[INCLUDE_TABLE] = {names, forth->table_count},
-		.large_objects = forth->moves_large_objects ? LARGE_OBJECTS_COPY : LARGE_OBJECTS_SKIP,
-	};
+	size_t count = 0;
 
 	for (size_t i = 0; i < forth->table_count; i++)
-		names[i] = forth->tables[i].qualified;
-	Catalog *catalog = forth->table_count > 0
+		if (atomic_load(&forth->tables[i].state) != TABLE_QUEUED)
+			names[count++] = forth->tables[i].qualified;
+	Selection selection = {
+		.lists[INCLUDE_TABLE] = {names, count},
+		.large_objects = forth->moves_large_objects ? LARGE_OBJECTS_COPY : LARGE_OBJECTS_SKIP,
+	};
+	Catalog *catalog = count > 0
 	                       ? catalog_read_source(m->target, &selection, m->back.ledger.name, err)
 	                       : NULL;
 	free(names);
-	if (forth->table_count == 0)
+	if (count == 0)
 		error_set(err, ERROR_CONFIG, "there is no table to go back");
 	if (catalog != NULL && !catalog_match_target(catalog, m->source, err)) {
 		catalog_free(catalog);

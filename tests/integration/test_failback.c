@@ -664,6 +664,18 @@ START_TEST(a_table_of_the_targets_own)
 	              "%s", out);
 	free(out);
 	ck_assert_int_eq(pgbaton_stop(c.p, SIGTERM), 0);
+	/* Made on both sides since: a start goes on, and it cannot go back either. */
+	db_exec(c.conn[TARGET], "CREATE TABLE made_on_both (id int PRIMARY KEY)");
+	db_exec(c.conn[SOURCE], "CREATE TABLE made_on_both (id int PRIMARY KEY)");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	case_wait_follows(&c);
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "failback", NULL), 1);
+	ck_assert_msg(strstr(out, "made_on_both") != NULL, "%s", out);
+	free(out);
+	ck_assert_int_eq(pgbaton_stop(c.p, SIGTERM), 0);
+	c.args[c.arg_count++] = "--exclude-table";
+	c.args[c.arg_count++] = "public.made_on_both";
 	c.args[c.arg_count++] = "--exclude-table";
 	c.args[c.arg_count++] = "public.of_the_target";
 	c.args[c.arg_count] = NULL;
@@ -673,7 +685,8 @@ START_TEST(a_table_of_the_targets_own)
 	case_ask(&c, "failback");
 	c.writer.side = SOURCE;
 	writer_progress(&c.writer, 20);
-	db_exec(c.conn[TARGET], "DROP TABLE of_the_target");
+	db_exec(c.conn[TARGET], "DROP TABLE of_the_target, made_on_both");
+	db_exec(c.conn[SOURCE], "DROP TABLE made_on_both");
 	case_finish(&c);
 	case_close(&c);
 }
