@@ -431,6 +431,8 @@ verify_json(const VerifyStatus *v)
 	json_object_set_new(json, "outcome", json_string(outcomes[v->outcome]));
 	json_object_set_new(json, "tables", json_count(v->tables));
 	json_object_set_new(json, "took_ms", json_known(v->took_ms));
+	json_object_set_new(json, "differs",
+	                    v->differs[0] != '\0' ? json_text(v->differs) : json_null());
 	json_object_set_new(json, "error", error_json(&v->error));
 	return json;
 }

@@ -29,6 +29,10 @@ print_result(const Config *config, const json_t *verify)
 	} else if (strcmp(doc_text(verify, "outcome"), "equal") == 0) {
 		printf("equal: %.0f tables compared in %.0f ms\n", doc_number(verify, "tables"),
 		       doc_number(verify, "took_ms"));
+		if (doc_text(verify, "differs")[0] != '\0')
+			printf("but the source's tables are not those that were copied, and new ones are not "
+			       "compared: %s\n",
+			       doc_text(verify, "differs"));
 	}
 }
 

@@ -261,8 +261,8 @@ MUST_CHECK bool cutover_run(const Way *way, const MigrationRequest *request,
  * FAILED_BACK when a journal says so, else CHECKING. */
 MUST_CHECK bool cutover_recover(Migration *m, MigrationState *at, Error *err);
 /* Compares source and target at one and the same state (a short hold on the source): the tables
- * that the request names, or all; *tables of them. */
-MUST_CHECK bool cutover_verify(Migration *m, const MigrationRequest *request, size_t *tables,
+ * that the request names, or all; out->tables of them. Of a new table out->differs tells. */
+MUST_CHECK bool cutover_verify(Migration *m, const MigrationRequest *request, VerifyStatus *out,
                                Error *err);
 
 /* ---- large_objects.c ---- */

@@ -382,21 +382,22 @@ static void
 follow_verify(Migration *m, const MigrationRequest *request)
 {
 	Error err = ERROR_INIT;
-	size_t tables = 0;
+	VerifyStatus now = {0};
 	int64_t start_us = clock_mono_us();
-	bool ok = !m->paused && migration_connect(m, &err) && cutover_verify(m, request, &tables, &err);
+	bool ok = !m->paused && migration_connect(m, &err) && cutover_verify(m, request, &now, &err);
 
 	if (m->paused)
 		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
 	pthread_mutex_lock(&m->lock);
-	m->verify.outcome = ok ? VERIFY_EQUAL : VERIFY_FAILED;
-	m->verify.took_ms = (double)(clock_mono_us() - start_us) / 1000.0;
-	m->verify.tables = tables;
-	m->verify.error = err;
+	now.id = m->verify.id;
+	now.outcome = ok ? VERIFY_EQUAL : VERIFY_FAILED;
+	now.took_ms = (double)(clock_mono_us() - start_us) / 1000.0;
+	now.error = err;
+	m->verify = now;
 	pthread_mutex_unlock(&m->lock);
 	if (ok)
 		log_info("verify", "source and target are equal in %s%zu tables",
-		         request->table_count == 0 ? "all " : "", tables);
+		         request->table_count == 0 ? "all " : "", now.tables);
 	else
 		log_failure(LOG_ERROR, "verify", &err);
 }

@@ -162,7 +162,9 @@ typedef struct {
 	VerifyOutcome outcome;
 	double took_ms;
 	size_t tables; /* compared */
-	Error error;   /* FAILED: what differs, or why it could not be compared */
+	/* What of the source's tables is other than at their copy: a new one is not compared. */
+	char differs[400];
+	Error error; /* FAILED: what differs, or why it could not be compared */
 } VerifyStatus;
 
 typedef enum { ADDITION_NONE, ADDITION_RUNNING, ADDITION_DONE, ADDITION_FAILED } AdditionOutcome;

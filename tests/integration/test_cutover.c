@@ -859,7 +859,14 @@ START_TEST(new_table_is_refused)
 	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "cutover", NULL), 1);
 	ck_assert_msg(strstr(out, "later") != NULL, "%s", out);
 	free(out);
+	/* What is compared is equal, and who reads that learns that there is more. */
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "verify", NULL), 0);
+	ck_assert_msg(strstr(out, "equal") != NULL && strstr(out, "later") != NULL, "%s", out);
+	free(out);
 	db_exec(c.source, "DROP TABLE later");
+	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "verify", NULL), 0);
+	ck_assert_msg(strstr(out, "later") == NULL, "%s", out);
+	free(out);
 	ck_assert(source_writable(&c));
 	case_cutover(&c);
 	case_switched(&c);

@@ -1,5 +1,6 @@
 /* pgbaton verify while following: both sides compared at one and the same state. */
 #include <stdio.h>
+#include <string.h>
 
 #include "apply/copy/rewrite.h"
 #include "apply/schema/target.h"
@@ -56,12 +57,12 @@ count_compared(const Catalog *catalog, bool marked)
 }
 
 bool
-cutover_verify(Migration *m, const MigrationRequest *request, size_t *tables, Error *err)
+cutover_verify(Migration *m, const MigrationRequest *request, VerifyStatus *out, Error *err)
 {
 	Way way = way_forth(m);
 	bool marked = request->table_count > 0;
 	bool same;
-	char what[400];
+	char what[sizeof(out->differs)];
 
 	if (!mark_named(m, request, err) ||
 	    !catalog_compare_source(m->catalog, m->source, &m->selection, m->ledger.name, &same, what,
@@ -69,9 +70,11 @@ cutover_verify(Migration *m, const MigrationRequest *request, size_t *tables, Er
 		return false;
 	if (!marked && !cutover_refuse_dropped(m, err))
 		return false;
-	if (!same) /* a table more is not compared, a table less fails below */
+	if (!same) { /* a table more is not compared, a table less fails below */
+		memcpy(out->differs, what, sizeof(what));
 		log_warning("verify", "the source's tables are not those that were copied: %s", what);
-	*tables = count_compared(m->catalog, marked);
+	}
+	out->tables = count_compared(m->catalog, marked);
 	if (!way_drain_to_marker(&way, deadline_in_ms(FIRST_DRAIN_MS), false, err))
 		return false;
 
