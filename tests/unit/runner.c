@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "tests/harness/install.h"
+
 enum { MAX_SUITES = 64 };
 
 static SuiteMaker makers[MAX_SUITES];
@@ -15,10 +17,22 @@ runner_add(SuiteMaker make)
 	makers[count++] = make;
 }
 
+/* Below HOME it would be lost to those who come after a test of connection defaults, which sets HOME. */
+static void
+keep_cache_dir(void)
+{
+	char *cache = install_cache_dir();
+
+	setenv("PGBATON_CACHE", cache, 1);
+	free(cache);
+}
+
 int
 main(void)
 {
 	SRunner *runner = srunner_create(NULL);
+
+	keep_cache_dir();
 
 	/* Limits are there for tests that hang, not for a sanitizer on a busy machine:
 	 * Check's 4 s are far too few, and what a test case sets itself is tripled. */
