@@ -154,26 +154,22 @@ plan_marker(Plan *plan, const PgoRelation *relation, Error *err)
 }
 
 /* By oid: two tables may have exchanged their names on the source, and the target has the rows
- * of each where they were. Another one of a name that is ours is not what was copied. NULL without an
- * error: it was dropped on the source since, or has come with an addition that the target has lost. What
+ * of each where they were. Another one of a name that is ours is not what was copied. *out NULL:
+ * it was dropped on the source since, or has come with an addition that the target has lost. What
  * else is published is source_check_publication's question. */
-static Table *
-find_table(const Catalog *catalog, const PgoRelation *relation, Error *err)
+static bool
+find_table(const Catalog *catalog, const PgoRelation *relation, Table **out, Error *err)
 {
 	Table *named = catalog_find(catalog, relation->schema, relation->name);
 
-	if (named != NULL && named->oid == relation->oid)
-		return named;
-	for (size_t i = 0; i < catalog->table_count; i++)
-		if (catalog->tables[i].oid == relation->oid)
-			return &catalog->tables[i];
-	if (named == NULL)
-		return NULL;
+	*out = named != NULL && named->oid == relation->oid ? named
+	                                                    : catalog_find_oid(catalog, relation->oid);
+	if (*out != NULL || named == NULL)
+		return true;
 	error_set(err, ERROR_CONFIG,
 	          "table %s.%s is not the one that was copied: it was made anew on the source",
 	          relation->schema, relation->name);
-	error_set_hint(err, "cancel and begin again");
-	return NULL;
+	return error_set_hint(err, "cancel and begin again");
 }
 
 Plan *
@@ -187,13 +183,8 @@ plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation
 	if (strcmp(relation->schema, own_schema) == 0 && strcmp(relation->name, "marker") == 0)
 		return plan_marker(plan, relation, err);
 
-	Error other = ERROR_INIT;
-	plan->table = find_table(catalog, relation, &other);
-	if (other.class != ERROR_NONE) {
-		if (err != NULL)
-			*err = other;
+	if (!find_table(catalog, relation, &plan->table, err))
 		return NULL;
-	}
 	if (plan->table == NULL)
 		log_warning("applier",
 		            "table %s.%s of the stream is not in the source's catalogue, or not moved: its "

@@ -53,6 +53,16 @@ catalog_find(const Catalog *catalog, const char *schema, const char *name)
 	return map_get(catalog->by_name, slice_of(key, len));
 }
 
+Table *
+catalog_find_oid(const Catalog *catalog, uint32_t oid)
+{
+	for (size_t i = 0; i < catalog->table_count; i++) {
+		if (catalog->tables[i].oid == oid)
+			return &catalog->tables[i];
+	}
+	return NULL;
+}
+
 void
 catalog_free(Catalog *catalog)
 {

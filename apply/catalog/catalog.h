@@ -178,6 +178,8 @@ void catalog_free(Catalog *catalog);
 MUST_CHECK bool catalog_mark_named(Catalog *catalog, Sql *source, const char *pattern,
                                    size_t *count, Error *err);
 Table *catalog_find(const Catalog *catalog, const char *schema, const char *name);
+/* By the source's oid, which a table keeps when it is renamed. NULL: none of ours. */
+Table *catalog_find_oid(const Catalog *catalog, uint32_t oid);
 /* The same query again: false (no error) in *same when a table, column or key
  * has come, gone or changed; what says the first differences. */
 MUST_CHECK bool catalog_compare_source(const Catalog *catalog, Sql *source,

@@ -1,6 +1,7 @@
 /* Replica identities and publications. */
 #include "apply/setup/source.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -422,6 +423,16 @@ source_extend_publication(const SourceSetup *setup, bool apart, Error *err)
 	        extend_one(setup, source_insert_only_name(setup->ledger, second), true, apart, err));
 }
 
+/* A row of query_published. By oid, as the stream's rows are (plan.c): a table that was renamed is the
+ * same one. */
+static const Table *
+published_table(const Catalog *catalog, const PGresult *rows, int row)
+{
+	const Table *table = catalog_find(catalog, PQgetvalue(rows, row, 0), PQgetvalue(rows, row, 1));
+
+	return table != NULL ? table : catalog_find_oid(catalog, (uint32_t)sql_get_int(rows, row, 8));
+}
+
 static bool
 trim_one(const SourceSetup *setup, const char *name, Error *err)
 {
@@ -438,7 +449,7 @@ trim_one(const SourceSetup *setup, const char *name, Error *err)
 		const char *schema = PQgetvalue(published, i, 0);
 		const char *table = PQgetvalue(published, i, 1);
 		if (PQgetisnull(published, i, 1) || strcmp(schema, setup->ledger->name) == 0 ||
-		    catalog_find(setup->catalog, schema, table) != NULL)
+		    published_table(setup->catalog, published, i) != NULL)
 			continue;
 		log_warning("setup", "publication %s: %s.%s is not moved (any more), and is taken out",
 		            name, schema, table);
@@ -501,20 +512,6 @@ check_options(Coverage *coverage, const PGresult *rows, const char *name, bool i
 		difference(coverage, "publishes all tables", "", name);
 }
 
-/* By oid, as the stream's rows are (plan.c): a table that was renamed is the same one. */
-static const Table *
-published_table(const Coverage *coverage, const PGresult *rows, int row)
-{
-	const Table *table = catalog_find(coverage->catalog, PQgetvalue(rows, row, 0),
-	                                  PQgetvalue(rows, row, 1));
-	uint32_t oid = (uint32_t)sql_get_int(rows, row, 8);
-
-	for (size_t i = 0; table == NULL && i < coverage->catalog->table_count; i++)
-		if (coverage->catalog->tables[i].oid == oid)
-			table = &coverage->catalog->tables[i];
-	return table;
-}
-
 static bool
 check_one(Coverage *coverage, Sql *source, const char *name, bool insert_only, Error *err)
 {
@@ -532,7 +529,7 @@ check_one(Coverage *coverage, Sql *source, const char *name, bool insert_only, E
 			continue; /* a publication without tables */
 		const char *schema = PQgetvalue(rows, i, 0);
 		const char *relation = PQgetvalue(rows, i, 1);
-		const Table *table = published_table(coverage, rows, i);
+		const Table *table = published_table(coverage->catalog, rows, i);
 		if (table != NULL && is_streamed(table, insert_only))
 			coverage->seen[table - coverage->catalog->tables] = true;
 		else if (strcmp(schema, coverage->ledger->name) == 0 && strcmp(relation, "marker") == 0)
@@ -552,13 +549,12 @@ check_one(Coverage *coverage, Sql *source, const char *name, bool insert_only, E
 static bool
 note_unpublished(Coverage *coverage, Sql *source, const Table *table, Error *err)
 {
-	const char *const name[] = {table->qualified};
-	PGresult *rows = sql_query_params(source, err, "SELECT pg_catalog.to_regclass($1) IS NULL", 1,
-	                                  name);
+	PGresult *rows = sql_queryf(source, err, "SELECT FROM pg_catalog.pg_class WHERE oid = %" PRIu32,
+	                            table->oid);
 
 	if (rows == NULL)
 		return false;
-	if (!sql_get_bool(rows, 0, 0))
+	if (PQntuples(rows) > 0)
 		difference(coverage, "was taken out", table->schema, table->name);
 	PQclear(rows);
 	return true;

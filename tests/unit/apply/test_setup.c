@@ -215,6 +215,9 @@ START_TEST(altered_publication_is_named)
 		{"ALTER PUBLICATION pgbaton SET (publish = 'insert, update, delete')",
 	     "no longer publishes truncate",
 	     "ALTER PUBLICATION pgbaton SET (publish = 'insert, update, delete, truncate')"},
+		{"ALTER TABLE pk RENAME TO kp; ALTER PUBLICATION pgbaton DROP TABLE kp",
+	     "public.pk was taken out",
+	     "ALTER PUBLICATION pgbaton ADD TABLE kp; ALTER TABLE kp RENAME TO pk"},
 		{"DROP PUBLICATION pgbaton", "publication.pgbaton is gone", ""},
 	};
 
