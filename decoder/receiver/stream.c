@@ -155,25 +155,21 @@ confirmable(Stream *s, TxLogState *log)
 
 	txlog_state(receiver->log, log);
 	pthread_mutex_lock(&receiver->lock);
-	Lsn applied = receiver->applied_end;
-	Lsn noted = receiver->noted;
-	pthread_mutex_unlock(&receiver->lock);
 	ConfirmInput input = {
 		.mode = receiver->confirm,
 		.open = s->in_transaction,
 		.last_end = log->last_end,
 		.synced_end = log->synced_end,
 		.all_synced = log->all_synced,
-		.applied_end = applied,
+		.applied_end = receiver->applied_end,
 		.keepalive_end = s->keepalive_end,
 	};
 	Lsn position = confirm_position(&input);
 	if (receiver->confirm == CONFIRM_APPLIED) {
-		pthread_mutex_lock(&receiver->lock);
 		receiver->wanted = position;
-		pthread_mutex_unlock(&receiver->lock);
-		position = lsn_min(position, noted);
+		position = lsn_min(position, receiver->noted);
 	}
+	pthread_mutex_unlock(&receiver->lock);
 	return lsn_max(s->sent_confirmed, position);
 }
 

@@ -138,19 +138,28 @@ look_at_standbys(Monitor *monitor, Sql *source, Error *err)
 
 /* ---- the slot ---- */
 
+/* The receiver is there as long as the monitor, once it is. */
+static Receiver *
+receiver_of(Monitor *monitor)
+{
+	Migration *m = monitor->m;
+
+	pthread_mutex_lock(&m->lock);
+	Receiver *receiver = monitor->way.back ? m->back.receiver : m->receiver;
+	pthread_mutex_unlock(&m->lock);
+	return receiver;
+}
+
 /* Does the source read without sending anything? Not when we keep it from sending. */
 static void
 look_at_reading(Monitor *monitor, SlotHealth *slot)
 {
-	Migration *m = monitor->m;
+	Receiver *receiver = receiver_of(monitor);
 	ReceiverState state = {0};
 	char text[256];
 
-	pthread_mutex_lock(&m->lock);
-	Receiver *receiver = monitor->way.back ? m->back.receiver : m->receiver;
 	if (receiver != NULL)
 		receiver_state(receiver, &state);
-	pthread_mutex_unlock(&m->lock);
 
 	bool silent = state.connected && !state.held_by_log && !state.held_by_disk &&
 	              state.messages == monitor->messages;
@@ -251,18 +260,6 @@ close_to(Monitor *monitor)
 {
 	sql_close(monitor->to);
 	monitor->to = NULL;
-}
-
-/* The receiver is there as long as the monitor, once it is. */
-static Receiver *
-receiver_of(Monitor *monitor)
-{
-	Migration *m = monitor->m;
-
-	pthread_mutex_lock(&m->lock);
-	Receiver *receiver = monitor->way.back ? m->back.receiver : m->receiver;
-	pthread_mutex_unlock(&m->lock);
-	return receiver;
 }
 
 /* False: the other side is away, or there is nothing to note. */

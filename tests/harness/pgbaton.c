@@ -150,6 +150,17 @@ pgbaton_log(Pgbaton *p)
 	return process_stderr(p->process);
 }
 
+void
+pgbaton_wait_log(Pgbaton *p, const char *text, int timeout_s)
+{
+	int64_t deadline = deadline_in_ms((int64_t)timeout_s * 1000);
+
+	while (strstr(pgbaton_log(p), text) == NULL) {
+		ck_assert_msg(deadline_left_ms(deadline) > 0, "no \"%s\" in %s", text, pgbaton_log(p));
+		poll(NULL, 0, 10);
+	}
+}
+
 const char *
 pgbaton_state_dir(const Pgbaton *p)
 {
@@ -322,14 +333,12 @@ pgbaton_wait_state(Pgbaton *p, const char *state, int timeout_s)
 	}
 }
 
-int
-pgbaton_cli(Pgbaton *p, char **out, int timeout_s, ...)
+static Process *
+cli_start(Pgbaton *p, va_list args)
 {
 	const char *argv[MAX_ARGS + 1] = {pgbaton_binary()};
 	int argc = 1;
-	va_list args;
 
-	va_start(args, timeout_s);
 	for (const char *arg; (arg = va_arg(args, const char *)) != NULL;) {
 		ck_assert_int_lt(argc, MAX_ARGS - 3);
 		argv[argc++] = arg;
@@ -338,9 +347,28 @@ pgbaton_cli(Pgbaton *p, char **out, int timeout_s, ...)
 			argv[argc++] = p->admin;
 		}
 	}
-	va_end(args);
+	return process_start(argv, NULL);
+}
 
-	Process *process = process_start(argv, NULL);
+Process *
+pgbaton_cli_start(Pgbaton *p, ...)
+{
+	va_list args;
+
+	va_start(args, p);
+	Process *process = cli_start(p, args);
+	va_end(args);
+	return process;
+}
+
+int
+pgbaton_cli(Pgbaton *p, char **out, int timeout_s, ...)
+{
+	va_list args;
+
+	va_start(args, timeout_s);
+	Process *process = cli_start(p, args);
+	va_end(args);
 	int status = process_wait(process, timeout_s);
 	if (out != NULL) {
 		const char *text = process_stdout(process);

@@ -71,6 +71,8 @@ int pgbaton_admin_port(const Pgbaton *p);
  * Returns the exit code; out (may be NULL) gets its stdout, else stderr when
  * that is empty, and is the caller's to free. */
 int pgbaton_cli(Pgbaton *p, char **out, int timeout_s, ...);
+/* The same, beside the test. */
+Process *pgbaton_cli_start(Pgbaton *p, ...);
 
 /* Any call of the binary without a running one: args NULL at the end; out as
  * process_run's. */
@@ -79,6 +81,8 @@ const char *pgbaton_binary(void);
 
 /* Log of the present (or last) run. Lives until the next call. */
 const char *pgbaton_log(Pgbaton *p);
+/* Until the text is in it; fails when the time is over. */
+void pgbaton_wait_log(Pgbaton *p, const char *text, int timeout_s);
 const char *pgbaton_state_dir(const Pgbaton *p);
 
 #endif

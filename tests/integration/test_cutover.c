@@ -230,11 +230,7 @@ END_TEST
 static int
 case_killed(Case *c, const char *option)
 {
-	char admin[32];
-
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c->p));
-	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, option, NULL};
-	Process *asked = process_start(argv, NULL);
+	Process *asked = pgbaton_cli_start(c->p, "cutover", option, NULL);
 	int ended = pgbaton_wait_exit(c->p, 60);
 	process_free(asked);
 	return ended;
@@ -445,10 +441,7 @@ START_TEST(stopped_past_deadline)
 	case_run(&c, points[_i]);
 	pgbaton_wait_state(c.p, "following", 60);
 
-	char admin[32];
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
-	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
-	Process *cutover = process_start(argv, NULL);
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", NULL);
 	pgbaton_wait_stopped(c.p, 60);  /* the fence's locks are held */
 	ck_assert(source_writable(&c)); /* waits for the server's own deadline, then goes in */
 
@@ -576,10 +569,7 @@ START_TEST(target_away_at_the_switch)
 	case_open(&c, "away");
 	case_run(&c, "cutover_fence_committed:1:stop");
 	pgbaton_wait_state(c.p, "following", 60);
-	char admin[32];
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
-	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
-	Process *cutover = process_start(argv, NULL);
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", NULL);
 	pgbaton_wait_stopped(c.p, 60);
 	ck_assert(db_true(c.source, "SELECT count(*) > 0 FROM pg_trigger WHERE tgname = 'away_fence'"
 	                            " AND tgenabled <> 'D'"));
@@ -616,15 +606,9 @@ START_TEST(target_away_between_attempts)
 	pgbaton_wait_state(c.p, "following", 60);
 	PGconn *writer = db_connect_uri(c.source_uri);
 	db_exec(writer, "BEGIN; INSERT INTO parent VALUES (1000)");
-	char admin[32];
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
-	const char *argv[] = {pgbaton_binary(), "cutover",   "--admin", admin, "--hold-timeout", "0.3",
-	                      "--json",         options[_i], NULL};
-	Process *cutover = process_start(argv, NULL);
-	for (int i = 0; strstr(pgbaton_log(c.p), "undone after") == NULL; i++) {
-		ck_assert_msg(i < 1000, "%s", pgbaton_log(c.p));
-		usleep(10000);
-	}
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", "--hold-timeout", "0.3", "--json",
+	                                     options[_i], NULL);
+	pgbaton_wait_log(c.p, "undone after", 30);
 	cluster_stop(target_cluster, CLUSTER_IMMEDIATE);
 	ck_assert_int_eq(process_wait(cutover, 60), 1);
 	process_free(cutover);
@@ -651,16 +635,14 @@ START_TEST(told_to_end)
 	static const char *const points[] = {"cutover_locked", "cutover_fence_enabled",
 	                                     "cutover_fence_committed", "cutover_switched"};
 	Case c;
-	char name[32], fault[64], admin[32];
+	char name[32], fault[64];
 
 	snprintf(name, sizeof(name), "told_%d", _i);
 	snprintf(fault, sizeof(fault), "%s:1:stop", points[_i]);
 	case_open(&c, name);
 	case_run(&c, fault);
 	pgbaton_wait_state(c.p, "following", 60);
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
-	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
-	Process *cutover = process_start(argv, NULL);
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", NULL);
 	pgbaton_wait_stopped(c.p, 60);
 	kill(pgbaton_pid(c.p), SIGTERM);
 	kill(pgbaton_pid(c.p), SIGCONT);
@@ -698,7 +680,7 @@ START_TEST(given_up)
 	             {0, true, NULL},
 	             {SIGINT, true, NULL}};
 	Case c;
-	char name[32], admin[32], *out;
+	char name[32], *out;
 
 	snprintf(name, sizeof(name), "given_up_%d", _i);
 	case_open(&c, name);
@@ -707,11 +689,8 @@ START_TEST(given_up)
 	PGconn *other = db_connect_uri(cases[_i].ahead ? c.target_uri : c.source_uri);
 	db_exec(other, cases[_i].ahead ? "BEGIN; SELECT FROM counted"
 	                               : "BEGIN; INSERT INTO parent VALUES (1000)");
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
-	const char *argv[] = {
-		pgbaton_binary(), "cutover",        "--admin", admin, "--hold-timeout", "300",
-		"--json",         cases[_i].option, NULL};
-	Process *cutover = process_start(argv, NULL);
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", "--hold-timeout", "300", "--json",
+	                                     cases[_i].option, NULL);
 	db_wait_until(cases[_i].ahead ? c.target : c.source,
 	              "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'pgbaton%'"
 	              " AND datname = current_database() AND wait_event_type = 'Lock'",
@@ -723,12 +702,10 @@ START_TEST(given_up)
 	if (!cases[_i].ahead && cases[_i].signal == 0)
 		ck_assert_int_eq(pgbaton_cli(c.p, NULL, 60, "cutover", "--abort", NULL), 0);
 	if (cases[_i].ahead) { /* a statement of the other side's is not cut short */
-		const char *abort[] = {pgbaton_binary(), "cutover", "--admin", admin, "--abort", NULL};
-		Process *aborting = cases[_i].signal == 0 ? process_start(abort, NULL) : NULL;
-		for (int i = 0; strstr(pgbaton_log(c.p), "to be given up") == NULL; i++) {
-			ck_assert_msg(i < 1000, "%s", pgbaton_log(c.p));
-			usleep(10000);
-		}
+		Process *aborting = cases[_i].signal == 0
+		                        ? pgbaton_cli_start(c.p, "cutover", "--abort", NULL)
+		                        : NULL;
+		pgbaton_wait_log(c.p, "to be given up", 30);
 		db_exec(other, "COMMIT");
 		ck_assert_int_eq(aborting != NULL ? process_wait(aborting, 60) : 0, 0);
 		process_free(aborting);
@@ -763,10 +740,7 @@ START_TEST(table_made_meanwhile)
 	case_open(&c, "meanwhile");
 	case_run(&c, "cutover_journal_begun:1:stop");
 	pgbaton_wait_state(c.p, "following", 60);
-	char admin[32];
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
-	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
-	Process *cutover = process_start(argv, NULL);
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", NULL);
 	pgbaton_wait_stopped(c.p, 60);
 	db_exec(c.source, "CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)");
 	kill(pgbaton_pid(c.p), SIGCONT);

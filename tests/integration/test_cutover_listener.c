@@ -598,20 +598,13 @@ END_TEST
 START_TEST(given_up_in_the_hold)
 {
 	Case c;
-	char admin[32];
 
 	case_open(&c, "given_up");
 	case_follow(&c);
 	PGconn *slow = db_connect_uri(c.app);
 	db_exec(slow, "BEGIN; UPDATE other SET v = 'b' WHERE id = 1");
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c.p));
-	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin,
-	                      "--hold-timeout", "300",     NULL};
-	Process *cutover = process_start(argv, NULL);
-	for (int i = 0; strstr(pgbaton_log(c.p), "cutover   hold") == NULL; i++) {
-		ck_assert_msg(i < 1000, "%s", pgbaton_log(c.p));
-		usleep(10000);
-	}
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", "--hold-timeout", "300", NULL);
+	pgbaton_wait_log(c.p, "cutover   hold", 30);
 	process_kill(cutover, SIGINT);
 	ck_assert_int_eq(process_wait(cutover, 60), 1);
 	ck_assert_msg(strstr(process_stderr(cutover), "given up at step") != NULL, "%s",

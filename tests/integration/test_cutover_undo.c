@@ -122,11 +122,7 @@ case_run(Case *c, const char *fault)
 static Process *
 begin(Case *c)
 {
-	char admin[32];
-
-	snprintf(admin, sizeof(admin), "127.0.0.1:%d", pgbaton_admin_port(c->p));
-	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", admin, NULL};
-	return process_start(argv, NULL);
+	return pgbaton_cli_start(c->p, "cutover", NULL);
 }
 
 /* ---- writers past the listener ---- */

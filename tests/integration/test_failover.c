@@ -117,17 +117,6 @@ keep(Case *c)
 	reconnect(c);
 }
 
-static void
-wait_logged(Case *c, const char *word)
-{
-	int64_t deadline = deadline_in_ms(30000);
-
-	while (strstr(pgbaton_log(c->p), word) == NULL) {
-		ck_assert_msg(deadline_left_ms(deadline) > 0, "%s", pgbaton_log(c->p));
-		poll(NULL, 0, 20);
-	}
-}
-
 /* The server comes up with what was kept: on the same timeline, as from a snapshot of its disk, or
  * promoted to one of its own, at once or when it is told to. */
 typedef enum { SAME, PROMOTED, STANDBY } Comes;
@@ -151,7 +140,7 @@ put_back(Case *c, Comes comes)
 	reconnect(c);
 	PGconn *conn = c->changes == c->source_cluster ? c->source : c->target;
 	if (comes == STANDBY) {
-		wait_logged(c, "is a standby");
+		pgbaton_wait_log(c->p, "is a standby", 30);
 		db_exec(conn, "SELECT pg_promote()");
 	}
 	db_wait_until(conn, "SELECT NOT pg_is_in_recovery()", 30);
@@ -565,7 +554,7 @@ START_TEST(a_target_that_has_lost_what_came_home)
 	db_wait_until(c.source, "SELECT count(*) = 1 FROM t WHERE id = 1002", 30);
 	put_back(&c, PROMOTED);
 	db_exec(c.target, "INSERT INTO t VALUES (1003, 'new')");
-	wait_logged(&c, "there is no way back any more; `pgbaton finish`");
+	pgbaton_wait_log(c.p, "there is no way back any more; `pgbaton finish`", 30);
 	ck_assert_int_eq(pgbaton_cli(c.p, &out, 60, "failback", NULL), 1);
 	ck_assert_msg(strstr(out, "timeline 2") != NULL, "%s", out);
 	free(out);

@@ -69,13 +69,8 @@ kill_in_phase(Torture *t)
 static bool
 kill_in_cutover(Torture *t)
 {
-	char port[32];
-	const char *argv[] = {pgbaton_binary(), "cutover", "--admin", port,
-	                      "--hold-timeout", "10",      NULL};
-
 	reach(t, "following");
-	snprintf(port, sizeof(port), "127.0.0.1:%d", pgbaton_admin_port(t->m.p));
-	Process *cutover = process_start(argv, NULL);
+	Process *cutover = pgbaton_cli_start(t->m.p, "cutover", "--hold-timeout", "10", NULL);
 	while (!pgbaton_reached(t->m.p, "cutting_over") && !process_ended(cutover))
 		poll(NULL, 0, 1);
 	some_ms(t, 120);

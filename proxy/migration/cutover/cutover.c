@@ -254,8 +254,8 @@ cutover_run(const Way *way, const MigrationRequest *request, CutoverOutcome *out
 	           : c.rehearsal     ? CUTOVER_REHEARSED
 	                             : CUTOVER_SWITCHED;
 	steps_unbound(&c);
-	char at[sizeof(c.now.step)];
-	memcpy(at, c.now.step, sizeof(at));
+	if (*outcome == CUTOVER_ABORTED && stop_requested(c.way.stop) && !stop_requested(m->stop))
+		error_set(err, ERROR_CANCELLED, "given up at step \"%s\", as asked", c.now.step);
 	cutover_publish(&c, c.outcome_unknown ? "unknown"
 	                    : !ok             ? "aborted"
 	                    : c.rehearsal     ? "rehearsed"
@@ -270,8 +270,6 @@ cutover_run(const Way *way, const MigrationRequest *request, CutoverOutcome *out
 		end_way_back(&c);
 	if (!ok) {
 		back_to_following(&c);
-		if (*outcome == CUTOVER_ABORTED && stop_requested(c.way.stop) && !stop_requested(m->stop))
-			error_set(err, ERROR_CANCELLED, "given up at step \"%s\", as asked", at);
 		return false;
 	}
 	if (!c.rehearsal)

@@ -1,6 +1,5 @@
 /* pgbaton verify while following: both sides compared at one and the same state. */
 #include <stdio.h>
-#include <string.h>
 
 #include "apply/copy/rewrite.h"
 #include "apply/schema/target.h"
@@ -62,18 +61,16 @@ cutover_verify(Migration *m, const MigrationRequest *request, VerifyStatus *out,
 	Way way = way_forth(m);
 	bool marked = request->table_count > 0;
 	bool same;
-	char what[sizeof(out->differs)];
 
 	if (!mark_named(m, request, err) ||
-	    !catalog_compare_source(m->catalog, m->source, &m->selection, m->ledger.name, &same, what,
-	                            sizeof(what), err))
+	    !catalog_compare_source(m->catalog, m->source, &m->selection, m->ledger.name, &same,
+	                            out->differs, sizeof(out->differs), err))
 		return false;
 	if (!marked && !cutover_refuse_dropped(m, err))
 		return false;
-	if (!same) { /* a table more is not compared, a table less fails below */
-		memcpy(out->differs, what, sizeof(what));
-		log_warning("verify", "the source's tables are not those that were copied: %s", what);
-	}
+	if (!same) /* a table more is not compared, a table less fails below */
+		log_warning("verify", "the source's tables are not those that were copied: %s",
+		            out->differs);
 	out->tables = count_compared(m->catalog, marked);
 	if (!way_drain_to_marker(&way, deadline_in_ms(FIRST_DRAIN_MS), false, err))
 		return false;
@@ -93,6 +90,6 @@ cutover_verify(Migration *m, const MigrationRequest *request, VerifyStatus *out,
 		applier_resume(m->applier);
 	sql_close(reader);
 	if (!ok && !same)
-		error_set_hint(err, "the source's tables are not those that were copied: %s", what);
+		error_set_hint(err, "the source's tables are not those that were copied: %s", out->differs);
 	return ok;
 }

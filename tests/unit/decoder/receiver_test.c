@@ -182,6 +182,22 @@ wait_all(Receiver *receiver)
 	free(sql);
 }
 
+/* So many were logged since it was opened. */
+static TxLogState
+wait_transactions(TxLog *log, uint64_t count)
+{
+	int64_t deadline = deadline_in_ms(60000);
+	TxLogState state;
+
+	for (;;) {
+		txlog_state(log, &state);
+		if (state.transactions >= count)
+			return state;
+		ck_assert(deadline_left_ms(deadline) > 0);
+		poll(NULL, 0, 5);
+	}
+}
+
 enum { ROWS_MAX = 200000 };
 
 typedef struct {
@@ -534,13 +550,9 @@ START_TEST(a_log_that_is_begun_anew)
 {
 	TxLog *log = fixture_open(directory);
 	Receiver *receiver = start(log, CONFIRM_APPLIED, 0);
-	TxLogState state = {0};
 
 	write_some(0, 3);
-	while (state.transactions < 3) {
-		poll(NULL, 0, 5);
-		txlog_state(log, &state);
-	}
+	TxLogState state = wait_transactions(log, 3);
 	known.applied = state.last_commit;
 	receiver_set_applied(receiver, state.last_end);
 	wait_all(receiver);
@@ -561,10 +573,7 @@ START_TEST(a_log_that_is_begun_anew)
 	receiver = start(log, CONFIRM_APPLIED, 0);
 	if (_i == 0) {
 		wait_state(receiver, is_connected, NULL);
-		do {
-			poll(NULL, 0, 5);
-			txlog_state(log, &state);
-		} while (state.transactions < 3);
+		wait_transactions(log, 3);
 	} else {
 		static const char *const words[] = {NULL, "the slot stands at",
 		                                    "does not come from timeline 2", "has gone back"};
@@ -618,13 +627,9 @@ START_TEST(a_slot_that_stands_elsewhere_is_noticed)
 	ConfirmMode confirm = _i < 2 ? CONFIRM_LOGGED : CONFIRM_APPLIED;
 	TxLog *log = fixture_open(directory);
 	Receiver *receiver = start(log, confirm, 0);
-	TxLogState state;
 
 	write_some(0, 3);
-	do {
-		poll(NULL, 0, 5);
-		txlog_state(log, &state);
-	} while (state.transactions < 3);
+	TxLogState state = wait_transactions(log, 3);
 	receiver_set_applied(receiver, state.last_end);
 	wait_all(receiver);
 	receiver_stop(receiver);
