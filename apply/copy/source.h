@@ -51,7 +51,8 @@ MUST_CHECK bool copy_source_join(Wire *source, const char *exported, Error *err)
 
 /* Waits until the source has on its disk what its snapshot saw: a commit is seen before that where
  * nobody waits for it (synchronous_commit = off), and a crash of the source would take it back, and
- * give its xid to another one, which would count as copied (C2). Before anything is recorded. */
+ * give its xid to another one, which would count as copied (C2). Before anything is recorded. The
+ * session is in no transaction: it may commit one of its own for that. */
 MUST_CHECK bool copy_source_flushed(Wire *source, Lsn seen, const Stop *stop, Error *err);
 /* COMMIT, and the same. */
 MUST_CHECK bool copy_source_end(Wire *source, Lsn seen, const Stop *stop, Error *err);

@@ -180,9 +180,10 @@ begin(CopySession *session, const CopyOptions *options, const SharedSnapshot *sh
 	    !copy_target_begin_split(session, options->ledger, table, split->attempt, err))
 		return false;
 	table->rows_remain = true;
+	/* The flush is asked for by a commit, which the holder must not make. */
 	return copy_source_begin(split->holder, options->ledger, table, shared, true, &split->view,
 	                         err) &&
-	       copy_source_flushed(split->holder, split->view.lsn, options->stop, err) &&
+	       copy_source_flushed(session->source, split->view.lsn, options->stop, err) &&
 	       make_ranges(split, options, splittable, err);
 }
 

@@ -32,6 +32,7 @@ split_open(Load *load, const char *tables)
 {
 	load_open(load, cluster, tables, false);
 	load->options.split_above = 64 * 1024;
+	load->options.tries = 1; /* nothing is hidden by another one */
 }
 
 /* The ledger's row of a table that was split; attempt stays as the trace. */
@@ -199,6 +200,56 @@ START_TEST(a_growing_table_is_what_its_snapshot_sees)
 }
 END_TEST
 
+static const char counted[] =
+	"CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 50000)";
+
+static void
+assert_counted(const Load *load)
+{
+	ck_assert_int_eq(db_int(load->target, "SELECT count(*) FROM t"), 50000);
+	ck_assert_int_eq(db_int(load->target, "SELECT count(DISTINCT a) FROM t"), 50000);
+	ck_assert_int_eq(db_int(load->target, "SELECT copied_rows FROM pgbaton.relation"), 50000);
+	ck_assert_uint_eq(atomic_load(&load_table(load, "t")->copied_rows), 50000);
+}
+
+static void *
+filler_main(void *arg)
+{
+	PGconn *conn = ((Mover *)arg)->conn;
+
+	db_exec(conn, "BEGIN");
+	while (atomic_load(&writing))
+		db_exec(conn, "INSERT INTO filled VALUES (1)");
+	db_exec(conn, "ROLLBACK");
+	return NULL;
+}
+
+/* The end of the WAL is not on the disk where a transaction writes and does not commit: the flush is
+ * asked for without ending the transaction that holds the snapshot. */
+START_TEST(a_snapshot_outlives_the_wait_for_its_flush)
+{
+	Error err = ERROR_INIT;
+	Mover filler;
+	Load load;
+
+	split_open(&load, counted);
+	load.options.tries = 1;
+	db_exec(load.source, "CREATE TABLE filled (x int)");
+	filler.conn = db_connect(cluster, "source");
+	atomic_store(&writing, true);
+	ck_assert_int_eq(pthread_create(&filler.thread, NULL, filler_main, &filler), 0);
+	db_wait_until(load.source,
+	              "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()", 30);
+	bool ok = copy_tables(&load.options, &err);
+	atomic_store(&writing, false);
+	pthread_join(filler.thread, NULL);
+	PQfinish(filler.conn);
+	ck_assert_msg(ok, "%s", servers_error(&err));
+	assert_counted(&load);
+	load_close(&load);
+}
+END_TEST
+
 START_TEST(split_within_one_snapshot_of_all)
 {
 	Error err = ERROR_INIT;
@@ -215,9 +266,6 @@ END_TEST
 
 /* ---- what ends in the middle ---- */
 
-static const char counted[] =
-	"CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 50000)";
-
 static void
 kill_sessions(PGconn *by, const char *db, const char *which)
 {
@@ -225,15 +273,6 @@ kill_sessions(PGconn *by, const char *db, const char *which)
 	        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '%s'"
 	        " AND application_name = 'pgbaton copy' %s",
 	        db, which);
-}
-
-static void
-assert_counted(const Load *load)
-{
-	ck_assert_int_eq(db_int(load->target, "SELECT count(*) FROM t"), 50000);
-	ck_assert_int_eq(db_int(load->target, "SELECT count(DISTINCT a) FROM t"), 50000);
-	ck_assert_int_eq(db_int(load->target, "SELECT copied_rows FROM pgbaton.relation"), 50000);
-	ck_assert_uint_eq(atomic_load(&load_table(load, "t")->copied_rows), 50000);
 }
 
 /* side: whose sessions end. At the source that is the snapshot's holder too, so the whole
@@ -492,6 +531,7 @@ make_split(void)
 	tcase_add_test(tc, each_kind_of_table);
 	tcase_add_test(tc, rows_that_move_are_copied_once);
 	tcase_add_test(tc, a_growing_table_is_what_its_snapshot_sees);
+	tcase_add_test(tc, a_snapshot_outlives_the_wait_for_its_flush);
 	tcase_add_test(tc, split_within_one_snapshot_of_all);
 	tcase_add_test(tc, a_killed_range_is_tried_again);
 	tcase_add_test(tc, a_lost_snapshot_begins_the_table_anew);
