@@ -47,19 +47,7 @@ failback_allowed(Migration *m, Error *err)
 		              "the old source is live already: `pgbaton finish` ends the migration");
 	if (m->state != STATE_SWITCHED)
 		return refuse(err, m->state, "fail back", "the way back is open once it has switched");
-	switch (m->back.state) {
-	case WAY_BACK_FOLLOWING:
-		return true;
-	case WAY_BACK_NONE:
-		error_set(err, ERROR_CONFIG, "this migration has no way back");
-		return error_set_hint(err, "it was started without --failback");
-	default:
-		error_set(err, ERROR_CONFIG, "the old source does not follow the target now: %s",
-		          m->back.error.class != ERROR_NONE ? m->back.error.message : "it is starting");
-		return error_set_hint(err,
-		                      "see way_back in `pgbaton status --json`; `pgbaton resume` tries "
-		                      "again after a failure");
-	}
+	return way_back_may_come(m) || way_back_refused(m, err);
 }
 
 static bool

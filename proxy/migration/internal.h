@@ -292,6 +292,13 @@ MUST_CHECK bool way_back_load(Migration *m, Error *err);
  * none of it. */
 void way_back_tend(Migration *m);
 void way_back_retry(Migration *m); /* after resume */
+/* The old source follows the target, or is about to. The caller holds the lock, or is the
+ * migration's thread. */
+bool way_back_may_come(const Migration *m);
+bool way_back_refused(const Migration *m, Error *err); /* false, and why */
+/* Until it follows: right after the switch that takes a moment. False: it does not, or the
+ * failback that waits was given up. */
+MUST_CHECK bool way_back_await(Migration *m, Error *err);
 /* Another process has the migration's lock: we must not go on. */
 void way_back_lost(Migration *m, const Error *err);
 void way_back_stop(Migration *m);

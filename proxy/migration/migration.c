@@ -361,12 +361,15 @@ migration_follow_pause(Migration *m)
 
 /* True: switched. */
 static bool
-follow_cutover(const Way *way, const MigrationRequest *request)
+follow_cutover(Migration *m, const MigrationRequest *request)
 {
-	Migration *m = way->m;
 	Error err = ERROR_INIT;
 	CutoverOutcome outcome = CUTOVER_ABORTED;
-	bool ok = !m->paused && migration_connect(m, &err) && cutover_run(way, request, &outcome, &err);
+	bool back = request->command == COMMAND_FAILBACK;
+	bool ok = !m->paused && (!back || way_back_await(m, &err)) && migration_connect(m, &err);
+	Way way = back ? way_back(m) : way_forth(m);
+
+	ok = ok && cutover_run(&way, request, &outcome, &err);
 
 	if (m->paused)
 		error_set(&err, ERROR_CONFIG, "the apply is paused: resume it first");
@@ -432,13 +435,12 @@ follow(Migration *m, Error *err)
 		Way way = way_forth(m);
 		if (way_failed(&way, err) || !addition_tend(m, err))
 			return FOLLOW_FAILED;
-		way = way_forth(m);
 		if (queue_pop(m->requests, (void **)&request, deadline_in_ms(50)) != QUEUE_OK)
 			continue;
 		MigrationRequest todo = *request;
 		free(request);
 		if ((todo.command == COMMAND_CUTOVER || todo.command == COMMAND_REHEARSE) &&
-		    follow_cutover(&way, &todo))
+		    follow_cutover(m, &todo))
 			return FOLLOW_SWITCHED;
 		if (todo.command == COMMAND_VERIFY)
 			follow_verify(m, &todo);
@@ -552,12 +554,11 @@ run_switched(Migration *m, MigrationState at)
 			continue;
 		MigrationRequest todo = *request;
 		free(request);
-		Way way = way_back(m);
 		if (todo.command == COMMAND_VERIFY)
 			refuse_verify(m);
 		if (todo.command == COMMAND_RESUME)
 			way_back_retry(m);
-		if (todo.command == COMMAND_FAILBACK && follow_cutover(&way, &todo))
+		if (todo.command == COMMAND_FAILBACK && follow_cutover(m, &todo))
 			enter_failed_back(m);
 		if (todo.command == COMMAND_FINISH && end_finish(m))
 			return;

@@ -178,8 +178,8 @@ way_back_load(Migration *m, Error *err)
 
 	if (!ledger_way_back_start(m->target, &m->ledger, &start, err))
 		return false;
-	m->back.loaded = true;
 	pthread_mutex_lock(&m->lock);
+	m->back.loaded = true;
 	m->back.start = start;
 	if (!lsn_valid(start))
 		m->back.state = WAY_BACK_NONE;
@@ -407,6 +407,44 @@ way_back_tend(Migration *m)
 		way_back_stop(m);
 		set_failed(m, &err);
 	}
+}
+
+bool
+way_back_may_come(const Migration *m)
+{
+	/* Not asked for yet: right after the switch, or a start. */
+	if (!m->back.loaded)
+		return m->config->failback;
+	return m->back.state == WAY_BACK_FOLLOWING ||
+	       (m->back.state == WAY_BACK_STARTING && m->back.error.class == ERROR_NONE);
+}
+
+bool
+way_back_refused(const Migration *m, Error *err)
+{
+	if (m->back.state == WAY_BACK_NONE) {
+		error_set(err, ERROR_CONFIG, "this migration has no way back");
+		return error_set_hint(err, "it was started without --failback");
+	}
+	error_set(err, ERROR_CONFIG, "the old source does not follow the target now: %s",
+	          m->back.error.class != ERROR_NONE ? m->back.error.message : "it is starting");
+	return error_set_hint(err, "see way_back in `pgbaton status --json`; `pgbaton resume` tries "
+	                           "again after a failure");
+}
+
+bool
+way_back_await(Migration *m, Error *err)
+{
+	enum { LOOK_EVERY_MS = 50, MOST_MS = 60000 };
+	int64_t end_ms = clock_mono_ms() + MOST_MS;
+
+	while (way_back_may_come(m) && m->back.state != WAY_BACK_FOLLOWING &&
+	       clock_mono_ms() < end_ms) {
+		if (!stop_sleep_ms(m->cutover_stop, LOOK_EVERY_MS, NULL))
+			return error_set(err, ERROR_CANCELLED, "given up before it began, as asked");
+		way_back_tend(m);
+	}
+	return m->back.state == WAY_BACK_FOLLOWING || way_back_refused(m, err);
 }
 
 void
