@@ -12,7 +12,7 @@
 
 /* How a schema is known to be ours; the number grows with the tables' form. */
 #define OUR_KIND "pgbaton migration, format "
-#define OUR_MARK OUR_KIND "6"
+#define OUR_MARK OUR_KIND "7"
 
 enum { NAME_MAX_LENGTH = 41 };
 
@@ -174,7 +174,7 @@ put_tables_sql(const char *schema, Buffer *sql)
 		"CREATE TABLE %s.relation (schema_name text, table_name text,"
 		" state text NOT NULL CHECK (state IN ('queued', 'copying', 'copied')), attempt bigint,"
 		" apart boolean NOT NULL DEFAULT false, level_lsn pg_lsn,"
-		" source_oid oid, snapshot text, snapshot_lsn pg_lsn, copied_rows bigint NOT NULL DEFAULT 0,"
+		" source_oid oid, target_oid oid, snapshot text, snapshot_lsn pg_lsn, copied_rows bigint NOT NULL DEFAULT 0,"
 		" copied_bytes bigint NOT NULL DEFAULT 0, stamp jsonb, PRIMARY KEY (schema_name, table_name));",
 		schema, schema, schema, schema);
 	buffer_printf(sql,
@@ -182,6 +182,7 @@ put_tables_sql(const char *schema, Buffer *sql)
 	              " position bigint NOT NULL) WITH (fillfactor = 20);"
 	              "CREATE TABLE %s.object (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
 	              " side text NOT NULL, kind text NOT NULL, what text NOT NULL, undo text NOT NULL,"
+	              " found boolean NOT NULL,"
 	              " made timestamptz NOT NULL DEFAULT now(), UNIQUE (side, kind, what));"
 	              "CREATE TABLE %s.post_data (step text PRIMARY KEY,"
 	              " done timestamptz NOT NULL DEFAULT now());",

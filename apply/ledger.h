@@ -111,6 +111,10 @@ void ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql);
  * with commas; empty: none. */
 MUST_CHECK bool ledger_list_dropped(Sql *target, const Ledger *ledger, const Catalog *catalog,
                                     Buffer *list, Error *err);
+/* Tables that were renamed on both sides since they were copied keep what is known of them, under
+ * their new names. */
+MUST_CHECK bool ledger_follow_names(Sql *target, const Ledger *ledger, const Catalog *catalog,
+                                    Error *err);
 /* False also when a table of the catalogue is another one, by oid, than was copied under its
  * name: it is named. */
 MUST_CHECK bool ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog,
@@ -206,10 +210,11 @@ typedef struct {
 	char kind[32];  /* slot, publication, replica_identity, schema, fence, trigger, identity */
 	char what[300]; /* for people: "replica identity of public.t" */
 	char *undo;     /* SQL; malloc'd */
+	bool found;     /* undo is the SELECT that gives the statement, or no row */
 } LedgerObject;
 
-/* Before the thing is done. An equal record (side, kind, what) is left as it is,
- * so the first one, which holds the original state, wins. */
+/* Before the thing is done. Whoever finds it undone again has found its latest state: that undo
+ * replaces the one of an equal record (side, kind, what). */
 MUST_CHECK bool ledger_record(Sql *target, const Ledger *ledger, const char *side, const char *kind,
                               const char *what, const char *undo, Error *err);
 /* Newest first, replica identities after all else. kind NULL: all. Free with ledger_objects_free. */
@@ -218,6 +223,8 @@ MUST_CHECK bool ledger_objects(Sql *target, const Ledger *ledger, const char *si
 /* "source: slot pgbaton, 12 fences; target: ..." of all that is recorded, cut at size. */
 MUST_CHECK bool ledger_objects_sum(Sql *target, const Ledger *ledger, char *out, size_t size,
                                    Error *err);
+/* Makes the undo of each that is to be found its statement, "" where there is nothing left to undo. */
+MUST_CHECK bool ledger_find(Sql *side, LedgerObject *objects, size_t count, Error *err);
 void ledger_objects_free(LedgerObject *objects, size_t count);
 MUST_CHECK bool ledger_forget(Sql *target, const Ledger *ledger, int64_t id, Error *err);
 /* Runs the undo statements of one side's objects (kind NULL: all), newest first,
@@ -236,6 +243,10 @@ typedef struct {
 
 MUST_CHECK bool book_record(const Book *book, const char *kind, const char *what, const char *undo,
                             Error *err);
+/* For what others may rename or drop until it is undone: a SELECT that finds it by its oid, with
+ * names of pg_catalog qualified, and gives the statement. */
+MUST_CHECK bool book_record_found(const Book *book, const char *kind, const char *what,
+                                  const char *select, Error *err);
 
 /* ---- the way back (K5) ---- */
 

@@ -17,15 +17,16 @@ enum {
 	SLOT_PAUSE_MS = 100
 };
 
-bool
-ledger_record(Sql *target, const Ledger *ledger, const char *side, const char *kind,
-              const char *what, const char *undo, Error *err)
+static bool
+record(const Book *book, const char *kind, const char *what, const char *undo, bool found,
+       Error *err)
 {
-	const char *values[] = {side, kind, what, undo};
-	char *text = mem_printf("INSERT INTO %s.object (side, kind, what, undo)"
-	                        " VALUES ($1, $2, $3, $4) ON CONFLICT (side, kind, what) DO NOTHING",
-	                        ledger->schema);
-	PGresult *result = sql_query_params(target, err, text, 4, values);
+	const char *values[] = {book->side, kind, what, undo, found ? "true" : "false"};
+	char *text = mem_printf("INSERT INTO %s.object (side, kind, what, undo, found)"
+	                        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (side, kind, what)"
+	                        " DO UPDATE SET undo = EXCLUDED.undo",
+	                        book->ledger->schema);
+	PGresult *result = sql_query_params(book->sql, err, text, 5, values);
 
 	free(text);
 	if (result == NULL)
@@ -35,9 +36,25 @@ ledger_record(Sql *target, const Ledger *ledger, const char *side, const char *k
 }
 
 bool
+ledger_record(Sql *target, const Ledger *ledger, const char *side, const char *kind,
+              const char *what, const char *undo, Error *err)
+{
+	const Book book = {target, ledger, side};
+
+	return record(&book, kind, what, undo, false, err);
+}
+
+bool
 book_record(const Book *book, const char *kind, const char *what, const char *undo, Error *err)
 {
-	return ledger_record(book->sql, book->ledger, book->side, kind, what, undo, err);
+	return record(book, kind, what, undo, false, err);
+}
+
+bool
+book_record_found(const Book *book, const char *kind, const char *what, const char *select,
+                  Error *err)
+{
+	return record(book, kind, what, select, true, err);
 }
 
 bool
@@ -47,10 +64,11 @@ ledger_objects(Sql *target, const Ledger *ledger, const char *side, const char *
 	const char *values[] = {side, kind};
 	/* An identity of a table that was added is younger than the publication, in which it has to
 	 * stay as it is. */
-	char *text = mem_printf("SELECT id, side, kind, what, undo FROM %s.object WHERE side = $1"
-	                        " AND ($2::text IS NULL OR kind = $2)"
-	                        " ORDER BY kind = 'replica_identity', id DESC",
-	                        ledger->schema);
+	char *text = mem_printf(
+		"SELECT id, side, kind, what, undo, found FROM %s.object WHERE side = $1"
+		" AND ($2::text IS NULL OR kind = $2)"
+		" ORDER BY kind = 'replica_identity', id DESC",
+		ledger->schema);
 	PGresult *result = sql_query_params(target, err, text, 2, values);
 
 	free(text);
@@ -68,6 +86,7 @@ ledger_objects(Sql *target, const Ledger *ledger, const char *side, const char *
 		snprintf(object->kind, sizeof(object->kind), "%s", PQgetvalue(result, row, 2));
 		snprintf(object->what, sizeof(object->what), "%s", PQgetvalue(result, row, 3));
 		object->undo = mem_strdup(PQgetvalue(result, row, 4));
+		object->found = sql_get_bool(result, row, 5);
 	}
 	PQclear(result);
 	return true;
@@ -93,6 +112,46 @@ ledger_objects_sum(Sql *target, const Ledger *ledger, char *out, size_t size, Er
 	}
 	PQclear(rows);
 	return true;
+}
+
+/* Several in one query, for a fence has as many as there are tables; but its planning grows with the
+ * square of their number. */
+static bool
+find_some(Sql *side, LedgerObject **objects, size_t count, Error *err)
+{
+	Buffer sql = BUFFER_INIT;
+
+	for (size_t i = 0; i < count; i++)
+		buffer_printf(&sql, "%s(%s)", i > 0 ? ", " : "SELECT unnest(ARRAY[", objects[i]->undo);
+	buffer_put_text(&sql, "]::text[])");
+	PGresult *result = sql_query(side, err, buffer_cstr(&sql));
+	buffer_free(&sql);
+	if (result == NULL)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		free(objects[i]->undo);
+		objects[i]->undo = mem_strdup(PQgetvalue(result, (int)i, 0)); /* "" for NULL */
+		objects[i]->found = false;
+	}
+	PQclear(result);
+	return true;
+}
+
+bool
+ledger_find(Sql *side, LedgerObject *objects, size_t count, Error *err)
+{
+	enum { AT_ONCE = 100 };
+	LedgerObject *some[AT_ONCE];
+	size_t waiting = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (objects[i].found)
+			some[waiting++] = &objects[i];
+		if (waiting == AT_ONCE && !find_some(side, some, waiting, err))
+			return false;
+		waiting %= AT_ONCE;
+	}
+	return waiting == 0 || find_some(side, some, waiting, err);
 }
 
 void
@@ -143,6 +202,8 @@ undo_one(Sql *side, const LedgerObject *object, Error *err)
 {
 	Locked locked = {.sql = side, .what = object->what, .patience_ms = UNDO_PATIENCE_MS};
 
+	if (object->undo[0] == '\0')
+		return true;
 	if (strcmp(object->kind, "slot") == 0)
 		return undo_slot(side, object, err);
 	return locked_exec(&locked, object->undo, err);
@@ -178,6 +239,11 @@ ledger_undo(Sql *target, Sql *side_session, const Ledger *ledger, const char *si
 
 	if (!ledger_objects(target, ledger, side, kind, &objects, &count, err))
 		return false;
+	if (!ledger_find(side_session, objects, count, err)) {
+		ledger_objects_free(objects, count);
+		return error_set_hint(err, "what is left stands in %s.object on the target",
+		                      ledger->schema);
+	}
 	for (size_t i = 0; i < count && !lost; i++) {
 		Error failure = ERROR_INIT;
 		if (undo_one(side_session, &objects[i], &failure) &&

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "apply/ledger.h"
+#include "common/log.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
 
@@ -84,6 +85,71 @@ insert_relations(Sql *target, const Ledger *ledger, const Catalog *catalog, cons
 	return ok;
 }
 
+/* NULL: it has the name under which it was copied, or is gone, or what has its name on the target is
+ * not what was copied there. */
+static const Table *
+renamed(const Catalog *catalog, const PGresult *rows, int row)
+{
+	uint32_t oid = (uint32_t)sql_get_int(rows, row, 2);
+	const Table *named = catalog_find(catalog, sql_get(rows, row, 0), sql_get(rows, row, 1));
+	const Table *table = named != NULL && named->oid == oid ? named
+	                                                        : catalog_find_oid(catalog, oid);
+
+	if (table == NULL || table == named || table->target_oid != (uint32_t)sql_get_int(rows, row, 3))
+		return NULL;
+	return table;
+}
+
+/* Two may have exchanged their names: all give theirs up before any gets another. A start may have
+ * queued one under its new name, before it was renamed on the target. */
+static void
+put_new_name(const Ledger *ledger, const Table *table, Buffer *give_up, Buffer *take)
+{
+	buffer_printf(give_up,
+	              "UPDATE %s.relation SET schema_name = '', table_name = source_oid::text"
+	              " WHERE state = 'copied' AND source_oid = %" PRIu32 ";"
+	              "DELETE FROM %s.relation WHERE state = 'queued' AND schema_name = ",
+	              ledger->schema, table->oid, ledger->schema);
+	sql_put_literal(give_up, table->schema);
+	buffer_put_text(give_up, " AND table_name = ");
+	sql_put_literal(give_up, table->name);
+	buffer_put_text(give_up, ";");
+	buffer_printf(take, "UPDATE %s.relation SET schema_name = ", ledger->schema);
+	sql_put_literal(take, table->schema);
+	buffer_put_text(take, ", table_name = ");
+	sql_put_literal(take, table->name);
+	buffer_printf(take, " WHERE schema_name = '' AND source_oid = %" PRIu32 ";", table->oid);
+}
+
+bool
+ledger_follow_names(Sql *target, const Ledger *ledger, const Catalog *catalog, Error *err)
+{
+	Buffer give_up = BUFFER_INIT;
+	Buffer take = BUFFER_INIT;
+	PGresult *rows = sql_queryf(target, err,
+	                            "SELECT schema_name, table_name, source_oid, target_oid"
+	                            " FROM %s.relation WHERE state = 'copied'",
+	                            ledger->schema);
+
+	if (rows == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(rows); i++) {
+		const Table *table = renamed(catalog, rows, i);
+		if (table == NULL)
+			continue;
+		log_info("ledger", "table %s.%s is %s now, on both sides", sql_get(rows, i, 0),
+		         sql_get(rows, i, 1), table->qualified);
+		put_new_name(ledger, table, &give_up, &take);
+	}
+	PQclear(rows);
+	/* One message, one transaction. */
+	buffer_put_text(&give_up, buffer_cstr(&take));
+	bool ok = take.len == 0 || sql_exec(target, err, buffer_cstr(&give_up));
+	buffer_free(&give_up);
+	buffer_free(&take);
+	return ok;
+}
+
 bool
 ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog, Error *err)
 {
@@ -156,7 +222,8 @@ put_copied_row(const LedgerCopied *copied, Buffer *sql)
 	sql_put_literal(sql, copied->table->schema);
 	buffer_put_text(sql, ", ");
 	sql_put_literal(sql, copied->table->name);
-	buffer_printf(sql, ", 'copied', %" PRIu32 ", ", copied->table->oid);
+	buffer_printf(sql, ", 'copied', %" PRIu32 ", %" PRIu32 ", ", copied->table->oid,
+	              copied->table->target_oid);
 	sql_put_literal(sql, copied->snapshot);
 	buffer_printf(sql, ", '%s'::pg_catalog.pg_lsn, %" PRIu64 ", %" PRIu64 ", ",
 	              LSN_STR(copied->lsn), copied->rows, copied->bytes);
@@ -167,16 +234,18 @@ put_copied_row(const LedgerCopied *copied, Buffer *sql)
 void
 ledger_copied_sql(const Ledger *ledger, const LedgerCopied *copied, size_t count, Buffer *sql)
 {
-	buffer_printf(sql,
-	              "INSERT INTO %s.relation (schema_name, table_name, state, source_oid, snapshot,"
-	              " snapshot_lsn, copied_rows, copied_bytes, stamp) VALUES ",
-	              ledger->schema);
+	buffer_printf(
+		sql,
+		"INSERT INTO %s.relation (schema_name, table_name, state, source_oid, target_oid, snapshot,"
+		" snapshot_lsn, copied_rows, copied_bytes, stamp) VALUES ",
+		ledger->schema);
 	for (size_t i = 0; i < count; i++) {
 		buffer_put_text(sql, i > 0 ? ", " : "");
 		put_copied_row(&copied[i], sql);
 	}
 	buffer_put_text(sql, " ON CONFLICT (schema_name, table_name)"
 	                     " DO UPDATE SET state = 'copied', source_oid = EXCLUDED.source_oid,"
+	                     " target_oid = EXCLUDED.target_oid,"
 	                     " snapshot = EXCLUDED.snapshot,"
 	                     " snapshot_lsn = EXCLUDED.snapshot_lsn,"
 	                     " copied_rows = EXCLUDED.copied_rows,"
@@ -238,8 +307,9 @@ ledger_attempt_copied_sql(const Ledger *ledger, const char *attempt, const Ledge
                           Buffer *sql)
 {
 	buffer_printf(sql,
-	              "UPDATE %s.relation SET state = 'copied', source_oid = %" PRIu32 ", snapshot = ",
-	              ledger->schema, copied->table->oid);
+	              "UPDATE %s.relation SET state = 'copied', source_oid = %" PRIu32
+	              ", target_oid = %" PRIu32 ", snapshot = ",
+	              ledger->schema, copied->table->oid, copied->table->target_oid);
 	sql_put_literal(sql, copied->snapshot);
 	buffer_printf(sql,
 	              ", snapshot_lsn = '%s', copied_rows = %" PRIu64 ", copied_bytes = %" PRIu64

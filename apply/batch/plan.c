@@ -193,7 +193,7 @@ plan_new(Catalog *catalog, const char *own_schema, bool apart, const PgoRelation
 	plan->elsewhere = plan->table == NULL || atomic_load(&plan->table->apart) != apart;
 	if (plan->elsewhere)
 		return plan;
-	plan->route = hash_bytes(slice_cstr(plan->table->qualified), 0);
+	plan->route = plan_route(plan->table->oid);
 	if (!take_snapshot(plan, catalog, arena, err))
 		return NULL;
 	Error misfit = ERROR_INIT;
@@ -220,6 +220,15 @@ plan_fits(const Plan *plan, Error *err)
 	if (err != NULL)
 		*err = *plan->misfit;
 	return false;
+}
+
+uint64_t
+plan_route(uint32_t oid)
+{
+	uint8_t bytes[4] = {(uint8_t)(oid >> 24), (uint8_t)(oid >> 16), (uint8_t)(oid >> 8),
+	                    (uint8_t)oid};
+
+	return hash_bytes(slice_of(bytes, sizeof(bytes)), 0);
 }
 
 int

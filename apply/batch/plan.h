@@ -40,7 +40,7 @@ typedef struct {
 	Snapshot snapshot;
 	Lsn snapshot_lsn;
 	const Error *misfit; /* plan_fits */
-	uint64_t route;      /* seed of P4's hash: of the table's name alone */
+	uint64_t route;      /* plan_route */
 } Plan;
 
 /* own_schema: the migration's schema, whose table "marker" is known. apart: which tables are
@@ -56,6 +56,10 @@ bool plan_skips(const Plan *plan, Lsn commit_lsn, uint32_t xid);
  * TRUNCATE, can. Apart from plan_new, for what was written under another definition is often
  * passed over: it came with a copy made since. */
 bool plan_fits(const Plan *plan, Error *err);
+
+/* The seed, of a table's oid on the side that streams: a start may find another name while the lanes
+ * are not level. */
+uint64_t plan_route(uint32_t oid);
 
 /* P4: the lane of a row; key is the identity's bytes (batch.h), or empty for a table
  * without a key. */

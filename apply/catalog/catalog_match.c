@@ -227,6 +227,7 @@ catalog_match_target(Catalog *catalog, Sql *target, Error *err)
 		return ok;
 	error_set(err, ERROR_CONFIG, "source and target do not fit (%d differences): %s",
 	          matcher.problems.count, matcher.problems.text);
-	return error_set_hint(err, "make them equal on the target, or leave tables out with "
+	return error_set_hint(err, "make them equal on the target (what was renamed on the source is "
+	                           "renamed there, too), or leave tables out with "
 	                           "--exclude-table");
 }

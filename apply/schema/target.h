@@ -21,7 +21,7 @@ MUST_CHECK bool target_restore_sql(Sql *target, const Ledger *ledger, Buffer *sq
  * longer to be undone. */
 MUST_CHECK bool target_prepare_booked(Sql *to, const Book *book, const Catalog *catalog,
                                       Error *err);
-MUST_CHECK bool target_restore_booked_sql(const Book *book, Buffer *sql, Error *err);
+MUST_CHECK bool target_restore_booked_sql(Sql *to, const Book *book, Buffer *sql, Error *err);
 MUST_CHECK bool target_forget_restored(const Book *book, Error *err);
 
 /* Sequences: read last_value and is_called of all on the source (after the marker), set

@@ -14,13 +14,19 @@
 
 enum { NAMED_TABLES = 10 };
 
+Book
+source_book(const SourceSetup *setup)
+{
+	return setup->book.sql != NULL ? setup->book : (Book){setup->target, setup->ledger, "source"};
+}
+
 bool
 source_record(const SourceSetup *setup, const char *kind, const char *what, const char *undo,
               Error *err)
 {
-	const Book own = {setup->target, setup->ledger, "source"};
+	const Book book = source_book(setup);
 
-	return book_record(setup->book.sql != NULL ? &setup->book : &own, kind, what, undo, err);
+	return book_record(&book, kind, what, undo, err);
 }
 
 bool
@@ -95,38 +101,39 @@ identity_found(const Table *table)
 }
 
 /*
- * As it was found: put back by the undo. 'i' without its index is like nothing. Not while
- * another publication (of a second migration from this source) has the table: the server
- * would then refuse the application's updates and deletes.
+ * As it was found: put back by the undo. 'i' without its index is like nothing. Not where it is not
+ * ours any more, and not while another publication (of a second migration from this source) has the
+ * table: the server would then refuse the application's updates and deletes.
  */
 static char *
 identity_undo(const Table *table)
 {
 	char *was = identity_found(table);
-	char *back = mem_printf("ALTER TABLE IF EXISTS %s REPLICA IDENTITY %s", table->qualified, was);
 	Buffer body = BUFFER_INIT;
 	Buffer undo = BUFFER_INIT;
 
-	buffer_put_text(&body, "BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_publication_tables t"
-	                       " JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname"
-	                       " WHERE (p.pubupdate OR p.pubdelete) AND t.schemaname = ");
-	sql_put_literal(&body, table->schema);
-	buffer_put_text(&body, " AND t.tablename = ");
-	sql_put_literal(&body, table->name);
-	buffer_put_text(&body, ") THEN RAISE WARNING USING MESSAGE = ");
+	buffer_put_text(&body, "DECLARE back text; shared bool; BEGIN SELECT 'ALTER TABLE ' ||"
+	                       " c.oid::pg_catalog.regclass || ' REPLICA IDENTITY ' || ");
+	sql_put_literal(&body, was);
+	buffer_printf(&body,
+	              ", EXISTS (SELECT 1 FROM pg_catalog.pg_publication_tables t"
+	              " JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname"
+	              " WHERE (p.pubupdate OR p.pubdelete) AND t.schemaname = n.nspname"
+	              " AND t.tablename = c.relname) INTO back, shared FROM pg_catalog.pg_class c"
+	              " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+	              " WHERE c.oid = %u AND c.relreplident = 'f';"
+	              " IF shared THEN RAISE WARNING USING MESSAGE = ",
+	              table->oid);
 	sql_put_literal(&body, "pgbaton: another publication has the table, its replica identity stays "
 	                       "FULL; afterwards: ");
-	buffer_put_text(&body, " || ");
-	sql_put_literal(&body, back);
-	buffer_printf(&body, "; ELSE %s; END IF; END", back);
+	buffer_put_text(&body, " || back; ELSIF back IS NOT NULL THEN EXECUTE back; END IF; END");
 	buffer_put_text(&undo, "DO ");
 	sql_put_literal(&undo, buffer_cstr(&body));
+	char *text = mem_strdup(buffer_cstr(&undo));
 	free(was);
-	free(back);
-	back = mem_strdup(buffer_cstr(&undo));
 	buffer_free(&body);
 	buffer_free(&undo);
-	return back;
+	return text;
 }
 
 static bool

@@ -216,14 +216,15 @@ static bool
 record_trigger(const SourceSetup *setup, const Fenced *table, Error *err)
 {
 	char *what = mem_printf("fence on %s.%s", table->schema, table->name);
-	char *undo = mem_printf("DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_trigger"
-	                        " WHERE tgname = '%s_fence' AND tgrelid = %u) THEN"
-	                        " DROP TRIGGER IF EXISTS \"%s_fence\" ON %s; END IF; END $$",
-	                        setup->ledger->name, table->oid, setup->ledger->name, table->qualified);
-	bool ok = source_record(setup, "fence", what, undo, err);
+	char *select = mem_printf(
+		"SELECT 'DROP TRIGGER \"%s_fence\" ON ' || tgrelid::pg_catalog.regclass"
+		" FROM pg_catalog.pg_trigger WHERE tgname = '%s_fence' AND tgrelid = %u",
+		setup->ledger->name, setup->ledger->name, table->oid);
+	Book book = source_book(setup);
+	bool ok = book_record_found(&book, "fence", what, select, err);
 
 	free(what);
-	free(undo);
+	free(select);
 	return ok;
 }
 

@@ -11,6 +11,7 @@
 /* How a schema on the source is known to be a migration's (catalog.h leaves it out). */
 #define SOURCE_SCHEMA_MARK "pgbaton migration, format 1"
 
+Book source_book(const SourceSetup *setup);
 MUST_CHECK bool source_record(const SourceSetup *setup, const char *kind, const char *what,
                               const char *undo, Error *err);
 /* Records what is about to be made on the source, then makes it politely. relation: whose

@@ -66,6 +66,14 @@ case_open(Case *c, const char *name)
 		c->source,
 		"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW old AS SELECT 1;"
 		"CREATE SEQUENCE s; CREATE INDEX kept ON keyed (b)");
+	/* Of which the target's must not act while rows are applied, and the source's identity is FULL. */
+	db_exec(c->source,
+	        "CREATE TABLE aside (id int GENERATED ALWAYS AS IDENTITY, a text);"
+	        "INSERT INTO aside (a) VALUES ('first');"
+	        "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS"
+	        " 'BEGIN NEW.a := NEW.a || ''!''; RETURN NEW; END';"
+	        "CREATE TRIGGER stamp BEFORE INSERT ON aside FOR EACH ROW EXECUTE FUNCTION stamp();"
+	        "ALTER TABLE aside ENABLE ALWAYS TRIGGER stamp");
 	const char *args[] = {"--name", name, NULL};
 	c->p = pgbaton_start(
 		&(PgbatonOptions){.source = source_uri, .target = target_uri, .args = args});
@@ -423,6 +431,72 @@ START_TEST(dropped)
 }
 END_TEST
 
+/* What was switched off on the target, to be put back at the switch, is there no more. */
+START_TEST(dropped_on_both_sides)
+{
+	static const char *const ddl[] = {
+		"DROP TABLE aside",
+		"DROP TRIGGER stamp ON aside; ALTER TABLE aside DROP COLUMN id",
+		"ALTER TABLE aside ALTER id DROP IDENTITY; ALTER TRIGGER stamp ON aside RENAME TO other",
+	};
+	Case c;
+	char name[20];
+
+	snprintf(name, sizeof(name), "both_%d", _i);
+	case_open(&c, name);
+	db_exec(c.source, "%s", ddl[_i]);
+	db_exec(c.target, "%s", ddl[_i]);
+	write_some(&c, "a");
+	case_sync(&c);
+	start_again(&c);
+	must(&c, "cutover", NULL, NULL);
+	ck_assert(db_true(c.target,
+	                  "SELECT count(*) = %d FROM pg_trigger WHERE tgname = 'other'"
+	                  " AND tgenabled = 'A'",
+	                  _i == 2));
+	must(&c, "finish", NULL, NULL);
+	case_close(&c);
+}
+END_TEST
+
+/* A start finds it by its oid, with its copy, what was switched off on it, and its identity. */
+START_TEST(renamed_on_both_sides)
+{
+	static const char ddl[] =
+		"ALTER TABLE aside RENAME TO beside; ALTER TRIGGER stamp ON beside RENAME TO stamped;"
+		"CREATE SCHEMA away; ALTER TABLE keyed SET SCHEMA away; ALTER TABLE away.keyed RENAME TO twin";
+	Case c;
+
+	case_open(&c, "two_sides");
+	write_some(&c, "a");
+	case_sync(&c);
+	/* With a backlog under the names before. */
+	must(&c, "pause", NULL, NULL);
+	write_some(&c, "a");
+	db_exec(c.source, "INSERT INTO aside (a) VALUES ('second')");
+	pgbaton_stop(c.p, SIGTERM);
+	db_exec(c.source, "%s", ddl);
+	pgbaton_again(c.p);
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 60), 1);
+	ck_assert_msg(strstr(pgbaton_log(c.p), "renamed there, too") != NULL, "%s", pgbaton_log(c.p));
+	db_exec(c.target, "%s", ddl);
+	pgbaton_again(c.p);
+	pgbaton_wait_state(c.p, "following", 60);
+	db_exec(c.source,
+	        "INSERT INTO beside (a) VALUES ('third'); UPDATE away.twin SET a = 'as twin'");
+	case_equal(&c, "two_sides");
+	must(&c, "verify", NULL, NULL);
+	must(&c, "cutover", NULL, NULL);
+	ck_assert(db_true(c.target, "SELECT tgenabled = 'A' FROM pg_trigger WHERE tgname = 'stamped'"));
+	ck_assert(db_true(c.target, "SELECT attidentity = 'a' FROM pg_attribute WHERE attname ="
+	                            " 'id' AND attrelid = 'beside'::regclass"));
+	must(&c, "finish", NULL, NULL);
+	ck_assert(
+		db_true(c.source, "SELECT relreplident = 'd' FROM pg_class WHERE relname = 'beside'"));
+	case_close(&c);
+}
+END_TEST
+
 /* Every row is another, and neither the stream nor the catalogue says so. */
 START_TEST(rewritten)
 {
@@ -633,6 +707,8 @@ make(void)
 	tcase_add_test(tcase, definitions_are_named);
 	tcase_add_test(tcase, renamed_table);
 	tcase_add_test(tcase, dropped);
+	tcase_add_loop_test(tcase, dropped_on_both_sides, 0, 3);
+	tcase_add_test(tcase, renamed_on_both_sides);
 	tcase_add_test(tcase, rewritten);
 	tcase_add_test(tcase, column_made_anew);
 	tcase_add_test(tcase, out_of_the_publication);

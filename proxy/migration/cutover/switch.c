@@ -17,7 +17,7 @@ put_opening(Cutover *c, Error *err)
 	Book book = way_book_to(way);
 	int tables;
 
-	if (!target_restore_booked_sql(&book, sql, err))
+	if (!target_restore_booked_sql(way_to(way), &book, sql, err))
 		return false;
 	if (way->back)
 		return source_fence_disable_sql(way_to(way), &c->m->ledger, sql, &tables, err);
@@ -30,7 +30,7 @@ put_opening(Cutover *c, Error *err)
 	return true;
 }
 
-/* Asked for ahead of the hold: what is booked does not change any more. */
+/* Asked for ahead of the hold: what is booked does not change any more, and is looked up by its oid. */
 bool
 switch_plan(Cutover *c, Error *err)
 {

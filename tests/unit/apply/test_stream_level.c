@@ -29,9 +29,10 @@ stop(void)
 
 /* The lane of an int key that the stream sends as text. */
 static int
-lane_of(int id, int lanes)
+lane_of(const Rig *rig, int id, int lanes)
 {
-	Plan plan = {.route = hash_bytes(slice_cstr("\"public\".\"lv\""), 0)};
+	Plan plan = {
+		.route = plan_route((uint32_t)db_int(rig->source, "SELECT 'lv'::regclass::oid::bigint"))};
 	char text[16];
 	uint8_t key[32];
 	uint32_t len = (uint32_t)snprintf(text, sizeof(text), "%d", id);
@@ -70,7 +71,7 @@ take_back_share(Rig *rig, int behind)
 	ASSERT_OK(applier_wait_marker(rig->applier, "moved", deadline_in_ms(30000), &err));
 	rig_stop_applier(rig);
 	for (int id = 1; id <= 2100; id++) {
-		if (lane_of(id, LANES) != behind)
+		if (lane_of(rig, id, LANES) != behind)
 			continue;
 		db_exec(rig->target,
 		        "DELETE FROM lv WHERE id = %d;"
@@ -115,7 +116,7 @@ START_TEST(levelling_meets_a_difference)
 	char expected[32];
 
 	take_back_share(&rig, 1);
-	while (lane_of(id, LANES) != 1)
+	while (lane_of(&rig, id, LANES) != 1)
 		id++;
 	db_exec(rig.target, "DELETE FROM lv WHERE id = %d", id);
 	rig_start_applier(&rig, LANES);
