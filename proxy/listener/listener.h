@@ -151,6 +151,10 @@ MUST_CHECK bool listener_move_open(Listener *listener, ListenerRoute to, Unmovab
                                    int64_t deadline_ms, const Stop *stop, MoveReport *report,
                                    Error *err);
 
+/* After a true of open, and before anything is decided: a connection on `to` may have ended since (a
+ * timeout of that server's, an administrator, a network). False: ERROR_TIMEOUT names whose it was. */
+MUST_CHECK bool listener_move_still_open(Listener *listener, Error *err);
+
 /* After a true of open: route = to, all sessions go on there, the hold is over. Cannot
  * fail: a session whose new connection has broken since is ended with 57P01. */
 void listener_move_commit(Listener *listener);

@@ -620,6 +620,41 @@ START_TEST(given_up_in_the_hold)
 }
 END_TEST
 
+/* A connection there that was ready and has ended since (an idle_session_timeout, an administrator, a
+ * network), while all else waits for its switch: nobody is told, the next attempt opens it again. */
+START_TEST(a_ready_connection_is_lost)
+{
+	Case c;
+
+	case_open(&c, "ready_lost");
+	case_run(&c, "cutover_opened:1:stop");
+	pgbaton_wait_state(c.p, "following", 60);
+	c.through = through_start(c.app, CLIENTS);
+	through_progress(c.through, 10);
+	PGconn *idle = db_connect_uri(c.app);
+	db_exec(idle, "SET application_name = 'idle one'");
+
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", "--json", "--hold-timeout", "20", NULL);
+	pgbaton_wait_stopped(c.p, 30);
+	ck_assert_int_eq(db_int(c.conn[TARGET],
+	                        "SELECT count(pg_terminate_backend(pid, 10000)) FROM (SELECT pid FROM"
+	                        " pg_stat_activity WHERE usename = 'app' OFFSET 0) app"),
+	                 CLIENTS + 1);
+	kill(pgbaton_pid(c.p), SIGCONT);
+	ck_assert_int_eq(process_wait(cutover, 60), 0);
+	json_t *report = json_loads(process_stdout(cutover), 0, NULL);
+	process_free(cutover);
+	ck_assert_int_eq(number(report, "sessions_moved"), CLIENTS + 1);
+	ck_assert_int_eq(number(report, "attempts"), 2);
+	json_decref(report);
+	through_progress(c.through, 10);
+	ck_assert_int_eq(through_reconnects(c.through), 0);
+	ck_assert_int_eq(side_of(idle), TARGET);
+	PQfinish(idle);
+	case_close(&c, TARGET);
+}
+END_TEST
+
 /* What cannot be moved is listed with its reason, and the policy decides. */
 START_TEST(what_cannot_be_moved)
 {
@@ -915,6 +950,7 @@ cutover_listener_suite(void)
 	tcase_add_test(tc, cancelled_serves_on);
 	tcase_add_test(tc, a_transaction_that_does_not_end);
 	tcase_add_test(tc, given_up_in_the_hold);
+	tcase_add_test(tc, a_ready_connection_is_lost);
 	tcase_add_test(tc, what_cannot_be_moved);
 	tcase_add_test(tc, writers_past_the_listener);
 	tcase_add_loop_test(tc, the_hold_ends_without_its_thread, 0, HANGS);

@@ -309,6 +309,14 @@ listener_move_refresh(Listener *listener, int64_t deadline_ms, const Stop *stop,
 	return ok;
 }
 
+static void
+promise(Loop *loop, void *arg UNUSED)
+{
+	for (Session *session = loop->sessions; session != NULL; session = session->next)
+		if (session->move != NULL)
+			session->move->promised = move_is_ready(session);
+}
+
 static bool
 open_all(Listener *listener, ListenerRoute to, UnmovablePolicy policy, int64_t deadline_ms,
          const Stop *stop, MoveReport *report, Error *err)
@@ -327,6 +335,7 @@ open_all(Listener *listener, ListenerRoute to, UnmovablePolicy policy, int64_t d
 	}
 	if (!run_wish(listener, WISH_OPEN, deadline_ms, stop, &in_time, err))
 		return false;
+	loops_call(listener, promise, NULL); /* first: what ends in between is in the report */
 	fill_report(listener, is_not_ready, began_us, report);
 	if (policy == UNMOVABLE_CLOSE && in_time) {
 		report->closed = report->unmovable;
@@ -352,6 +361,36 @@ listener_move_open(Listener *listener, ListenerRoute to, UnmovablePolicy policy,
 	bool ok = open_all(listener, to, policy, deadline_ms, stop, report, err);
 	listener->mover->open = ok;
 	end_phase(listener);
+	return ok;
+}
+
+static void
+look_again(Loop *loop, void *arg UNUSED)
+{
+	for (Session *session = loop->sessions; session != NULL; session = session->next)
+		if (session->move != NULL && session->move->promised)
+			target_look(session);
+}
+
+static bool
+is_lost(const Session *session)
+{
+	return session->move != NULL && session->move->promised && !move_is_ready(session);
+}
+
+bool
+listener_move_still_open(Listener *listener, Error *err)
+{
+	MoveReport lost = {0};
+
+	loops_call(listener, look_again, NULL);
+	fill_report(listener, is_lost, clock_mono_us(), &lost);
+	bool ok = lost.unmovable == 0;
+	if (!ok) {
+		report_unmovable(&lost, err);
+		err->class = ERROR_TIMEOUT; /* the next attempt opens them again */
+	}
+	move_report_free(&lost);
 	return ok;
 }
 

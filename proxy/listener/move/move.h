@@ -123,6 +123,7 @@ struct Move {
 	int64_t begun_us;
 	Session *queue_next, *queue_prev;
 	bool stepping;
+	bool promised; /* it was ready when the last open looked */
 	Target target;
 };
 
@@ -219,6 +220,8 @@ void target_open(Session *session, Endpoint *endpoint);
 void target_close(Target *target, Loop *loop);
 void target_fail(Session *session, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void target_flush(Session *session);
+/* An open one is read now, whatever the loop has been told of: its end may be there. */
+void target_look(Session *session);
 /* Remembers a ParameterStatus, or a notification for later. */
 void target_note(Target *target, const Frame *frame);
 

@@ -298,6 +298,13 @@ read_target(Session *session)
 		frame_reader_free(&target->in); /* an idle one holds nothing */
 }
 
+void
+target_look(Session *session)
+{
+	if (session->move->target.state == TARGET_OPEN)
+		read_target(session);
+}
+
 static void link_went(Session *session, LinkResult result, const Error *err);
 
 static void

@@ -356,15 +356,23 @@ sessions_wait_open(Cutover *c, Error *err)
 	return ok && steps_in_time(c, err);
 }
 
+/* From here on a session whose new connection has ended can only be closed: so they are looked at once
+ * more. Who was released meanwhile counts as lost, too, and then that is the reason. */
 bool
 sessions_decide(Cutover *c, Error *err)
 {
 	Keeper *keeper = c->keeper;
+	Error lost = ERROR_INIT;
 
 	if (keeper == NULL)
 		return true;
+	bool all = listener_move_still_open(c->m->listener, &lost);
 	pthread_mutex_lock(&keeper->lock);
 	bool ok = open_or_error(keeper, err);
+	if (ok && !all) {
+		*err = lost;
+		ok = error_add_context(err, "sessions");
+	}
 	if (ok)
 		keeper->state = KEEPER_DECIDED;
 	pthread_cond_broadcast(&keeper->changed);
