@@ -244,6 +244,8 @@ doing(const Session *session)
 		return "logging in";
 	if (session->replicates)
 		return "replicating";
+	if (session->to_client.data != NULL)
+		return "waiting for its client to read";
 	if (!track_client_between(&session->track))
 		return "waiting for the rest of its client's message";
 	if (session->track.status != 'I')
@@ -282,6 +284,9 @@ say_laggards(Listener *listener, Error *err)
 	error_set(err, ERROR_TIMEOUT,
 	          "%zu session%s did not come to the end of a transaction in time: %s", laggards.count,
 	          laggards.count == 1 ? "" : "s", buffer_cstr(&laggards.names));
+	error_set_hint(err,
+	               "try again when they have ended, end them (SELECT pg_terminate_backend(PID)), or"
+	               " allow a longer --hold-timeout");
 	buffer_free(&laggards.names);
 	pthread_mutex_destroy(&laggards.lock);
 	return false;

@@ -135,15 +135,31 @@ move_report_free(MoveReport *report)
 	*report = (MoveReport){0};
 }
 
-/* Closing those that did not find a place there ends them for nothing: their next connections
- * would not find one either. 53300 comes from the limits of server, database and role. */
+static bool
+refused(const MoveReport *report, const char *sqlstate)
+{
+	for (size_t i = 0; i < report->unmovable; i++)
+		if (strstr(report->which[i].reason, "refuses its login") != NULL &&
+		    strstr(report->which[i].reason, sqlstate) != NULL)
+			return true;
+	return false;
+}
+
+/* Closing whom the other server does not let in ends it for nothing: its next connection would not
+ * be let in either. 53300 comes from the limits of server, database and role. */
 const char *
 move_report_hint(const MoveReport *report)
 {
-	for (size_t i = 0; i < report->unmovable; i++)
-		if (strstr(report->which[i].reason, "(53300)") != NULL)
-			return "each session needs a connection on the other server: raise max_connections "
-				   "there, or the CONNECTION LIMIT of the database or role";
+	if (refused(report, "(53300)"))
+		return "each session needs a connection on the other server: raise max_connections "
+			   "there, or the CONNECTION LIMIT of the database or role";
+	if (refused(report, "(28P01)"))
+		return "the role's password must be stored on both servers byte for byte, as pg_dumpall "
+			   "--roles-only writes it (ALTER ROLE ... PASSWORD 'SCRAM-SHA-256$...'): the same "
+			   "password set again is stored otherwise";
+	if (refused(report, "(28000)") || refused(report, "(42501)"))
+		return "the other server must let in whom this one does: pg_hba.conf there for pgbaton's "
+			   "address, LOGIN of the role, CONNECT on the database";
 	return "`pgbaton sessions` lists them; --unmovable close ends them with 57P01 between two "
 		   "transactions";
 }

@@ -289,6 +289,32 @@ START_TEST(late_clients_are_named)
 }
 END_TEST
 
+/* Nor of one whose client does not read. */
+START_TEST(a_client_that_does_not_read_is_named)
+{
+	enum { TOO_MUCH = 64 };
+	PGconn *late = fixture_session();
+	Error err = ERROR_INIT;
+
+	/* More megabytes than sockets take: the server, too, comes to wait for the client. */
+	char *sql = mem_printf("SELECT repeat('x', 1000000) FROM generate_series(1, %d)", TOO_MUCH);
+	ck_assert_int_eq(PQsendQuery(late, sql), 1);
+	free(sql);
+	int64_t until = deadline_in_ms(30000);
+	do {
+		error_clear(&err);
+		if (listener_hold(fixture_listener, deadline_in_ms(100), NULL, &err))
+			listener_release(fixture_listener);
+	} while (strstr(err.message, "waiting for its client to read for") == NULL &&
+	         deadline_left_ms(until) > 0);
+	ck_assert_msg(strstr(err.message, "waiting for its client to read for") != NULL, "%s",
+	              err.message);
+	ck_assert_msg(strstr(err.hint, "--hold-timeout") != NULL, "%s", err.hint);
+	PQfinish(late);
+	WAIT_FOR(state_now().sessions == 0);
+}
+END_TEST
+
 START_TEST(a_stop_ends_the_wait)
 {
 	PGconn *late = fixture_session();
@@ -644,6 +670,7 @@ make(void)
 	tcase_add_test(tcase, streams_are_not_waited_for);
 	tcase_add_test(tcase, the_deadline_names_who_is_late);
 	tcase_add_test(tcase, late_clients_are_named);
+	tcase_add_test(tcase, a_client_that_does_not_read_is_named);
 	tcase_add_test(tcase, a_stop_ends_the_wait);
 	tcase_add_test(tcase, second_phases_go_out);
 	tcase_add_test(tcase, second_phases_go_out_while_others_are_waited_for);

@@ -304,6 +304,9 @@ START_TEST(a_login_that_is_refused)
 	ck_assert_msg(strstr(report.which[0].reason, "refuses its login") != NULL &&
 	                  strstr(report.which[0].reason, "28P01") != NULL,
 	              "%s", report.which[0].reason);
+	ck_assert_msg(strstr(move_report_hint(&report), "pg_dumpall --roles-only") != NULL &&
+	                  strstr(move_report_hint(&report), "--unmovable") == NULL,
+	              "%s", move_report_hint(&report));
 	move_report_free(&report);
 	/* It stays until the next try, and says that it is of this one. */
 	while (strstr(move_reason_of(conn), "28P01) (at the last try, ") == NULL)
