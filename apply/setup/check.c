@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 
 #include "apply/ledger.h"
+#include "apply/schema/schema.h"
 #include "apply/setup/check_internal.h"
 #include "common/memory.h"
 #include "protocol/replication.h"
@@ -245,6 +246,20 @@ check_log_disk(Check *check)
 		             have, source);
 }
 
+/* `run` is to be started where this is asked. */
+static void
+check_pg_dump(Check *check)
+{
+	Error err = ERROR_INIT;
+	char dump[512], restore[512];
+
+	if (!check->options->schema_copy || check->options->resuming ||
+	    schema_find_tools(sql_server_version(check->source), dump, restore, sizeof(dump), &err))
+		return;
+	findings_add(check->findings, FINDING_BLOCKER, "pg_dump", "this machine", err.hint, "%s",
+	             err.message);
+}
+
 bool
 check_run(Sql *source, Sql *target, const ConnInfo *source_info, const CheckOptions *options,
           Findings *findings, Catalog **catalog, Error *err)
@@ -252,7 +267,8 @@ check_run(Sql *source, Sql *target, const ConnInfo *source_info, const CheckOpti
 	static void (*const checks[])(Check *) = {
 		check_both,          check_source_server,  check_target_server, check_source_traffic,
 		check_source_tables, check_source_objects, check_selection,     check_target_contents,
-		check_large_objects, check_defaults,       check_log_disk,      check_way_back,
+		check_large_objects, check_defaults,       check_log_disk,      check_pg_dump,
+		check_way_back,
 	};
 	Check check = {.source = source,
 	               .target = target,
