@@ -218,7 +218,7 @@ cli_switch(int argc, char **argv, MigrationCommand command)
 	Client *client = client_new(config, &err);
 	bool ok = client != NULL && ask(config, client, &asked, &status, &err);
 	if (status != NULL)
-		report_switch(status, config->json);
+		report_switch(status, ok, config->json);
 	if (ok && config->abort && !config->json)
 		puts("given up: nothing was changed");
 	exit_code = ok ? EXIT_DONE : cli_fail(&err);

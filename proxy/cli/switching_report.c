@@ -143,7 +143,7 @@ print_switched(const json_t *cutover)
 }
 
 void
-report_switch(const json_t *status, bool as_json)
+report_switch(const json_t *status, bool ok, bool as_json)
 {
 	const json_t *cutover = doc_at(status, "cutover");
 	const char *outcome = doc_text(cutover, "outcome");
@@ -157,6 +157,6 @@ report_switch(const json_t *status, bool as_json)
 		print_switched(cutover);
 	else if (strcmp(outcome, "rehearsed") == 0)
 		print_rehearsal(cutover);
-	else if (strcmp(outcome, "none") == 0)
+	else if (ok && strcmp(outcome, "none") == 0) /* a start since has found it switched */
 		puts(doc_text(status, "state"));
 }

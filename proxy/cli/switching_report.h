@@ -5,6 +5,6 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-void report_switch(const json_t *status, bool as_json);
+void report_switch(const json_t *status, bool ok, bool as_json);
 
 #endif

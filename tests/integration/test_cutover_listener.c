@@ -655,6 +655,31 @@ START_TEST(a_ready_connection_is_lost)
 }
 END_TEST
 
+/* Who asked for a cutover that was killed, and undone by the next start, is told that, and no word of
+ * what that start is just passing through. */
+START_TEST(killed_is_told_as_undone)
+{
+	Case c;
+
+	case_open(&c, "told");
+	case_run(&c, "cutover_held");
+	pgbaton_wait_state(c.p, "following", 60);
+	c.through = through_start(c.app, CLIENTS);
+	through_progress(c.through, 10);
+	Process *cutover = pgbaton_cli_start(c.p, "cutover", NULL);
+	pgbaton_wait_killed(c.p, "cutover_held", 30);
+	pgbaton_again(c.p);
+	ck_assert_int_eq(process_wait(cutover, 60), 1);
+	ck_assert_msg(strstr(process_stderr(cutover), "undone; the source goes on") != NULL, "%s",
+	              process_stderr(cutover));
+	ck_assert_str_eq(process_stdout(cutover), "");
+	process_free(cutover);
+	pgbaton_wait_state(c.p, "following", 60);
+	through_progress(c.through, 5);
+	case_end(&c, SOURCE, "cancel");
+}
+END_TEST
+
 /* What cannot be moved is listed with its reason, and the policy decides. */
 START_TEST(what_cannot_be_moved)
 {
@@ -951,6 +976,7 @@ cutover_listener_suite(void)
 	tcase_add_test(tc, a_transaction_that_does_not_end);
 	tcase_add_test(tc, given_up_in_the_hold);
 	tcase_add_test(tc, a_ready_connection_is_lost);
+	tcase_add_test(tc, killed_is_told_as_undone);
 	tcase_add_test(tc, what_cannot_be_moved);
 	tcase_add_test(tc, writers_past_the_listener);
 	tcase_add_loop_test(tc, the_hold_ends_without_its_thread, 0, HANGS);
