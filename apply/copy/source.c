@@ -338,14 +338,20 @@ copy_source_begin_group(Wire *source, const Ledger *ledger, Table *const *tables
 }
 
 bool
-copy_source_join(Wire *source, const char *exported, Error *err)
+copy_source_join(Wire *source, const char *exported, const Table *table, bool *queued, Error *err)
 {
 	Buffer sql = BUFFER_INIT;
 
 	buffer_put_text(&sql, begin_sql);
 	put_join(&sql, exported);
+	buffer_printf(&sql, "LOCK TABLE ONLY %s IN ACCESS SHARE MODE NOWAIT", table->qualified);
 	bool ok = copy_query(source, "source", buffer_cstr(&sql), NULL, err);
 	buffer_free(&sql);
+	*queued = !ok && error_has_sqlstate(err, "55P03");
+	if (*queued) {
+		error_clear(err);
+		return copy_query(source, "source", "ROLLBACK", NULL, err);
+	}
 	/* 55000 and 22023 (which of them depends on the version): "is not running any more",
 	 * "invalid snapshot identifier". */
 	if (!ok && err->class == ERROR_SQL)

@@ -45,9 +45,12 @@ MUST_CHECK bool copy_source_begin(Wire *source, const Ledger *ledger, Table *tab
 MUST_CHECK bool copy_source_begin_group(Wire *source, const Ledger *ledger, Table *const *tables,
                                         size_t count, const SharedSnapshot *shared, CopyView *view,
                                         Error *err);
-/* Begins another one that sees the same. ERROR_NETWORK when the exporting transaction is
- * gone: the table has to be begun anew. */
-MUST_CHECK bool copy_source_join(Wire *source, const char *exported, Error *err);
+/* Begins another one that sees the same, with the table's lock. *queued: somebody waits for the
+ * table already, and behind him we would wait for the exporting transaction's end; the session is
+ * in no transaction then. ERROR_NETWORK when the exporting transaction is gone: the table has to be
+ * begun anew. */
+MUST_CHECK bool copy_source_join(Wire *source, const char *exported, const Table *table,
+                                 bool *queued, Error *err);
 
 /* Waits until the source has on its disk what its snapshot saw: a commit is seen before that where
  * nobody waits for it (synchronous_commit = off), and a crash of the source would take it back, and

@@ -158,6 +158,7 @@ split_free(Split *split)
 		return;
 	split_let_go(split);
 	copy_view_clear(&split->view);
+	pthread_mutex_destroy(&split->reading);
 	free(split->bounds);
 	free((void *)(uintptr_t)split->key);
 	free(split);
@@ -194,6 +195,7 @@ split_begin(CopySession *session, const CopyOptions *options, Table *table,
 	Split *split = mem_zalloc(sizeof(Split));
 	bool splittable = false;
 
+	pthread_mutex_init(&split->reading, NULL);
 	split->table = table;
 	split->began_ms = clock_mono_ms();
 	atomic_store(&table->copied_rows, 0);
@@ -209,8 +211,41 @@ split_begin(CopySession *session, const CopyOptions *options, Table *table,
 
 /* ---- one range ---- */
 
+/* The holder has the lock already: a queue behind which others would wait for its end does not
+ * concern it. What fails in the middle of it takes the snapshot along. */
 static bool
-copy_range(CopySession *session, const CopyOptions *options, const Split *split, size_t range,
+read_through_holder(const CopySession *session, const CopyOptions *options, Split *split,
+                    const char *where, uint64_t *rows, uint64_t *bytes, Error *err)
+{
+	CopySession through = *session;
+
+	pthread_mutex_lock(&split->reading);
+	through.source = split->holder;
+	bool ok = split->holder != NULL
+	              ? copy_rows(&through, options, split->table, where, false, rows, bytes, err)
+	              : error_set(err, ERROR_NETWORK, "the table's snapshot is lost");
+	if (!ok)
+		split_let_go(split);
+	pthread_mutex_unlock(&split->reading);
+	return ok;
+}
+
+static bool
+read_range(const CopySession *session, const CopyOptions *options, Split *split, const char *where,
+           uint64_t *rows, uint64_t *bytes, Error *err)
+{
+	bool queued = false;
+
+	if (!copy_source_join(session->source, split->view.exported, split->table, &queued, err))
+		return false;
+	if (queued)
+		return read_through_holder(session, options, split, where, rows, bytes, err);
+	return copy_rows(session, options, split->table, where, false, rows, bytes, err) &&
+	       copy_query(session->source, "source", "COMMIT", NULL, err);
+}
+
+static bool
+copy_range(CopySession *session, const CopyOptions *options, Split *split, size_t range,
            CopyCommit *commit, uint64_t *rows, uint64_t *bytes, Error *err)
 {
 	Buffer where = BUFFER_INIT;
@@ -218,10 +253,7 @@ copy_range(CopySession *session, const CopyOptions *options, const Split *split,
 	put_range(&where, split, range);
 	bool ok = copy_target_begin_range(session, options->ledger, split->table, split->attempt,
 	                                  err) &&
-	          copy_source_join(session->source, split->view.exported, err) &&
-	          copy_rows(session, options, split->table, buffer_cstr(&where), false, rows, bytes,
-	                    err) &&
-	          copy_query(session->source, "source", "COMMIT", NULL, err) &&
+	          read_range(session, options, split, buffer_cstr(&where), rows, bytes, err) &&
 	          copy_target_commit(session->target, commit, err);
 	buffer_free(&where);
 	return ok;

@@ -5,6 +5,8 @@
  * until every range is in; the ranges' transactions join it, so all see one state of the
  * table. From 14 on ranges are of ctid (the server reads just those pages), before that of
  * an integer key. First and last are open, so it does not matter how they were measured.
+ * Who waits for a lock on the table meanwhile (ALTER TABLE, TRUNCATE, LOCK TABLE) waits for the
+ * holder, and whoever comes later waits behind him: ranges are read through the holder then.
  *
  * C3 over several target transactions: before the first one the ledger says "copying" and
  * that attempt's number; each of them holds the ledger's row for share under this number
@@ -13,16 +15,20 @@
  * do not stay, and a transaction of the attempt before can neither begin nor commit then
  * (its row lock has to be gone before the next attempt can write its number).
  *
- * A Split belongs to the run's lock (copy.c), but for a range's own copy.
+ * A Split belongs to the run's lock (copy.c), but for a range's own copy; the holder, while ranges
+ * are running, to the lock `reading`.
  */
 #ifndef PGBATON_APPLY_COPY_SPLIT_H
 #define PGBATON_APPLY_COPY_SPLIT_H
+
+#include <pthread.h>
 
 #include "apply/copy/table.h"
 
 typedef struct Split {
 	Table *table;
-	Wire *holder; /* the session of the transaction that has the snapshot; NULL: let go */
+	Wire *holder; /* the session of the transaction that has the snapshot; NULL: let go, or lost */
+	pthread_mutex_t reading; /* one range at a time is read through the holder */
 	CopyView view;
 	char attempt[24];
 	const char *key; /* column, quoted; NULL: ctid */

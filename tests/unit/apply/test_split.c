@@ -314,6 +314,35 @@ START_TEST(a_lost_snapshot_begins_the_table_anew)
 }
 END_TEST
 
+/* A lock that waits for the snapshot's holder, with all that comes later behind it: the copy must
+ * not wait for itself there. */
+START_TEST(a_lock_that_waits_does_not_stop_the_copy)
+{
+	Loader loader;
+	Load load;
+
+	split_open(&load, counted);
+	load.options.jobs = 1; /* most ranges are still to come */
+	load.options.one_snapshot = _i == 1;
+	PGconn *holder = load_hold(&load);
+	loader_start(&loader, &load);
+	db_wait_until(load.target, load_held, 20);
+	PGconn *other = db_connect(cluster, "source");
+	ck_assert(PQsendQuery(other, "TRUNCATE t"));
+	db_wait_until(load.source,
+	              "SELECT count(*) = 1 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted",
+	              20);
+	PQfinish(holder);
+	db_wait_until(load.target, "SELECT state = 'copied' FROM pgbaton.relation", 20);
+	loader_join(&loader);
+	ck_assert_msg(loader.ok, "%s", servers_error(&loader.err));
+	assert_counted(&load);
+	db_wait_until(load.source, "SELECT count(*) = 0 FROM t", 20);
+	PQfinish(other);
+	load_close(&load);
+}
+END_TEST
+
 /* As after kill -9: some ranges are committed, nothing says copied. The next process
  * removes them, also when it does not split. */
 static void
@@ -535,6 +564,7 @@ make_split(void)
 	tcase_add_test(tc, split_within_one_snapshot_of_all);
 	tcase_add_test(tc, a_killed_range_is_tried_again);
 	tcase_add_test(tc, a_lost_snapshot_begins_the_table_anew);
+	tcase_add_loop_test(tc, a_lock_that_waits_does_not_stop_the_copy, 0, 2);
 	tcase_add_test(tc, what_was_broken_off_is_removed);
 	tcase_add_test(tc, what_was_broken_off_is_removed_unsplit);
 	tcase_add_test(tc, rows_that_are_not_ours_are_refused);
