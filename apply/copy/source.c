@@ -122,6 +122,9 @@ put_join(Buffer *sql, const char *exported)
  * SELECT takes it before it evaluates anything, the insert position included. The heap's
  * size is read after the snapshot too, and what is visible lies below it: pages are only
  * given back under a lock that ours forbids.
+ *
+ * With a snapshot of all tables its transaction has their locks: who is in the way waits for
+ * that one, and must not be waited for.
  */
 static void
 put_begin(Buffer *sql, int version, const Ledger *ledger, Table *table,
@@ -130,7 +133,8 @@ put_begin(Buffer *sql, int version, const Ledger *ledger, Table *table,
 	buffer_put_text(sql, begin_sql);
 	if (shared != NULL)
 		put_join(sql, shared->id);
-	buffer_printf(sql, "LOCK TABLE ONLY %s IN ACCESS SHARE MODE;", table->qualified);
+	buffer_printf(sql, "LOCK TABLE ONLY %s IN ACCESS SHARE MODE%s;", table->qualified,
+	              shared != NULL ? " NOWAIT" : "");
 	buffer_printf(sql, "SELECT %s, pg_catalog.pg_current_wal_insert_lsn()::text, ",
 	              copy_snapshot_sql(version));
 	sql_put_literal(sql, table->qualified);
@@ -191,6 +195,9 @@ copy_source_begin(Wire *source, const Ledger *ledger, Table *table, const Shared
 		if (error_has_sqlstate(err, "42P01"))
 			error_set_hint(err, "the table was dropped or renamed on the source after the start;"
 			                    " start again, so that the catalogue is read afresh");
+		else if (shared != NULL && error_has_sqlstate(err, "55P03"))
+			error_set_hint(err, "another session waits for a lock on it, and that one for the copy,"
+			                    " which is over now: start again when it is through");
 		return false;
 	}
 	ok = keep_view(source, result, table, shared, view, err);

@@ -343,6 +343,37 @@ START_TEST(a_lock_that_waits_does_not_stop_the_copy)
 }
 END_TEST
 
+/* One snapshot of all tables holds all their locks: who waits for one that is still to come would
+ * be waited for. */
+START_TEST(a_lock_that_waits_for_all_is_named)
+{
+	Loader loader;
+	Load load;
+
+	split_open(&load, "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 50000);"
+	                  "CREATE TABLE u (a int); INSERT INTO u VALUES (1)");
+	load.options.jobs = 1; /* the larger one first */
+	load.options.one_snapshot = true;
+	PGconn *holder = load_hold(&load);
+	loader_start(&loader, &load);
+	db_wait_until(load.target, load_held, 20);
+	PGconn *other = db_connect(cluster, "source");
+	ck_assert(PQsendQuery(other, "TRUNCATE u"));
+	db_wait_until(load.source,
+	              "SELECT count(*) = 1 FROM pg_locks WHERE relation = 'u'::regclass AND NOT granted",
+	              20);
+	PQfinish(holder);
+	db_wait_until(load.source, "SELECT count(*) = 0 FROM pg_locks WHERE NOT granted", 20);
+	loader_join(&loader);
+	ck_assert(!loader.ok);
+	ck_assert_msg(strstr(servers_error(&loader.err), "table public.u") != NULL, "%s",
+	              servers_error(&loader.err));
+	ck_assert_int_eq(db_int(load.target, "SELECT count(*) FROM t"), 50000);
+	PQfinish(other);
+	load_close(&load);
+}
+END_TEST
+
 /* As after kill -9: some ranges are committed, nothing says copied. The next process
  * removes them, also when it does not split. */
 static void
@@ -565,6 +596,7 @@ make_split(void)
 	tcase_add_test(tc, a_killed_range_is_tried_again);
 	tcase_add_test(tc, a_lost_snapshot_begins_the_table_anew);
 	tcase_add_loop_test(tc, a_lock_that_waits_does_not_stop_the_copy, 0, 2);
+	tcase_add_test(tc, a_lock_that_waits_for_all_is_named);
 	tcase_add_test(tc, what_was_broken_off_is_removed);
 	tcase_add_test(tc, what_was_broken_off_is_removed_unsplit);
 	tcase_add_test(tc, rows_that_are_not_ours_are_refused);
