@@ -228,6 +228,10 @@ add_hint(Error *err)
 	if (error_has_sqlstate(err, "53100"))
 		error_set_hint(err, "make room on that server's disk, then start again: tables that"
 		                    " are copied stay copied");
+	else if (error_has_sqlstate(err, "23514") || error_has_sqlstate(err, "23502"))
+		error_set_hint(err, "a constraint that is NOT VALID on the source may be broken by rows"
+		                    " there: drop it on the target, go on with pgbaton resume, and make it"
+		                    " again when the table is copied");
 }
 
 /* Under lock. */

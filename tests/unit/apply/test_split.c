@@ -374,6 +374,21 @@ START_TEST(a_lock_that_waits_for_all_is_named)
 }
 END_TEST
 
+/* A table copied afresh has its constraints already. */
+START_TEST(rows_that_break_a_constraint_say_what_to_do)
+{
+	Error err = ERROR_INIT;
+	Load load;
+
+	split_open(&load, "CREATE TABLE t (a int); INSERT INTO t VALUES (-1);"
+	                  "ALTER TABLE t ADD CHECK (a > 0) NOT VALID");
+	ck_assert(!copy_tables(&load.options, &err));
+	ck_assert_str_eq(err.sqlstate, "23514");
+	ck_assert_msg(strstr(err.hint, "NOT VALID") != NULL, "%s", servers_error(&err));
+	load_close(&load);
+}
+END_TEST
+
 /* As after kill -9: some ranges are committed, nothing says copied. The next process
  * removes them, also when it does not split. */
 static void
@@ -597,6 +612,7 @@ make_split(void)
 	tcase_add_test(tc, a_lost_snapshot_begins_the_table_anew);
 	tcase_add_loop_test(tc, a_lock_that_waits_does_not_stop_the_copy, 0, 2);
 	tcase_add_test(tc, a_lock_that_waits_for_all_is_named);
+	tcase_add_test(tc, rows_that_break_a_constraint_say_what_to_do);
 	tcase_add_test(tc, what_was_broken_off_is_removed);
 	tcase_add_test(tc, what_was_broken_off_is_removed_unsplit);
 	tcase_add_test(tc, rows_that_are_not_ours_are_refused);
