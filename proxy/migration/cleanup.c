@@ -67,8 +67,8 @@ note_what_goes(Migration *m)
 		log_failure(LOG_WARNING, "cleanup", &err);
 		return;
 	}
-	log_info("cleanup", "removing, or putting back as it was: %s; schema %s of the target", sum,
-	         m->ledger.schema);
+	log_info("cleanup", "removing, or putting back as it was: %s%sschema %s of the target", sum,
+	         sum[0] != '\0' ? "; " : "", m->ledger.schema);
 	pthread_mutex_lock(&m->lock);
 	if (m->removed[0] == '\0')
 		snprintf(m->removed, sizeof(m->removed), "%s", sum);

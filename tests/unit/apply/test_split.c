@@ -238,8 +238,8 @@ START_TEST(a_snapshot_outlives_the_wait_for_its_flush)
 	filler.conn = db_connect(cluster, "source");
 	atomic_store(&writing, true);
 	ck_assert_int_eq(pthread_create(&filler.thread, NULL, filler_main, &filler), 0);
-	db_wait_until(load.source,
-	              "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()", 30);
+	db_wait_until(load.source, "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()",
+	              30);
 	bool ok = copy_tables(&load.options, &err);
 	atomic_store(&writing, false);
 	pthread_join(filler.thread, NULL);
@@ -329,9 +329,9 @@ START_TEST(a_lock_that_waits_does_not_stop_the_copy)
 	db_wait_until(load.target, load_held, 20);
 	PGconn *other = db_connect(cluster, "source");
 	ck_assert(PQsendQuery(other, "TRUNCATE t"));
-	db_wait_until(load.source,
-	              "SELECT count(*) = 1 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted",
-	              20);
+	db_wait_until(
+		load.source,
+		"SELECT count(*) = 1 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted", 20);
 	PQfinish(holder);
 	db_wait_until(load.target, "SELECT state = 'copied' FROM pgbaton.relation", 20);
 	loader_join(&loader);
@@ -359,9 +359,9 @@ START_TEST(a_lock_that_waits_for_all_is_named)
 	db_wait_until(load.target, load_held, 20);
 	PGconn *other = db_connect(cluster, "source");
 	ck_assert(PQsendQuery(other, "TRUNCATE u"));
-	db_wait_until(load.source,
-	              "SELECT count(*) = 1 FROM pg_locks WHERE relation = 'u'::regclass AND NOT granted",
-	              20);
+	db_wait_until(
+		load.source,
+		"SELECT count(*) = 1 FROM pg_locks WHERE relation = 'u'::regclass AND NOT granted", 20);
 	PQfinish(holder);
 	db_wait_until(load.source, "SELECT count(*) = 0 FROM pg_locks WHERE NOT granted", 20);
 	loader_join(&loader);
