@@ -385,38 +385,25 @@ START_TEST(there_and_back)
 }
 END_TEST
 
-/* What was wrong with the new side is seen at once: the failback waits until the old source follows. */
+/* What was wrong with the new side is seen at once: the failback waits until the old source follows, 1:
+ * after a start, too. */
 START_TEST(asked_for_at_once)
 {
 	Case c;
 
-	case_open(&c, "at_once");
+	case_open(&c, _i == 0 ? "at_once" : "at_start");
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
 	case_switch(&c);
+	if (_i == 1) {
+		writer_progress(&c.writer, 20);
+		pgbaton_stop(c.p, SIGKILL);
+		case_run(&c, NULL);
+		pgbaton_wait_state(c.p, "switched", 60);
+	}
 	case_ask(&c, "failback");
 	ck_assert(!writable(&c, TARGET));
 	ck_assert(writable(&c, SOURCE));
-	c.writer.side = SOURCE;
-	writer_progress(&c.writer, 20);
-	case_finish(&c);
-	case_close(&c);
-}
-END_TEST
-
-START_TEST(asked_for_right_after_a_start)
-{
-	Case c;
-
-	case_open(&c, "at_start");
-	case_run(&c, NULL);
-	pgbaton_wait_state(c.p, "following", 60);
-	case_switch(&c);
-	writer_progress(&c.writer, 20);
-	pgbaton_stop(c.p, SIGKILL);
-	case_run(&c, NULL);
-	pgbaton_wait_state(c.p, "switched", 60);
-	case_ask(&c, "failback");
 	c.writer.side = SOURCE;
 	writer_progress(&c.writer, 20);
 	case_finish(&c);
@@ -776,8 +763,7 @@ failback_suite(void)
 
 	tcase_add_test(tc, old_source_follows);
 	tcase_add_test(tc, there_and_back);
-	tcase_add_test(tc, asked_for_at_once);
-	tcase_add_test(tc, asked_for_right_after_a_start);
+	tcase_add_loop_test(tc, asked_for_at_once, 0, 2);
 	tcase_add_test(tc, refused_without_a_way_back);
 	tcase_add_test(tc, undone_keeps_no_slot);
 	tcase_add_test(add_case(suite, "killed"), killed_there_and_back);

@@ -108,6 +108,22 @@ typedef struct {
 	PGconn *conn;
 } Mover;
 
+static void
+mover_start(Mover *mover, void *(*main)(void *))
+{
+	mover->conn = db_connect(cluster, "source");
+	atomic_store(&writing, true);
+	ck_assert_int_eq(pthread_create(&mover->thread, NULL, main, mover), 0);
+}
+
+static void
+mover_end(Mover *mover)
+{
+	atomic_store(&writing, false);
+	pthread_join(mover->thread, NULL);
+	PQfinish(mover->conn);
+}
+
 /* Every transaction keeps the number of rows and their sum: rows move to other pages by
  * UPDATE, and rows are replaced by others far away. */
 static void *
@@ -138,9 +154,7 @@ START_TEST(rows_that_move_are_copied_once)
 	           "CREATE TABLE moving (id int, v int, pad text);"
 	           "INSERT INTO moving SELECT i, 1000, md5(i::text) FROM generate_series(2, 10001) i;"
 	           "CREATE INDEX ON moving ((id / 2)); CREATE INDEX ON moving (id)");
-	mover.conn = db_connect(cluster, "source");
-	atomic_store(&writing, true);
-	ck_assert_int_eq(pthread_create(&mover.thread, NULL, mover_main, &mover), 0);
+	mover_start(&mover, mover_main);
 	for (int round = 0; round < ROUNDS; round++) {
 		db_exec(load.target, "TRUNCATE moving; UPDATE pgbaton.relation SET state = 'queued'");
 		atomic_store(&load_table(&load, "moving")->state, TABLE_QUEUED);
@@ -150,9 +164,7 @@ START_TEST(rows_that_move_are_copied_once)
 		ck_assert_int_eq(db_int(load.target, "SELECT count(*) FROM moving"), 10000);
 		ck_assert_int_eq(db_int(load.target, "SELECT sum(v) FROM moving"), 10000 * 1000);
 	}
-	atomic_store(&writing, false);
-	pthread_join(mover.thread, NULL);
-	PQfinish(mover.conn);
+	mover_end(&mover);
 	ck_assert_msg(db_int(load.source, "SELECT max(id) FROM moving") > 10001, "nothing moved");
 	load_close(&load);
 }
@@ -180,14 +192,10 @@ START_TEST(a_growing_table_is_what_its_snapshot_sees)
 	split_open(&load, "CREATE TABLE growing (x bigint, t text);"
 	                  "INSERT INTO growing SELECT txid_current(), md5(i::text)"
 	                  " FROM generate_series(1, 20000) i");
-	grower.conn = db_connect(cluster, "source");
-	atomic_store(&writing, true);
-	ck_assert_int_eq(pthread_create(&grower.thread, NULL, grower_main, &grower), 0);
+	mover_start(&grower, grower_main);
 	db_wait_until(load.source, "SELECT count(*) > 20500 FROM growing", 30);
 	bool ok = copy_tables(&load.options, &err);
-	atomic_store(&writing, false);
-	pthread_join(grower.thread, NULL);
-	PQfinish(grower.conn);
+	mover_end(&grower);
 	ck_assert_msg(ok, "%s", servers_error(&err));
 	ck_assert(was_split(&load, "growing"));
 	int64_t seen = db_int(load.source,
@@ -233,17 +241,12 @@ START_TEST(a_snapshot_outlives_the_wait_for_its_flush)
 	Load load;
 
 	split_open(&load, counted);
-	load.options.tries = 1;
 	db_exec(load.source, "CREATE TABLE filled (x int)");
-	filler.conn = db_connect(cluster, "source");
-	atomic_store(&writing, true);
-	ck_assert_int_eq(pthread_create(&filler.thread, NULL, filler_main, &filler), 0);
+	mover_start(&filler, filler_main);
 	db_wait_until(load.source, "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()",
 	              30);
 	bool ok = copy_tables(&load.options, &err);
-	atomic_store(&writing, false);
-	pthread_join(filler.thread, NULL);
-	PQfinish(filler.conn);
+	mover_end(&filler);
 	ck_assert_msg(ok, "%s", servers_error(&err));
 	assert_counted(&load);
 	load_close(&load);
@@ -314,6 +317,22 @@ START_TEST(a_lost_snapshot_begins_the_table_anew)
 }
 END_TEST
 
+/* Until it waits for the copy's lock. */
+static PGconn *
+truncate_queued(const Load *load, const char *table)
+{
+	PGconn *other = db_connect(cluster, "source");
+	char sql[120];
+
+	snprintf(sql, sizeof(sql), "TRUNCATE %s", table);
+	ck_assert(PQsendQuery(other, sql));
+	snprintf(sql, sizeof(sql),
+	         "SELECT count(*) = 1 FROM pg_locks WHERE relation = '%s'::regclass AND NOT granted",
+	         table);
+	db_wait_until(load->source, sql, 20);
+	return other;
+}
+
 /* A lock that waits for the snapshot's holder, with all that comes later behind it: the copy must
  * not wait for itself there. */
 START_TEST(a_lock_that_waits_does_not_stop_the_copy)
@@ -327,11 +346,7 @@ START_TEST(a_lock_that_waits_does_not_stop_the_copy)
 	PGconn *holder = load_hold(&load);
 	loader_start(&loader, &load);
 	db_wait_until(load.target, load_held, 20);
-	PGconn *other = db_connect(cluster, "source");
-	ck_assert(PQsendQuery(other, "TRUNCATE t"));
-	db_wait_until(
-		load.source,
-		"SELECT count(*) = 1 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted", 20);
+	PGconn *other = truncate_queued(&load, "t");
 	PQfinish(holder);
 	db_wait_until(load.target, "SELECT state = 'copied' FROM pgbaton.relation", 20);
 	loader_join(&loader);
@@ -357,11 +372,7 @@ START_TEST(a_lock_that_waits_for_all_is_named)
 	PGconn *holder = load_hold(&load);
 	loader_start(&loader, &load);
 	db_wait_until(load.target, load_held, 20);
-	PGconn *other = db_connect(cluster, "source");
-	ck_assert(PQsendQuery(other, "TRUNCATE u"));
-	db_wait_until(
-		load.source,
-		"SELECT count(*) = 1 FROM pg_locks WHERE relation = 'u'::regclass AND NOT granted", 20);
+	PGconn *other = truncate_queued(&load, "u");
 	PQfinish(holder);
 	db_wait_until(load.source, "SELECT count(*) = 0 FROM pg_locks WHERE NOT granted", 20);
 	loader_join(&loader);
