@@ -112,11 +112,8 @@ void ledger_journal_sql(const Ledger *ledger, Journal journal, Buffer *sql);
 MUST_CHECK bool ledger_list_dropped(Sql *target, const Ledger *ledger, const Catalog *catalog,
                                     Buffer *list, Error *err);
 /* Tables that were renamed on both sides since they were copied keep what is known of them, under
- * their new names. */
-MUST_CHECK bool ledger_follow_names(Sql *target, const Ledger *ledger, const Catalog *catalog,
-                                    Error *err);
-/* False also when a table of the catalogue is another one, by oid, than was copied under its
- * name: it is named. */
+ * their new names. False also when a table of the catalogue is another one, by oid, than was copied
+ * under its name: it is named, and no row has changed. The catalogue is matched with the target. */
 MUST_CHECK bool ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog,
                                     Error *err);
 /* Adds rows for tables that have none; loads state, snapshot, LSN, counts of the

@@ -88,14 +88,14 @@ insert_relations(Sql *target, const Ledger *ledger, const Catalog *catalog, cons
 /* NULL: it has the name under which it was copied, or is gone, or what has its name on the target is
  * not what was copied there. */
 static const Table *
-renamed(const Catalog *catalog, const PGresult *rows, int row)
+renamed(const Catalog *catalog, const Table *named, const PGresult *rows, int row)
 {
 	uint32_t oid = (uint32_t)sql_get_int(rows, row, 2);
-	const Table *named = catalog_find(catalog, sql_get(rows, row, 0), sql_get(rows, row, 1));
 	const Table *table = named != NULL && named->oid == oid ? named
 	                                                        : catalog_find_oid(catalog, oid);
 
-	if (table == NULL || table == named || table->target_oid != (uint32_t)sql_get_int(rows, row, 3))
+	if (table == NULL || table == named || table->target_oid == 0 ||
+	    table->target_oid != (uint32_t)sql_get_int(rows, row, 3))
 		return NULL;
 	return table;
 }
@@ -121,62 +121,51 @@ put_new_name(const Ledger *ledger, const Table *table, Buffer *give_up, Buffer *
 	buffer_printf(take, " WHERE schema_name = '' AND source_oid = %" PRIu32 ";", table->oid);
 }
 
-bool
-ledger_follow_names(Sql *target, const Ledger *ledger, const Catalog *catalog, Error *err)
+static bool
+refuse_other(const Table *other, Error *err)
 {
-	Buffer give_up = BUFFER_INIT;
-	Buffer take = BUFFER_INIT;
-	PGresult *rows = sql_queryf(target, err,
-	                            "SELECT schema_name, table_name, source_oid, target_oid"
-	                            " FROM %s.relation WHERE state = 'copied'",
-	                            ledger->schema);
-
-	if (rows == NULL)
-		return false;
-	for (int i = 0; i < PQntuples(rows); i++) {
-		const Table *table = renamed(catalog, rows, i);
-		if (table == NULL)
-			continue;
-		log_info("ledger", "table %s.%s is %s now, on both sides", sql_get(rows, i, 0),
-		         sql_get(rows, i, 1), table->qualified);
-		put_new_name(ledger, table, &give_up, &take);
-	}
-	PQclear(rows);
-	/* One message, one transaction. */
-	buffer_put_text(&give_up, buffer_cstr(&take));
-	bool ok = take.len == 0 || sql_exec(target, err, buffer_cstr(&give_up));
-	buffer_free(&give_up);
-	buffer_free(&take);
-	return ok;
-}
-
-bool
-ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog, Error *err)
-{
-	PGresult *rows = sql_queryf(target, err,
-	                            "SELECT schema_name, table_name, source_oid FROM %s.relation"
-	                            " WHERE state = 'copied' AND NOT apart",
-	                            ledger->schema);
-	const Table *other = NULL;
-
-	if (rows == NULL)
-		return false;
-	for (int i = 0; i < PQntuples(rows) && other == NULL; i++) {
-		const Table *table = catalog_find(catalog, PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1));
-		/* What is unlogged is copied again at the cutover. */
-		if (table != NULL && table->persistence == 'p' &&
-		    table->oid != (uint32_t)sql_get_int(rows, i, 2))
-			other = table;
-	}
-	PQclear(rows);
-	if (other == NULL)
-		return true;
 	error_set(err, ERROR_CONFIG,
 	          "table %s on the source is not the one that was copied: that one was dropped or "
 	          "renamed, and this one has its name",
 	          other->qualified);
 	return error_set_hint(err, "give the tables their names back on the source and start again; or "
 	                           "cancel and begin again");
+}
+
+bool
+ledger_check_tables(Sql *target, const Ledger *ledger, const Catalog *catalog, Error *err)
+{
+	PGresult *rows = sql_queryf(target, err,
+	                            "SELECT schema_name, table_name, source_oid, target_oid, apart"
+	                            " FROM %s.relation WHERE state = 'copied'",
+	                            ledger->schema);
+	Buffer give_up = BUFFER_INIT;
+	Buffer take = BUFFER_INIT;
+	const Table *other = NULL;
+
+	if (rows == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(rows) && other == NULL; i++) {
+		const Table *named = catalog_find(catalog, PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1));
+		const Table *table = renamed(catalog, named, rows, i);
+		if (table != NULL) {
+			log_info("ledger", "table %s.%s is %s now, on both sides", PQgetvalue(rows, i, 0),
+			         PQgetvalue(rows, i, 1), table->qualified);
+			put_new_name(ledger, table, &give_up, &take);
+		} else if (named != NULL && !sql_get_bool(rows, i, 4) && named->persistence == 'p' &&
+		           named->oid != (uint32_t)sql_get_int(rows, i, 2)) {
+			/* What is unlogged is copied again at the cutover. */
+			other = named;
+		}
+	}
+	PQclear(rows);
+	/* One message, one transaction. */
+	buffer_put_text(&give_up, buffer_cstr(&take));
+	bool ok = other == NULL ? take.len == 0 || sql_exec(target, err, buffer_cstr(&give_up))
+	                        : refuse_other(other, err);
+	buffer_free(&give_up);
+	buffer_free(&take);
+	return ok;
 }
 
 bool

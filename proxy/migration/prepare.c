@@ -244,7 +244,6 @@ prepare_schema(Migration *m, Error *err)
 	}
 	migration_set_detail(m, "matching tables and columns");
 	return note_timeline(m, err) && catalog_match_target(m->catalog, m->target, err) &&
-	       ledger_follow_names(m->target, &m->ledger, m->catalog, err) &&
 	       ledger_check_tables(m->target, &m->ledger, m->catalog, err) &&
 	       target_prepare(m->target, &m->ledger, m->catalog, err) &&
 	       ledger_sync_tables(m->target, &m->ledger, m->catalog, err);
