@@ -56,7 +56,7 @@ dump_restore() {
 
 offline() { # workload user
 	"$PGBATON" run --mode offline --source "$(bench_uri source "$1")" --target "$(target_as "$1" "$2")" \
-		--jobs "$JOBS" --admin 127.0.0.1:0 --state-dir "$BENCH_DIR/state-offline"
+		--jobs "$JOBS" --admin 127.0.0.1:0 --state-dir "$BENCH_DIR/state-offline-$1-$2"
 }
 
 # Two figures: the rehearsal's comparison, and that of a cutover right behind it.
