@@ -12,7 +12,7 @@
 
 /* How a schema is known to be ours; the number grows with the tables' form. */
 #define OUR_KIND "pgbaton migration, format "
-#define OUR_MARK OUR_KIND "7"
+#define OUR_MARK OUR_KIND "8"
 
 enum { NAME_MAX_LENGTH = 41 };
 

@@ -152,6 +152,9 @@ void ledger_attempt_copied_sql(const Ledger *ledger, const char *attempt,
 PGresult *ledger_stamps(Sql *target, const Ledger *ledger, Error *err);
 MUST_CHECK bool ledger_set_stamps(Sql *target, const Ledger *ledger, const PGresult *stamps,
                                   Error *err);
+/* The publication's row was written by us: by transaction `before`, now by `after`. */
+MUST_CHECK bool ledger_republished(Sql *target, const Ledger *ledger, const char *before,
+                                   const char *after, Error *err);
 
 /* ---- tables that are copied beside the others: add-table, recopy (ledger_apart.c) ---- */
 

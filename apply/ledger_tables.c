@@ -343,3 +343,14 @@ ledger_set_stamps(Sql *target, const Ledger *ledger, const PGresult *stamps, Err
 	buffer_free(&sql);
 	return ok;
 }
+
+bool
+ledger_republished(Sql *target, const Ledger *ledger, const char *before, const char *after,
+                   Error *err)
+{
+	return sql_execf(target, err,
+	                 "UPDATE %s.relation SET stamp = pg_catalog.jsonb_set(stamp, '{published}',"
+	                 " pg_catalog.to_jsonb(replace(stamp->>'published', ':%s;', ':%s;')))"
+	                 " WHERE stamp->>'published' LIKE '%%:%s;%%'",
+	                 ledger->schema, before, after, before);
+}

@@ -17,12 +17,11 @@ put_published(Buffer *sql, const Ledger *ledger)
 {
 	char second[80];
 
-	buffer_printf(
-		sql,
-		"(SELECT pg_catalog.string_agg(p.oid::text, ' ' ORDER BY p.oid)"
-		" FROM pg_catalog.pg_publication_rel p WHERE p.prrelid = c.oid AND p.prpubid IN"
-		" (SELECT u.oid FROM pg_catalog.pg_publication u WHERE u.pubname IN ('%s', '%s')))",
-		ledger->name, source_insert_only_name(ledger, second));
+	buffer_printf(sql,
+	              "(SELECT pg_catalog.string_agg(p.oid || ':' || u.xmin || ';', ' ' ORDER BY p.oid)"
+	              " FROM pg_catalog.pg_publication_rel p JOIN pg_catalog.pg_publication u"
+	              " ON u.oid = p.prpubid WHERE p.prrelid = c.oid AND u.pubname IN ('%s', '%s'))",
+	              ledger->name, source_insert_only_name(ledger, second));
 }
 
 static void
@@ -77,7 +76,8 @@ name_table(Found *found, const char *table, const char *column)
 		snprintf(found->out + len, found->size - len, "%s%s was rewritten (column %s)",
 		         len > 0 ? ", " : "", table, column);
 	else
-		snprintf(found->out + len, found->size - len, "%s%s was out of the publication for a time",
+		snprintf(found->out + len, found->size - len,
+		         "%s%s was out of the publication, or that was altered, for a time",
 		         len > 0 ? ", " : "", table);
 }
 

@@ -379,6 +379,45 @@ is_published(const PGresult *published, const Table *table)
 	return false;
 }
 
+static bool
+look_at_generated(const SourceSetup *setup, const char *name, bool *sends, char xmin[16],
+                  Error *err)
+{
+	PGresult *row = sql_queryf(setup->source, err,
+	                           "SELECT pubgencols = 's', xmin FROM pg_catalog.pg_publication"
+	                           " WHERE pubname = '%s'",
+	                           name);
+
+	if (row == NULL)
+		return false;
+	bool there = PQntuples(row) == 1;
+	if (there) {
+		*sends = sql_get_bool(row, 0, 0);
+		snprintf(xmin, 16, "%s", PQgetvalue(row, 0, 1));
+	} else {
+		error_set(err, ERROR_CONFIG, "publication %s is gone from the source", name);
+	}
+	PQclear(row);
+	return there;
+}
+
+/* Nothing is lost by it, so the stamps of what is copied (copy/rewrite.h) must not tell of it. */
+static bool
+send_generated(const SourceSetup *setup, const char *name, Error *err)
+{
+	Sql *book = setup->book.sql != NULL ? setup->book.sql : setup->target;
+	char before[16], after[16];
+	bool sends;
+
+	if (!look_at_generated(setup, name, &sends, before, err))
+		return false;
+	return sends ||
+	       (sql_execf(setup->source, err,
+	                  "ALTER PUBLICATION \"%s\" SET (publish_generated_columns = stored)", name) &&
+	        look_at_generated(setup, name, &sends, after, err) &&
+	        ledger_republished(book, setup->ledger, before, after, err));
+}
+
 /* One statement: all or none. Its lock on a table keeps neither readers nor writers out. */
 static bool
 extend_one(const SourceSetup *setup, const char *name, bool insert_only, bool apart, Error *err)
@@ -413,8 +452,7 @@ extend_one(const SourceSetup *setup, const char *name, bool insert_only, bool ap
 	                    " such tables is not there: give the table a key",
 	                    name);
 	if (ok && any && !insert_only && sends_generated(setup))
-		ok = sql_execf(setup->source, err,
-		               "ALTER PUBLICATION \"%s\" SET (publish_generated_columns = stored)", name);
+		ok = send_generated(setup, name, err);
 	ok = ok && (!any || locked_exec(&locked, buffer_cstr(&sql), err));
 	buffer_free(&sql);
 	return ok;

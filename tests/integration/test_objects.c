@@ -247,6 +247,35 @@ START_TEST(generated_columns_from_18)
 }
 END_TEST
 
+/* Then the publication is altered for a table that is added: by us, with nothing lost. */
+START_TEST(generated_column_of_an_added_table)
+{
+	static const char *const args[] = {"--schema", "none", NULL};
+	static const char later[] =
+		"CREATE TABLE later (a int, g int GENERATED ALWAYS AS (a + 1) STORED)";
+	Pair pair;
+	char *out;
+
+	TEST_NEEDS_MAJOR(18);
+	pair_open_empty(&pair, 18, 18);
+	for (int i = 0; i < 2; i++)
+		db_exec(pair.conns[i], "CREATE TABLE fine (a int PRIMARY KEY)");
+	pair.p = pgbaton_start(
+		&(PgbatonOptions){.source = pair.uris[0], .target = pair.uris[1], .args = args});
+	pgbaton_wait_state(pair.p, "following", 60);
+	for (int i = 0; i < 2; i++)
+		db_exec(pair.conns[i], "%s", later);
+	db_exec(pair.conns[0], "INSERT INTO later VALUES (1), (2)");
+	ck_assert_msg(pgbaton_cli(pair.p, &out, 60, "add-table", "later", NULL) == 0, "%s", out);
+	free(out);
+	db_exec(pair.conns[0], "UPDATE later SET a = 3 WHERE a = 2; INSERT INTO fine VALUES (1)");
+	ck_assert_msg(pgbaton_cli(pair.p, &out, 60, "cutover", NULL) == 0, "%s", out);
+	free(out);
+	compare_databases(pair.conns[0], pair.conns[1], NULL);
+	pair_close(&pair);
+}
+END_TEST
+
 START_TEST(a_virtual_column_needs_a_key)
 {
 	Pair pair;
@@ -280,6 +309,7 @@ make_objects(void)
 	tcase_add_test(tests, arrives_without_owners);
 	tcase_add_test(tests, generated_columns_as_keys);
 	tcase_add_test(tests, generated_columns_from_18);
+	tcase_add_test(tests, generated_column_of_an_added_table);
 	tcase_add_test(tests, a_virtual_column_needs_a_key);
 	suite_add_tcase(suite, tests);
 	return suite;
