@@ -261,19 +261,31 @@ column_named(const Table *table, const char *name)
 	return NULL;
 }
 
+/* new NULL: there is none of the name. */
+static void
+compare_column(const Table *table, const Column *old, const Column *new, Differences *found)
+{
+	const char *of = table->qualified;
+
+	if (new == NULL)
+		differ(found, "column %s of %s is gone", old->name, of);
+	else if (strcmp(new->type, old->type) != 0)
+		differ(found, "column %s of %s was %s and is %s", old->name, of, old->type, new->type);
+	else if (new->attnum != old->attnum)
+		differ(found, "column %s of %s was made anew", old->name, of);
+	else if (new->not_null != old->not_null)
+		differ(found, "column %s of %s is %s", old->name, of,
+		       new->not_null ? "NOT NULL now" : "no longer NOT NULL");
+	else if (new->identity != old->identity || new->generated != old->generated)
+		differ(found, "how column %s of %s is generated has changed", old->name, of);
+}
+
 static void
 compare_columns(const Table *was, const Table *is, Differences *found)
 {
 	for (int i = 0; i < was->column_count; i++) {
 		const Column *old = &was->columns[i];
-		const Column *new = column_named(is, old->name);
-		if (new == NULL)
-			differ(found, "column %s of %s is gone", old->name, was->qualified);
-		else if (strcmp(new->type, old->type) != 0)
-			differ(found, "column %s of %s was %s and is %s", old->name, was->qualified, old->type,
-			       new->type);
-		else if (new->attnum != old->attnum)
-			differ(found, "column %s of %s was made anew", old->name, was->qualified);
+		compare_column(was, old, column_named(is, old->name), found);
 	}
 	for (int i = 0; i < is->column_count; i++) {
 		if (column_named(was, is->columns[i].name) == NULL)
@@ -307,11 +319,16 @@ compare_table(const Table *was, const Table *is, Differences *found)
 	buffer_free(&new);
 	if (!same && was->oid != is->oid)
 		differ(found, "table %s was dropped and made anew", was->qualified);
+	else if (was->persistence != is->persistence)
+		differ(found, "table %s is %s now", was->qualified,
+		       is->persistence == 'u' ? "unlogged" : "logged");
+	else if (was->is_partition != is->is_partition)
+		differ(found, "table %s is %s", was->qualified,
+		       is->is_partition ? "a partition now" : "no longer a partition");
 	else if (!same)
 		compare_columns(was, is, found);
 	if ((!same || !same_key(was, is)) && found->count == before)
-		differ(found, "the key, an identity, a NOT NULL or the persistence of %s has changed",
-		       was->qualified);
+		differ(found, "the key of %s has changed", was->qualified);
 }
 
 bool

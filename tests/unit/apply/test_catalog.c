@@ -664,6 +664,14 @@ START_TEST(ddl_is_seen_and_named)
 		{"ALTER TABLE t RENAME TO w", "is gone"},
 		{"DROP TABLE u; CREATE TABLE u (a int)", "dropped and made anew"},
 		{"ALTER TABLE w DROP CONSTRAINT t_pkey", "the key"},
+		{"ALTER TABLE u ALTER a SET NOT NULL", "column a of \"public\".\"u\" is NOT NULL now"},
+		{"ALTER TABLE u ALTER a ADD GENERATED ALWAYS AS IDENTITY",
+	     "how column a of \"public\".\"u\" is generated"},
+		{"ALTER TABLE u SET UNLOGGED", "table \"public\".\"u\" is unlogged now"},
+		{"CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE l PARTITION OF p DEFAULT",
+	     "table \"public\".\"l\" is new"},
+		{"ALTER TABLE p DETACH PARTITION l", "table \"public\".\"l\" is no longer a partition"},
+		{"ALTER TABLE p ATTACH PARTITION l DEFAULT", "table \"public\".\"l\" is a partition now"},
 	};
 
 	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
