@@ -267,8 +267,8 @@ check_run(Sql *source, Sql *target, const ConnInfo *source_info, const CheckOpti
 	static void (*const checks[])(Check *) = {
 		check_both,          check_source_server,  check_target_server, check_source_traffic,
 		check_source_tables, check_source_objects, check_selection,     check_target_contents,
-		check_large_objects, check_defaults,       check_log_disk,      check_pg_dump,
-		check_way_back,
+		check_large_objects, check_defaults,       check_listener,      check_log_disk,
+		check_pg_dump,       check_way_back,
 	};
 	Check check = {.source = source,
 	               .target = target,

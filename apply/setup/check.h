@@ -39,6 +39,8 @@ typedef struct {
 	bool no_security_labels;      /* they are left out */
 	bool failback;                /* --failback: the target as a source, too */
 	bool resuming;                /* a ledger exists: own slot and tables are expected */
+	bool listens;                 /* --listen: the application's roles log in to both */
+	bool auth_file;               /* --auth-file is given */
 	const OurSessions *ours;      /* the listener's on the source; NULL: there is none */
 	Selection selection;
 } CheckOptions;

@@ -57,6 +57,7 @@ void check_target_server(Check *check);
 void check_target_contents(Check *check); /* what is in the way */
 void check_both(Check *check);            /* same server, encoding, locale, extensions, roles */
 void check_defaults(Check *check);        /* ALTER DATABASE and ALTER ROLE ... SET */
+void check_listener(Check *check);        /* who logs in through it, and would not be let in */
 void check_log_disk(Check *check);
 void check_way_back(Check *check); /* what --failback asks for besides */
 

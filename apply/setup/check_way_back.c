@@ -88,6 +88,38 @@ check_unlogged_back(Check *check)
 		             (unsigned long long)check->catalog->unlogged_tables);
 }
 
+/* After the switch they are tables that the old source does not have. */
+static void
+check_target_only(Check *check)
+{
+	const CheckOptions *options = check->options;
+	Selection selection = options->selection;
+	Error err = ERROR_INIT;
+	int count = 0;
+
+	if (check->catalog == NULL)
+		return;
+	selection.recorded = true; /* a pattern may match nothing there */
+	Catalog *theirs = catalog_read_source(check->target, &selection, options->name, &err);
+	if (theirs == NULL && err.class != ERROR_SQL && err.class != ERROR_CONFIG)
+		check->broken = err;
+	for (size_t i = 0; theirs != NULL && i < theirs->table_count && count < CHECK_CAP; i++) {
+		const Table *table = &theirs->tables[i];
+		if (catalog_find(check->catalog, table->schema, table->name) != NULL)
+			continue;
+		count++;
+		findings_add(check->findings, FINDING_WARNING, "way_back_table",
+		             check_text(check, "target, table %s.%s", table->schema, table->name),
+		             check_text(check,
+		                        "drop it, or for a failback start pgbaton again after the switch"
+		                        " with --exclude-table %s.%s",
+		                        table->schema, table->name),
+		             "only the target has it, and a failback is refused while it counts among the"
+		             " tables that are moved");
+	}
+	catalog_free(theirs);
+}
+
 void
 check_way_back(Check *check)
 {
@@ -98,4 +130,6 @@ check_way_back(Check *check)
 	if (check->broken.class == ERROR_NONE)
 		check_source_role(check);
 	check_unlogged_back(check);
+	if (check->broken.class == ERROR_NONE)
+		check_target_only(check);
 }

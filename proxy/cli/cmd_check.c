@@ -81,6 +81,8 @@ check_both(const Config *config, Sql *source, Sql *target, Findings *findings, E
 		.no_owner = config->no_owner,
 		.no_security_labels = config->no_security_labels,
 		.failback = config->failback,
+		.listens = config->listen.address_count > 0,
+		.auth_file = config->listen.auth_file != NULL,
 		.name = config->name,
 		.selection = config->selection,
 	};

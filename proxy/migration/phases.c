@@ -164,6 +164,8 @@ check_options(const Migration *m, const Selection *selection)
 		.no_owner = config->no_owner,
 		.no_security_labels = config->no_security_labels,
 		.failback = config->failback,
+		.listens = config->listen.address_count > 0,
+		.auth_file = config->listen.auth_file != NULL,
 		.name = config->name,
 		.log_directory = config->state_dir,
 		.resuming = m->ledger.id[0] != '\0',

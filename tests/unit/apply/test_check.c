@@ -371,6 +371,27 @@ START_TEST(small_rights_are_named)
 }
 END_TEST
 
+START_TEST(tables_that_only_the_target_has)
+{
+	static const char *left_out[] = {"left_out"};
+
+	fill("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE left_out (id int)",
+	     "CREATE SCHEMA own; CREATE TABLE own.report (id int); CREATE TABLE left_out (id int)");
+	options.selection.lists[EXCLUDE_TABLE] = (PatternList){left_out, 1};
+	for (int back = 0; back < 2; back++) {
+		options.failback = back;
+		Findings *findings = run();
+		if (back)
+			expect(findings, FINDING_WARNING, "way_back_table", "target, table own.report",
+			       "--exclude-table own.report");
+		else
+			expect_none(findings, "way_back_table");
+		ck_assert_ptr_null(find(findings, "way_back_table", "target, table public.left_out"));
+		findings_free(findings);
+	}
+}
+END_TEST
+
 START_TEST(large_objects_are_looked_at)
 {
 	remake_role("small", "REPLICATION");
@@ -614,6 +635,106 @@ START_TEST(settings_of_roles_and_databases)
 }
 END_TEST
 
+/* Each is let in by the source, and kept out by the target in its own way, but for the last two. What
+ * mends it mends it. */
+START_TEST(roles_of_the_listener)
+{
+	static const struct {
+		const char *name, *source, *target, *why, *fix;
+	} roles[] = {
+		{"gone", "PASSWORD 'a'", NULL, "does not exist on the target", "pg_dumpall --roles-only"},
+		{"shut", "PASSWORD 'a'", "NOLOGIN", "NOLOGIN", "ALTER ROLE \"shut\" LOGIN;"},
+		{"kept", "PASSWORD 'a'", "PASSWORD 'a'", "may not connect",
+	     "GRANT CONNECT ON DATABASE \"target\" TO \"kept\";"},
+		{"late", "PASSWORD 'a'", "VALID UNTIL '2020-01-01'", "no longer valid", "VALID UNTIL"},
+		{"many", "", "CONNECTION LIMIT 0", "CONNECTION LIMIT 0", "CONNECTION LIMIT -1"},
+		{"bare", "PASSWORD 'a'", "", "no password there", "pg_dumpall --roles-only"},
+		{"salt", "PASSWORD 'a'", "PASSWORD 'a'", "another salt", "pg_dumpall --roles-only"},
+		{"hash", "PASSWORD 'a'", "PASSWORD 'md5d4fc5129cc2c25465a5370113ae9835f'", "another kind",
+	     "pg_dumpall --roles-only"},
+		{"same", "PASSWORD 'md5d4fc5129cc2c25465a5370113ae9835f'",
+	     "PASSWORD 'md5d4fc5129cc2c25465a5370113ae9835f'", NULL, NULL},
+		{"free", "", "", NULL, NULL},
+	};
+	enum { ROLES = sizeof(roles) / sizeof(roles[0]) };
+	Cluster *sides[2] = {servers_start(0, NULL), servers_start(0, "max_connections = 8\n")};
+	const char *const names[2] = {"source", "target"};
+	ConnInfo *info = servers_info(sides[0], "source", NULL);
+	PGconn *conn[2], *others[8];
+	Sql *sql[2];
+	Catalog *catalog;
+	Error err;
+
+	fill(NULL, NULL);
+	options.listens = true;
+	for (int i = 0; i < 2; i++) {
+		conn[i] = db_connect(sides[i], names[i]);
+		sql[i] = servers_open(sides[i], names[i]);
+	}
+	db_exec(conn[1], "REVOKE CONNECT ON DATABASE target FROM PUBLIC");
+	for (int i = 0; i < ROLES; i++) {
+		db_exec(conn[0], "CREATE ROLE %s LOGIN; ALTER ROLE %s %s", roles[i].name, roles[i].name,
+		        *roles[i].source ? roles[i].source : "LOGIN");
+		if (roles[i].target == NULL)
+			continue;
+		db_exec(conn[1], "CREATE ROLE %s LOGIN; ALTER ROLE %s %s", roles[i].name, roles[i].name,
+		        *roles[i].target ? roles[i].target : "LOGIN");
+		if (strcmp(roles[i].name, "kept") != 0)
+			db_exec(conn[1], "GRANT CONNECT ON DATABASE target TO %s", roles[i].name);
+	}
+	for (int i = 0; i < 8; i++) {
+		char *uri = mem_printf("postgresql://%s@127.0.0.1:%d/source", i == 0 ? "many" : "postgres",
+		                       cluster_port(sides[0]));
+		others[i] = db_connect_uri(uri);
+		free(uri);
+	}
+	Findings *findings = findings_new();
+	ASSERT_OK(check_run(sql[0], sql[1], info, &options, findings, &catalog, &err));
+	catalog_free(catalog);
+	for (int i = 0; i < ROLES; i++) {
+		char object[32];
+		snprintf(object, sizeof(object), "role %s", roles[i].name);
+		const Finding *found = find(findings, "listener_role", object);
+		ck_assert_msg((found != NULL) == (roles[i].why != NULL), "%s:\n%s", object,
+		              listing(findings));
+		if (roles[i].why != NULL)
+			ck_assert_msg(strstr(found->message, roles[i].why) != NULL &&
+			                  strstr(found->fix, roles[i].fix) != NULL,
+			              "%s (%s)", found->message, found->fix);
+	}
+	expect(findings, FINDING_WARNING, "listener_connections", "target", "max_connections");
+	expect_none(findings, "listener_auth");
+	findings_free(findings);
+
+	/* The migration's role may not look, there is no listener. */
+	for (int with = 1; with >= 0; with--) {
+		db_exec(conn[0], with ? "CREATE ROLE mover LOGIN REPLICATION" : "SELECT 1");
+		Sql *mover = servers_open_as(sides[0], "source", "mover");
+		options.listens = with;
+		findings = findings_new();
+		ASSERT_OK(check_run(mover, sql[1], info, &options, findings, &catalog, &err));
+		catalog_free(catalog);
+		if (with) {
+			expect(findings, FINDING_WARNING, "listener_auth", "source", "GRANT SELECT");
+			expect(findings, FINDING_WARNING, "listener_role", "role gone", NULL);
+		} else {
+			expect_none(findings, "listener_auth");
+			expect_none(findings, "listener_role");
+		}
+		findings_free(findings);
+		sql_close(mover);
+	}
+	conninfo_free(info);
+	for (int i = 0; i < 8; i++)
+		PQfinish(others[i]);
+	for (int i = 0; i < 2; i++) {
+		sql_close(sql[i]);
+		PQfinish(conn[i]);
+		cluster_free(sides[i]);
+	}
+}
+END_TEST
+
 /* Slots are of the whole server: that of a neighbour must not be proposed for removal. */
 START_TEST(slot_of_another_database)
 {
@@ -824,6 +945,8 @@ make_check(void)
 	tcase_add_test(found, target_settings_locale_encoding);
 	tcase_add_test(found, extensions_and_roles);
 	tcase_add_test(found, settings_of_roles_and_databases);
+	tcase_add_test(found, tables_that_only_the_target_has);
+	tcase_add_test(found, roles_of_the_listener);
 	tcase_add_test(found, slot_of_another_database);
 	tcase_add_test(found, owners_on_the_target);
 	tcase_add_test(found, name_is_checked_first);
