@@ -20,7 +20,7 @@
 enum {
 	BODY_MAX = 64 * 1024,
 	BODY_DROP = 16 * BODY_MAX, /* beyond this the connection is closed, unanswered */
-	CONNECTIONS_MAX = 64,
+	CONNECTIONS_MAX = 256,
 	IDLE_SECONDS = 30
 };
 
