@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "tests/harness/compare.h"
 #include "tests/harness/db.h"
 #include "tests/harness/pgbaton.h"
@@ -43,6 +44,7 @@ typedef struct {
 	char source_uri[160];
 	char target_uri[160];
 	char *state_dir;
+	bool holds_at_once; /* whatever transactions are running */
 } Case;
 
 static const char schema[] =
@@ -97,7 +99,7 @@ static void
 case_run(Case *c, const char *fault)
 {
 	char text[96];
-	const char *env[] = {text, NULL};
+	const char *env[] = {text, c->holds_at_once ? "PGBATON_HOLD_AT_ONCE=1" : NULL, NULL};
 
 	snprintf(text, sizeof(text), "PGBATON_FAULT=%s", fault != NULL ? fault : "none");
 	pgbaton_free(c->p);
@@ -462,32 +464,61 @@ END_TEST
 
 /* ---- blocked ---- */
 
+static void
+wait_awaiting(const Case *c)
+{
+	int64_t deadline_ms = deadline_in_ms(30000);
+	bool awaiting = false;
+
+	while (!awaiting) {
+		char *step = pgbaton_status_text(c->p, "cutover.step");
+		awaiting = strcmp(step, "await") == 0;
+		free(step);
+		ck_assert_msg(awaiting || deadline_left_ms(deadline_ms) > 0, "%s", pgbaton_log(c->p));
+		usleep(10000);
+	}
+}
+
+/* In the hold it is in vain that all others wait for it; ahead of it nobody waits. */
 START_TEST(long_transaction)
 {
 	Case c;
 	char *out;
 
-	case_open(&c, "long_one");
+	case_open(&c, _i == 0 ? "long_one" : "long_held");
+	c.holds_at_once = _i == 1;
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
 	PGconn *writer = db_connect_uri(c.source_uri);
 	db_exec(writer, "BEGIN; INSERT INTO parent VALUES (1000)");
-	int pid = PQbackendPID(writer);
+	char pid[32];
+	snprintf(pid, sizeof(pid), "pid %d", PQbackendPID(writer));
 
-	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--hold-timeout", "1", NULL);
+	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--hold-timeout", "0.5", NULL);
 	ck_assert_int_eq(code, 1);
-	char expected[32];
-	snprintf(expected, sizeof(expected), "%d", pid);
-	ck_assert_msg(strstr(out, expected) != NULL, "the blocker %d is not named: %s", pid, out);
+	ck_assert_msg(strstr(out, pid) != NULL, "the blocker %s is not named: %s", pid, out);
+	ck_assert_msg((strstr(out, "nobody was held") != NULL) == (_i == 0), "%s", out);
 	free(out);
+	ck_assert_int_eq(pgbaton_status_int(c.p, "cutover.attempts"), _i == 0 ? 0 : 3);
 	ck_assert(source_writable(&c));
 	char *state = pgbaton_status_text(c.p, "state");
 	ck_assert_str_eq(state, "following");
 	free(state);
 
-	db_exec(writer, "COMMIT");
+	if (_i == 0) {
+		/* One that ends in time delays the cutover, and nobody else. */
+		Process *cutover = pgbaton_cli_start(c.p, "cutover", NULL);
+		wait_awaiting(&c);
+		ck_assert(source_writable(&c));
+		db_exec(writer, "COMMIT");
+		ck_assert_msg(process_wait(cutover, 60) == 0, "%s", process_stderr(cutover));
+		process_free(cutover);
+		ck_assert_int_eq(pgbaton_status_int(c.p, "cutover.attempts"), 1);
+	} else {
+		db_exec(writer, "COMMIT");
+		case_cutover(&c);
+	}
 	PQfinish(writer);
-	case_cutover(&c);
 	case_switched(&c);
 	case_close(&c);
 }
@@ -602,6 +633,7 @@ START_TEST(target_away_between_attempts)
 	snprintf(name, sizeof(name), "between_%d", _i);
 	case_open(&c, name);
 	case_arg(&c, "--failback", NULL);
+	c.holds_at_once = true;
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
 	PGconn *writer = db_connect_uri(c.source_uri);
@@ -946,7 +978,7 @@ cutover_suite(void)
 	tcase_add_loop_test(tc, rehearsal_survives_kill, 0, 2);
 	tcase_add_loop_test(tc, survives_kill, 0, (int)(sizeof(kill_points) / sizeof(kill_points[0])));
 	tcase_add_loop_test(tc, stopped_past_deadline, 0, 2);
-	tcase_add_test(tc, long_transaction);
+	tcase_add_loop_test(tc, long_transaction, 0, 2);
 	tcase_add_test(tc, autovacuum_in_the_way);
 	tcase_add_test(tc, busy_in_every_order);
 	tcase_add_test(tc, target_away_at_the_switch);

@@ -58,6 +58,7 @@ typedef struct {
 	Pgbaton *p;
 	char *state_dir;
 	Through *through;
+	bool holds_at_once; /* whatever transactions are running */
 } Case;
 
 static void
@@ -99,7 +100,7 @@ static void
 case_run(Case *c, const char *fault)
 {
 	char text[96];
-	const char *env[] = {text, NULL};
+	const char *env[] = {text, c->holds_at_once ? "PGBATON_HOLD_AT_ONCE=1" : NULL, NULL};
 
 	snprintf(text, sizeof(text), "PGBATON_FAULT=%s", fault != NULL ? fault : "none");
 	pgbaton_free(c->p);
@@ -561,28 +562,32 @@ END_TEST
 
 /* ---- sessions that are in the way ---- */
 
-/* A transaction that does not end is named; the others have only waited, and it goes on. */
+/* A transaction that does not end, and one that only reads, is named; the others have only waited, or
+ * not even that, and it goes on. */
 START_TEST(a_transaction_that_does_not_end)
 {
 	Case c;
 	char *out, expected[32];
 
-	case_open(&c, "endless");
+	case_open(&c, _i == 0 ? "endless" : "endless_held");
+	c.holds_at_once = _i == 1;
 	case_follow(&c);
 	PGconn *slow = db_connect_uri(c.app);
-	db_exec(slow, "BEGIN; UPDATE other SET v = 'b' WHERE id = 1");
+	db_exec(slow, "BEGIN; SELECT 1");
 	snprintf(expected, sizeof(expected), "pid %d", (int)PQbackendPID(slow));
 	int code = pgbaton_cli(c.p, &out, 60, "cutover", "--json", "--hold-timeout", "0.2", NULL);
 	ck_assert_int_eq(code, 1);
 	json_t *report = json_loads(out, JSON_DISABLE_EOF_CHECK, NULL);
 	json_t *error = json_object_get(report, "error");
 	const char *message = json_string_value(json_object_get(error, "message"));
-	ck_assert_msg(strstr(message, expected) != NULL && strstr(message, "app@endless") != NULL, "%s",
-	              message);
-	ck_assert_int_eq(number(report, "attempts"), 3);
+	ck_assert_msg(strstr(message, expected) != NULL &&
+	                  strstr(message, _i == 0 ? "nobody was held" : "app@endless_held") != NULL,
+	              "%s", message);
+	ck_assert_int_eq(number(report, "attempts"), _i == 0 ? 0 : 3);
 	json_decref(report);
 	free(out);
 	through_progress(c.through, 5);
+	db_exec(slow, "UPDATE other SET v = 'b' WHERE id = 1");
 	ck_assert(db_true(slow, "SELECT v = 'b' FROM other"));
 	db_exec(slow, "COMMIT");
 	json_decref(case_ask(&c, "cutover", NULL));
@@ -594,17 +599,18 @@ START_TEST(a_transaction_that_does_not_end)
 }
 END_TEST
 
-/* Given up while it waits for that transaction: nobody is held any longer. */
+/* Given up while it waits for that transaction, ahead of the hold or in it: nobody is held any longer. */
 START_TEST(given_up_in_the_hold)
 {
 	Case c;
 
-	case_open(&c, "given_up");
+	case_open(&c, _i == 0 ? "given_up" : "given_up_held");
+	c.holds_at_once = _i == 1;
 	case_follow(&c);
 	PGconn *slow = db_connect_uri(c.app);
 	db_exec(slow, "BEGIN; UPDATE other SET v = 'b' WHERE id = 1");
 	Process *cutover = pgbaton_cli_start(c.p, "cutover", "--hold-timeout", "300", NULL);
-	pgbaton_wait_log(c.p, "cutover   hold", 30);
+	pgbaton_wait_log(c.p, _i == 0 ? "nobody is held yet" : "cutover   hold", 30);
 	process_kill(cutover, SIGINT);
 	ck_assert_int_eq(process_wait(cutover, 60), 1);
 	ck_assert_msg(strstr(process_stderr(cutover), "given up at step") != NULL, "%s",
@@ -789,6 +795,7 @@ START_TEST(writers_past_the_listener)
 	char text[300];
 
 	case_open(&c, "past");
+	c.holds_at_once = true;
 	case_follow(&c);
 	for (int undone = 1; undone >= 0; undone--) {
 		Write write = {.conn = db_connect_uri(c.direct),
@@ -973,8 +980,8 @@ cutover_listener_suite(void)
 	tcase_add_test(tc, short_visits_are_no_bypassing);
 	tcase_add_test(tc, two_phase_commit);
 	tcase_add_test(tc, cancelled_serves_on);
-	tcase_add_test(tc, a_transaction_that_does_not_end);
-	tcase_add_test(tc, given_up_in_the_hold);
+	tcase_add_loop_test(tc, a_transaction_that_does_not_end, 0, 2);
+	tcase_add_loop_test(tc, given_up_in_the_hold, 0, 2);
 	tcase_add_test(tc, a_ready_connection_is_lost);
 	tcase_add_test(tc, killed_is_told_as_undone);
 	tcase_add_test(tc, what_cannot_be_moved);

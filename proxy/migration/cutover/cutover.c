@@ -3,6 +3,7 @@
  *
  *   prepare    triggers made (disabled), materialised views, the listener's sessions opened
  *              on `to` ahead of time, a first drain; nobody is held
+ *   await      long transactions come to their end; nobody is held
  *   journal    SWITCHING on `to`: a start after a crash undoes what follows
  *   hold       the listener's sessions, each at its boundary; beside the next steps they are
  *              brought level on `to` (sessions.c)
@@ -164,7 +165,8 @@ attempt(Cutover *c, Error *err)
 static bool
 attempts(Cutover *c, Error *err)
 {
-	for (c->now.attempts = 1;; c->now.attempts++) {
+	while (cutover_await_running(c, err)) {
+		c->now.attempts++;
 		if (attempt(c, err))
 			return true;
 		if (c->now.attempts == ATTEMPTS || !worth_another_attempt(err))
@@ -176,6 +178,7 @@ attempts(Cutover *c, Error *err)
 		    !cutover_drain_before_hold(c, err))
 			return false;
 	}
+	return false;
 }
 
 /* A failure to record it changes nothing: the next start reads the journal. Either server may have

@@ -1,6 +1,6 @@
 /*
- * internal.h: what the files of one cutover share. cutover.c has the order, prepare.c what
- * comes before anybody is held, ddl.c what must not have changed, sessions.c the listener's
+ * internal.h: what the files of one cutover share. cutover.c has the order, prepare.c and await.c
+ * what comes before anybody is held, ddl.c what must not have changed, sessions.c the listener's
  * part, steps.c what is done under the locks, large_objects.c what no stream carries of them, switch.c the two commits, journal.c the point
  * of no return, undo.c the way back to where it was.
  */
@@ -49,6 +49,12 @@ MUST_CHECK bool cutover_prepare(Cutover *c, Error *err);
 MUST_CHECK bool cutover_drain_before_hold(const Cutover *c, Error *err);
 /* Only the way forth has one. */
 bool cutover_has_way_back(const Cutover *c);
+
+/* ---- await.c ---- */
+
+/* Before each attempt: five hold timeouts at most, 10 s at most. ERROR_TIMEOUT names those that have been
+ * there longer than the hold would last. */
+MUST_CHECK bool cutover_await_running(Cutover *c, Error *err);
 
 /* ---- ddl.c ---- */
 
