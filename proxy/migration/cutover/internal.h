@@ -46,7 +46,7 @@ double cutover_ms_since(int64_t start_us);
  * first drain. */
 MUST_CHECK bool cutover_prepare(Cutover *c, Error *err);
 /* Before another attempt: what is behind by now need not be drained in the hold. */
-MUST_CHECK bool cutover_drain_before_hold(const Cutover *c, Error *err);
+MUST_CHECK bool cutover_drain_before_hold(Cutover *c, Error *err);
 /* Only the way forth has one. */
 bool cutover_has_way_back(const Cutover *c);
 

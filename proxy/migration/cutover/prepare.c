@@ -18,16 +18,23 @@ enum {
  * source writes as fast as the target applies, the last one has to do.
  */
 bool
-cutover_drain_before_hold(const Cutover *c, Error *err)
+cutover_drain_before_hold(Cutover *c, Error *err)
 {
 	int64_t deadline_ms = deadline_in_ms(FIRST_DRAIN_MS);
 
+	cutover_publish(c, "drain ahead");
 	while (cutover_wanted(c, err)) {
 		int64_t start_us = clock_mono_us();
 		if (!way_drain_to_marker(&c->way, deadline_ms, false, err))
 			return error_add_context(err, "draining before the hold");
-		if (cutover_ms_since(start_us) < QUICK_DRAIN_MS ||
-		    deadline_left_ms(deadline_ms) < FIRST_DRAIN_MS / 2)
+		double took_ms = cutover_ms_since(start_us);
+		if (took_ms < QUICK_DRAIN_MS)
+			return true;
+		bool last = deadline_left_ms(deadline_ms) < FIRST_DRAIN_MS / 2;
+		log_info("cutover", "nobody is held yet: the %s was %.1f s behind the %s; %s",
+		         c->way.to_side, took_ms / 1000.0, c->way.from_side,
+		         last ? "it does not come closer, so the hold has to do" : "draining again");
+		if (last)
 			return true;
 	}
 	return false;
