@@ -81,11 +81,12 @@ passwords_differ(const PGresult *ours, int i, const PGresult *theirs, int k)
 	if (*kind == '\0')
 		return NULL; /* none that we know: whatever lets him in, lets him in there or not */
 	if (*PQgetvalue(theirs, k, THEIR_KIND) == '\0')
-		return "has no password there";
+		return "has no password there, for which the target may ask";
 	if (strcmp(kind, PQgetvalue(theirs, k, THEIR_KIND)) != 0)
-		return "has a password of another kind there";
+		return "has a password of another kind there, for which the target may ask";
 	if (strcmp(PQgetvalue(ours, i, ROLE_DIGEST), PQgetvalue(theirs, k, THEIR_DIGEST)) != 0)
-		return "has another password there, or the same one with another salt";
+		return "has another password there, or the same one with another salt, for which the target"
+			   " may ask";
 	return NULL;
 }
 
@@ -135,8 +136,8 @@ check_role(Check *check, const PGresult *ours, int i, const PGresult *theirs, bo
 	if (why != NULL)
 		findings_add(check->findings, FINDING_WARNING, "listener_role",
 		             check_text(check, "role %s", name), fix,
-		             "it can log in on the source (sessions now: %s) and %s: the listener could not"
-		             " move its sessions",
+		             "it can log in on the source (sessions now: %s) and %s: the listener cannot move its"
+		             " sessions",
 		             sessions, why);
 	return why == NULL;
 }
