@@ -57,12 +57,22 @@ put_line(char *out, size_t size, const char *text)
 	out[n] = '\0';
 }
 
+/* The server has ended the session with it (57P01 and its like). libpq may not have read yet that the
+ * connection is closed. */
+static bool
+is_last_word(const PGresult *result)
+{
+	const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+	return severity != NULL && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0);
+}
+
 bool
 sql_error_of(Sql *sql, const PGresult *result, Error *err)
 {
 	char line[900];
 	const char *state = result != NULL ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
-	bool lost = PQstatus(sql->conn) == CONNECTION_BAD;
+	bool lost = PQstatus(sql->conn) == CONNECTION_BAD || is_last_word(result);
 
 	if (state == NULL) {
 		put_line(line, sizeof(line), PQerrorMessage(sql->conn));
@@ -81,7 +91,6 @@ sql_error_of(Sql *sql, const PGresult *result, Error *err)
 	         silent(detail) ? "" : " (", silent(detail) ? "" : detail, silent(detail) ? "" : ")",
 	         silent(context) ? "" : ", in ", silent(context) ? "" : context);
 	put_line(line, sizeof(line), text);
-	/* A session that the server ends (57P01, 57P02) is a lost connection too. */
 	error_set(err, lost ? ERROR_NETWORK : ERROR_SQL, "%s", line);
 	error_set_sqlstate(err, state);
 	if (!silent(hint))

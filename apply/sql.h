@@ -4,8 +4,9 @@
  * For catalogue queries, set-up and the lanes. One owner at a time. Every call
  * waits for the socket together with the stop (common/stop.h): a request to
  * stop cancels the statement on the server and returns ERROR_CANCELLED. A lost
- * connection is ERROR_NETWORK, an ErrorResponse ERROR_SQL with SQLSTATE, and
- * its detail and hint in the Error. Sessions are opened with
+ * connection is ERROR_NETWORK (with SQLSTATE where the server has said why it
+ * ends the session), any other ErrorResponse ERROR_SQL with SQLSTATE, and its
+ * detail and hint in the Error. Sessions are opened with
  * statement/lock/idle timeouts off, DateStyle ISO, IntervalStyle postgres,
  * extra_float_digits 3, bytea_output hex, lc_monetary C, client_encoding UTF8, an empty
  * search_path and row_security off (C5), whatever role and database say.

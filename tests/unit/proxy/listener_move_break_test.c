@@ -222,6 +222,27 @@ START_TEST(the_target_goes_after_prepare)
 }
 END_TEST
 
+/* Between a rehearsal and the cutover: what was open there has ended, our own session, too. */
+START_TEST(the_target_is_restarted_after_prepare)
+{
+	PGconn *conn = laden_session();
+	MoveReport report;
+
+	move_prepare(&report);
+	move_report_free(&report);
+	cluster_restart(move_target, CLUSTER_FAST);
+	move_prepare(&report);
+	ck_assert_uint_eq(report.unmovable, 0);
+	move_report_free(&report);
+	move_hold();
+	move_open(UNMOVABLE_ABORT, &report);
+	move_report_free(&report);
+	listener_move_commit(move_listener);
+	ck_assert_int_eq(move_where(conn), cluster_port(move_target));
+	PQfinish(conn);
+}
+END_TEST
+
 /* ---- the source's side ---- */
 
 /* An answer to our question that is cut or senseless ends that session as its server's end
@@ -323,6 +344,7 @@ make(void)
 	tcase_add_test(target, the_target_takes_no_login);
 	tcase_add_test(target, the_target_notifies_meanwhile);
 	tcase_add_test(target, the_target_goes_after_prepare);
+	tcase_add_test(target, the_target_is_restarted_after_prepare);
 	suite_add_tcase(suite, target);
 	tcase_add_unchecked_fixture(source, move_servers_start, move_servers_stop);
 	tcase_add_checked_fixture(source, listen_to_source, unlisten);

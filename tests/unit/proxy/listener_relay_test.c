@@ -527,6 +527,17 @@ START_TEST(server_away_and_back)
 }
 END_TEST
 
+/* The session in which roles are asked for has ended since, and says so only now. */
+START_TEST(server_restarted_between_two_logins)
+{
+	PQfinish(fixture_client("user=scram password=secret"));
+	cluster_restart(fixture_server, CLUSTER_FAST);
+	PGconn *conn = fixture_client("user=scram password=secret");
+	ck_assert_msg(PQstatus(conn) == CONNECTION_OK, "%s", PQerrorMessage(conn));
+	PQfinish(conn);
+}
+END_TEST
+
 /* ---- the route ---- */
 
 /* The farewell comes with COMMIT's answer: libpq shows it as a notice. */
@@ -583,6 +594,7 @@ make(void)
 	tcase_add_test(ends, client_leaves_work_behind);
 	tcase_add_test(ends, stop_says_goodbye);
 	tcase_add_test(ends, server_away_and_back);
+	tcase_add_test(ends, server_restarted_between_two_logins);
 	tcase_add_test(ends, route_ends_sessions_between_transactions);
 	suite_add_tcase(suite, ends);
 	return suite;
