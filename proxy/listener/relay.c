@@ -159,6 +159,18 @@ server_is_deaf(Session *session)
 	*flow = (Flow){.data = NULL};
 }
 
+/* What the client sent before it went is still the server's to do, also what must wait for its turn
+ * here. Of half a request the rest will never come. */
+static bool
+leaves_work(const Session *session)
+{
+	const Flow *flow = &session->to_server;
+	Slice rest = not_admitted(flow);
+
+	return flow->pos < flow->admit || (rest.len > 0 && gated(session) &&
+	                                   !track_client_partial(&session->track, rest, BUFFER_SIZE));
+}
+
 static void
 pump_to_server(Session *session)
 {
@@ -169,7 +181,7 @@ pump_to_server(Session *session)
 	admit(session);
 	if (!write_flow(session->loop, flow, &session->server, &session->server_write))
 		server_is_deaf(session);
-	if (session->client_ended && flow->pos == flow->admit)
+	if (session->client_ended && !leaves_work(session))
 		session_close(session);
 	else if (ask_sending(session))
 		watch_io(session->loop, &session->server_write, true);
@@ -178,11 +190,8 @@ pump_to_server(Session *session)
 static void
 client_gone(Session *session)
 {
-	Flow *flow = &session->to_server;
-
-	/* What it sent before it went is still the server's to do. */
 	session->client_ended = true;
-	if (flow->pos == flow->admit)
+	if (!leaves_work(session))
 		session_close(session);
 	else
 		watch_io(session->loop, &session->client_read, false);

@@ -31,6 +31,10 @@ on_patience(struct ev_loop *ev UNUSED, ev_timer *timer, int events UNUSED)
 	session->move->slow = true;
 	if (session->loop->holding || session->to_server.len == session->to_server.admit)
 		return; /* again in a while */
+	if (session->client_ended && session->move->given_up) {
+		session_close(session); /* not even the cancel has helped, and nobody waits here */
+		return;
+	}
 	session->move->given_up = true;
 	cancel_question(session);
 }

@@ -485,6 +485,49 @@ START_TEST(held_clients_may_go)
 }
 END_TEST
 
+static const char counting[] = "UPDATE ledger SET n = n + 1";
+
+static PGconn *
+sends_and_goes(bool says_so)
+{
+	PGconn *conn = fixture_session();
+
+	hold();
+	ck_assert_int_eq(PQsendQuery(conn, counting), 1);
+	ck_assert_int_eq(PQflush(conn), 0);
+	if (!says_so)
+		shutdown(PQsocket(conn), SHUT_RDWR);
+	return conn;
+}
+
+/* What it has sent before it goes is done, as without a hold, and once; half a request is not. */
+START_TEST(held_clients_leave_work_behind)
+{
+	PGconn *admin = fixture_admin();
+	int64_t before = db_int(admin, "SELECT n FROM ledger");
+
+	for (int i = 0; i < 2; i++) {
+		PGconn *conn = sends_and_goes(i == 0);
+		PQfinish(conn);
+		ck_assert_int_eq(db_int(admin, "SELECT n FROM ledger"), before + i);
+		ck_assert_uint_eq(state_now().sessions, 1);
+		listener_release(fixture_listener);
+		WAIT_FOR(state_now().sessions == 0);
+		db_wait_until(admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'scram'",
+		              30);
+		ck_assert_int_eq(db_int(admin, "SELECT n FROM ledger"), before + i + 1);
+	}
+	PGconn *half = fixture_session();
+	hold();
+	ck_assert_int_eq(send(PQsocket(half), "Q\0\0\0\x20UPDATE", 11, 0), 11);
+	shutdown(PQsocket(half), SHUT_RDWR);
+	WAIT_FOR(state_now().sessions == 0);
+	listener_release(fixture_listener);
+	PQfinish(half);
+	PQfinish(admin);
+}
+END_TEST
+
 static void *
 cancel_in_background(void *arg)
 {
@@ -677,6 +720,7 @@ make(void)
 	tcase_add_test(tcase, new_sessions_wait);
 	tcase_add_test(tcase, new_sessions_go_where_the_route_leads);
 	tcase_add_test(tcase, held_clients_may_go);
+	tcase_add_test(tcase, held_clients_leave_work_behind);
 	tcase_add_test(tcase, held_clients_can_cancel);
 	tcase_add_test(tcase, back_pressure);
 	tcase_add_test(tcase, long_pipelines_go_on);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/memory.h"
 #include "tests/unit/proxy/listener_fixture.h"
 #include "tests/unit/proxy/listener_move_fixture.h"
 
@@ -850,6 +851,31 @@ START_TEST(who_comes_and_goes)
 }
 END_TEST
 
+/* What was sent before it left is done once, where the session has come to. */
+START_TEST(who_left_has_left_work)
+{
+	PGconn *source = move_admin(move_source), *target = move_admin(move_target);
+	int64_t here = db_int(source, "SELECT n FROM ledger"),
+			there = db_int(target, "SELECT n FROM ledger");
+	PGconn *leaves = move_session("");
+	MoveReport report;
+
+	move_prepare(&report);
+	move_report_free(&report);
+	move_hold();
+	ck_assert_int_eq(PQsendQuery(leaves, "UPDATE ledger SET n = n + 1"), 1);
+	PQfinish(leaves);
+	finish_move();
+	char *sql = mem_printf("SELECT n = %lld FROM ledger", (long long)there + 1);
+	db_wait_until(target, sql, 30);
+	free(sql);
+	db_wait_until(target, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'", 30);
+	ck_assert_int_eq(db_int(source, "SELECT n FROM ledger"), here);
+	PQfinish(source);
+	PQfinish(target);
+}
+END_TEST
+
 typedef struct {
 	_Atomic bool stop;
 	_Atomic int done;
@@ -1041,6 +1067,7 @@ make(void)
 	tcase_add_test(tcase, requests_that_come_in_pieces);
 	tcase_add_test(tcase, cancel_keys_go_on);
 	tcase_add_test(tcase, who_comes_and_goes);
+	tcase_add_test(tcase, who_left_has_left_work);
 	tcase_add_test(tcase, moves_under_load);
 	suite_add_tcase(suite, tcase);
 	tcase = tcase_create("listener_move_database");
