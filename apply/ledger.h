@@ -120,6 +120,8 @@ MUST_CHECK bool ledger_check_tables(Sql *target, const Ledger *ledger, const Cat
  * others into the catalogue. A table that was copying is queued again; rows_remain says
  * that some of its rows may have been committed. */
 MUST_CHECK bool ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err);
+/* Only catalog_note_copied, which whoever looks at the source's timeline needs before all else. */
+MUST_CHECK bool ledger_note_copied(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err);
 typedef struct {
 	const Table *table;
 	const char *snapshot;

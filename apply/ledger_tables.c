@@ -204,6 +204,21 @@ ledger_sync_tables(Sql *target, const Ledger *ledger, Catalog *catalog, Error *e
 	return ok;
 }
 
+bool
+ledger_note_copied(Sql *target, const Ledger *ledger, Catalog *catalog, Error *err)
+{
+	PGresult *rows = sql_queryf(target, err,
+	                            "SELECT max(snapshot_lsn) FROM %s.relation WHERE state = 'copied'",
+	                            ledger->schema);
+
+	if (rows == NULL)
+		return false;
+	if (sql_get(rows, 0, 0) != NULL)
+		catalog_note_copied(catalog, sql_get_lsn(rows, 0, 0));
+	PQclear(rows);
+	return true;
+}
+
 static void
 put_copied_row(const LedgerCopied *copied, Buffer *sql)
 {

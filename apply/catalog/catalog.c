@@ -382,7 +382,15 @@ table_set_snapshot(Catalog *catalog, Table *table, const char *snapshot, Lsn lsn
 	pthread_mutex_lock(&catalog->lock);
 	table->snapshot = arena_strdup(catalog->arena, snapshot);
 	table->snapshot_lsn = lsn;
-	catalog->copied_lsn = lsn_max(catalog->copied_lsn, lsn_before_page_header(lsn));
+	pthread_mutex_unlock(&catalog->lock);
+	catalog_note_copied(catalog, lsn);
+}
+
+void
+catalog_note_copied(Catalog *catalog, Lsn snapshot_lsn)
+{
+	pthread_mutex_lock(&catalog->lock);
+	catalog->copied_lsn = lsn_max(catalog->copied_lsn, lsn_before_page_header(snapshot_lsn));
 	pthread_mutex_unlock(&catalog->lock);
 }
 

@@ -134,7 +134,7 @@ typedef struct {
 typedef struct Catalog {
 	Arena *arena;
 	pthread_mutex_t lock; /* Table.error, Table.snapshot, copied_lsn, arena while workers run */
-	Lsn copied_lsn;       /* of the newest of the tables' snapshots */
+	Lsn copied_lsn;       /* of the newest snapshot that a copy was read in to its end */
 	Table *tables;        /* ordinary tables and leaves, by bytes, largest first */
 	size_t table_count;
 	Map *by_name;   /* "schema\0name" -> Table */
@@ -189,6 +189,9 @@ MUST_CHECK bool catalog_compare_source(const Catalog *catalog, Sql *source,
 /* Arena allocation and Table.error from several threads. */
 void table_set_error(Catalog *catalog, Table *table, const Error *error);
 void table_set_snapshot(Catalog *catalog, Table *table, const char *snapshot, Lsn lsn);
+/* Before the source is asked for the last time: a source that has lost that is none that has
+ * everything from then on, however long the rows' COMMIT takes at the target. */
+void catalog_note_copied(Catalog *catalog, Lsn snapshot_lsn);
 Lsn catalog_copied_lsn(Catalog *catalog);
 
 #endif

@@ -81,7 +81,8 @@ copy_group_once(CopySession *session, const CopyOptions *options, const SharedSn
 	       copy_source_begin_group(session->source, options->ledger, group->tables, group->count,
 	                               shared, &group->view, err) &&
 	       copy_all_rows(session, options, group, err) &&
-	       copy_source_end(session->source, group->view.lsn, options->stop, err) &&
+	       copy_source_end(session->source, options->catalog, group->view.lsn, options->stop,
+	                       err) &&
 	       record_all(session, options, group, err) &&
 	       copy_target_commit(session->target, &group->commit, err);
 }

@@ -252,8 +252,9 @@ copy_source_flushed(Wire *source, Lsn seen, const Stop *stop, Error *err)
 }
 
 bool
-copy_source_end(Wire *source, Lsn seen, const Stop *stop, Error *err)
+copy_source_end(Wire *source, Catalog *catalog, Lsn seen, const Stop *stop, Error *err)
 {
+	catalog_note_copied(catalog, seen);
 	return wait_flushed(source, "COMMIT;", seen, stop, err);
 }
 

@@ -57,8 +57,9 @@ MUST_CHECK bool copy_source_join(Wire *source, const char *exported, const Table
  * give its xid to another one, which would count as copied (C2). Before anything is recorded. The
  * session is in no transaction: it may commit one of its own for that. */
 MUST_CHECK bool copy_source_flushed(Wire *source, Lsn seen, const Stop *stop, Error *err);
-/* COMMIT, and the same. */
-MUST_CHECK bool copy_source_end(Wire *source, Lsn seen, const Stop *stop, Error *err);
+/* COMMIT, and the same; seen is noted in the catalogue before it. */
+MUST_CHECK bool copy_source_end(Wire *source, Catalog *catalog, Lsn seen, const Stop *stop,
+                                Error *err);
 
 /* "a, b": what is copied, by name, since the order may differ; generated columns are
  * computed on the target. False: there is no such column. */

@@ -238,10 +238,15 @@ read_range(const CopySession *session, const CopyOptions *options, Split *split,
 
 	if (!copy_source_join(session->source, split->view.exported, split->table, &queued, err))
 		return false;
-	if (queued)
+	if (queued) {
+		catalog_note_copied(options->catalog, split->view.lsn);
 		return read_through_holder(session, options, split, where, rows, bytes, err);
-	return copy_rows(session, options, split->table, where, false, rows, bytes, err) &&
-	       copy_query(session->source, "source", "COMMIT", NULL, err);
+	}
+	if (!copy_rows(session, options, split->table, where, false, rows, bytes, err))
+		return false;
+	/* As in copy_source_end: it may be the last that the table needs of the source. */
+	catalog_note_copied(options->catalog, split->view.lsn);
+	return copy_query(session->source, "source", "COMMIT", NULL, err);
 }
 
 static bool

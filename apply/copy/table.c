@@ -157,7 +157,8 @@ copy_table_once(CopySession *session, const CopyOptions *options, Table *table,
 	       copy_source_begin(session->source, options->ledger, table, shared, false, &attempt->view,
 	                         err) &&
 	       copy_rows(session, options, table, NULL, fresh, &attempt->rows, &attempt->bytes, err) &&
-	       copy_source_end(session->source, attempt->view.lsn, options->stop, err) &&
+	       copy_source_end(session->source, options->catalog, attempt->view.lsn, options->stop,
+	                       err) &&
 	       record_copied(session, options, table, attempt, err) &&
 	       copy_target_commit(session->target, &attempt->commit, err);
 }

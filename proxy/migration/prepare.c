@@ -74,11 +74,14 @@ open_log(Migration *m, bool slot_created, Error *err)
 	return true;
 }
 
+/* It looks at the source's timeline, and what it finds good is noted for good. */
 static bool
 start_receiver(Migration *m, Error *err)
 {
 	Way way = way_forth(m);
 
+	if (!ledger_note_copied(m->target, &m->ledger, m->catalog, err))
+		return false;
 	Receiver *receiver = way_start_receiver(&way, m->log, m->start, err);
 	if (receiver == NULL)
 		return false;

@@ -422,6 +422,58 @@ wait_copied(Case *c, int count)
 	db_wait_until(c->target, sql, 60);
 }
 
+/* Not the stream's rows but a copy's, which reads what was not sent yet: by a start from the ledger, and
+ * while a table waits for its COMMIT at the target, which needs the old source no more. */
+START_TEST(a_source_that_has_lost_what_was_copied)
+{
+	static const char *const split[] = {"--split-above", "4MB", NULL};
+	static const char *const env[] = {"PGBATON_FAULT=prepare_slot:1:stop", NULL};
+	static const char copy_waits[] = "SELECT count(*) = 1 FROM pg_stat_activity WHERE"
+									 " wait_event = 'relation' AND application_name ="
+									 " 'pgbaton copy'";
+	bool started_again = _i == 0;
+	Case c;
+
+	case_servers(&c, false);
+	if (_i == 2)
+		db_exec(c.source, "INSERT INTO t SELECT g, repeat(md5(g::text), 20)"
+		                  " FROM generate_series(5001, 20000) g");
+	case_begin(&c, _i == 2 ? split : NULL, env);
+	pgbaton_wait_stopped(c.p, 60);
+	keep(&c);
+	PGconn *writer = db_connect(c.source_cluster, NULL);
+	PGconn *holder = db_connect(c.target_cluster, NULL);
+	db_exec(writer, "BEGIN; LOCK TABLE t");
+	kill(pgbaton_pid(c.p), SIGCONT);
+	db_wait_until(c.source, "SELECT count(*) = 1 FROM pg_stat_replication", 30);
+	db_wait_until(c.source, copy_waits, 30);
+	if (!started_again)
+		db_exec(holder, "BEGIN; LOCK TABLE pgbaton.relation IN SHARE MODE");
+	pid_t sender = (pid_t)db_int(c.source, "SELECT pid FROM pg_stat_replication");
+	kill(sender, SIGSTOP);
+	db_exec(writer, "INSERT INTO t VALUES (2001, 'lost by the source'); COMMIT");
+	PQfinish(writer);
+	if (started_again) {
+		wait_copied(&c, 1);
+		pgbaton_stop(c.p, SIGKILL);
+	} else {
+		db_wait_until(c.target, copy_waits, 30);
+	}
+	kill(sender, SIGKILL);
+	put_back(&c, PROMOTED);
+	db_exec(c.source, "INSERT INTO t VALUES (3001, 'new')");
+	if (started_again) {
+		pgbaton_again(c.p);
+	} else {
+		pgbaton_wait_log(c.p, "on timeline 2 now", 30);
+		db_exec(holder, "COMMIT");
+	}
+	PQfinish(holder);
+	wait_failed(&c, "timeline 2");
+	case_close(&c);
+}
+END_TEST
+
 /* A standby in the target's place that has the first table and not the second, which the process knows as
  * copied; and of the third, in ranges, not those that it knows as done. */
 START_TEST(a_target_that_has_lost_a_table)
@@ -583,6 +635,10 @@ make(void)
 	tc = tcase_create("stops");
 	tcase_set_timeout(tc, 180);
 	tcase_add_loop_test(tc, a_source_that_stops_after_the_copy, 0, 3);
+	suite_add_tcase(suite, tc);
+	tc = tcase_create("copied");
+	tcase_set_timeout(tc, 180);
+	tcase_add_loop_test(tc, a_source_that_has_lost_what_was_copied, 0, 3);
 	suite_add_tcase(suite, tc);
 	tc = tcase_create("target");
 	tcase_set_timeout(tc, 180);
