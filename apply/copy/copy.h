@@ -26,6 +26,7 @@
 #include "apply/ledger.h"
 #include "apply/schema/build.h"
 #include "common/stop.h"
+#include "decoder/txlog/txlog.h"
 #include "protocol/conninfo.h"
 
 /* How many of the jobs are at what, for who watches. */
@@ -47,6 +48,7 @@ typedef struct {
 	int tries;            /* per table, range or index; 0: 3 */
 	uint64_t split_above; /* bytes, of TOAST eightfold (split.c); 0: no table is split */
 	Build *build;         /* NULL: rows only */
+	TxLog *log;           /* whose timeline the source must have; NULL: nothing follows */
 	Throttle *throttle;   /* NULL: none */
 	CopyWorkers *workers; /* NULL: nobody watches */
 	const Stop *stop;

@@ -61,10 +61,45 @@ connect_side(const ConnInfo *info, const char *side, const Stop *stop, Error *er
 	return wire;
 }
 
+/*
+ * A server that takes the source's place is read only when the receiver has found that it has all
+ * that was received and copied so far: what is copied there would count among that, and its
+ * positions mean nothing on the timeline before.
+ */
+static bool
+is_followed_source(Wire *source, TxLog *log, Error *err)
+{
+	WireResult *result = NULL;
+	TxLogState state;
+
+	if (!copy_query(source, "source", LEDGER_TIMELINE_SQL, &result, err)) {
+		if (error_has_sqlstate(err, "55000"))
+			return error_set(err, ERROR_NETWORK,
+			                 "the source is a standby: waiting until it is "
+			                 "promoted, or the address leads to the primary");
+		return false;
+	}
+	uint32_t now = (uint32_t)strtoul(wire_result_get(result, 0, 0), NULL, 10);
+	wire_result_free(result);
+	if (log == NULL)
+		return true;
+	txlog_state(log, &state);
+	return state.timeline == 0 || now == state.timeline ||
+	       error_set(err, ERROR_NETWORK,
+	                 "the source is on timeline %u, not %u: waiting until the receiver has looked "
+	                 "whether it has everything",
+	                 now, state.timeline);
+}
+
 Wire *
 copy_source_connect(const CopyOptions *options, Error *err)
 {
-	return connect_side(options->source, "source", options->stop, err);
+	Wire *wire = connect_side(options->source, "source", options->stop, err);
+
+	if (wire == NULL || is_followed_source(wire, options->log, err))
+		return wire;
+	wire_close(wire);
+	return NULL;
 }
 
 /* Not allowed everywhere (42501): then the copy of a table with triggers is refused

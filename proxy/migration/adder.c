@@ -66,6 +66,7 @@ copy(Adder *adder, Error *err)
 		.apart = true,
 		.jobs = m->config->jobs,
 		.split_above = m->config->split_above,
+		.log = m->log,
 		.throttle = m->throttle,
 		.workers = &m->workers,
 		.stop = adder->stop,

@@ -279,9 +279,28 @@ phase_settle_target(Migration *m, MigrationState state, Error *err)
 	return ok;
 }
 
+/* What was copied beside a stream that is lost would be copied for nothing. Begun anew by a resume. */
+static bool
+has_stream(Migration *m, Error *err)
+{
+	Way way = way_forth(m);
+
+	if (!migration_online(m))
+		return true;
+	if (m->log == NULL || m->receiver == NULL)
+		return phase_prepare(m, err);
+	if (!way_failed(&way, err))
+		return true;
+	phase_stop_stream(m);
+	return false;
+}
+
 bool
 phase_copy(Migration *m, Error *err)
 {
+	m->fresh = false;
+	if (!has_stream(m, err))
+		return false;
 	CopyOptions options = {
 		.source = m->config->source,
 		.target = m->config->target,
@@ -290,13 +309,12 @@ phase_copy(Migration *m, Error *err)
 		.jobs = m->config->jobs,
 		.one_snapshot = !migration_online(m),
 		.split_above = m->config->split_above,
+		.log = m->log,
 		.throttle = m->throttle,
 		.workers = &m->workers,
 		.stop = m->stop,
 	};
 	SchemaWork work = migration_schema_work(m);
-
-	m->fresh = false;
 
 	if (!phase_settle_target(m, STATE_COPYING, err))
 		return false;

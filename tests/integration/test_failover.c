@@ -29,6 +29,7 @@ typedef struct {
 	PGconn *source;
 	PGconn *target;
 	Pgbaton *p;
+	const char *standby_seen; /* in the log, before it is promoted */
 } Case;
 
 static void
@@ -140,7 +141,7 @@ put_back(Case *c, Comes comes)
 	reconnect(c);
 	PGconn *conn = c->changes == c->source_cluster ? c->source : c->target;
 	if (comes == STANDBY) {
-		pgbaton_wait_log(c->p, "is a standby", 30);
+		pgbaton_wait_log(c->p, c->standby_seen != NULL ? c->standby_seen : "is a standby", 60);
 		db_exec(conn, "SELECT pg_promote()");
 	}
 	db_wait_until(conn, "SELECT NOT pg_is_in_recovery()", 30);
@@ -474,6 +475,29 @@ START_TEST(a_source_that_has_lost_what_was_copied)
 }
 END_TEST
 
+/* The copy waits as the receiver does, longer than a table's tries, and takes no snapshot before that
+ * has looked: its position would count as one of the old timeline. */
+START_TEST(a_source_that_is_promoted_during_the_copy)
+{
+	static const char *const env[] = {"PGBATON_FAULT=copy_begin:1:stop", NULL};
+	Case c;
+
+	case_servers(&c, false);
+	c.standby_seen = "warning migration copy: table public.t: the source is a standby";
+	case_begin(&c, NULL, env);
+	pgbaton_wait_stopped(c.p, 60);
+	db_exec(c.source, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
+	cluster_stop(c.source_cluster, CLUSTER_FAST);
+	run((const char *const[]){"cp", "-a", c.data, c.kept, NULL});
+	kill(pgbaton_pid(c.p), SIGCONT);
+	put_back(&c, STANDBY);
+	pgbaton_wait_state(c.p, "following", 60);
+	write_and_wait(&c, 1001, "on timeline 2");
+	compare_databases(c.source, c.target, NULL);
+	case_close(&c);
+}
+END_TEST
+
 /* A standby in the target's place that has the first table and not the second, which the process knows as
  * copied; and of the third, in ranges, not those that it knows as done. */
 START_TEST(a_target_that_has_lost_a_table)
@@ -639,6 +663,7 @@ make(void)
 	tc = tcase_create("copied");
 	tcase_set_timeout(tc, 180);
 	tcase_add_loop_test(tc, a_source_that_has_lost_what_was_copied, 0, 3);
+	tcase_add_test(tc, a_source_that_is_promoted_during_the_copy);
 	suite_add_tcase(suite, tc);
 	tc = tcase_create("target");
 	tcase_set_timeout(tc, 180);
