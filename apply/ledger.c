@@ -308,15 +308,16 @@ ledger_set_state(Sql *target, const Ledger *ledger, const char *state, Error *er
 }
 
 bool
-ledger_no_timeline(Error *err)
+ledger_no_timeline(const char *side, Error *err)
 {
 	if (error_has_sqlstate(err, "55000"))
 		return error_set(err, ERROR_NETWORK,
-		                 "the target is a standby: waiting until it is promoted, or the address "
-		                 "leads to the primary");
+		                 "the %s is a standby: waiting until it is promoted, or the address "
+		                 "leads to the primary",
+		                 side);
 	if (err->class != ERROR_SQL || strncmp(err->sqlstate, "57", 2) == 0)
 		return false;
-	log_debug("ledger", "the target's timeline is not known: %s", err->message);
+	log_debug("ledger", "the %s's timeline is not known: %s", side, err->message);
 	error_clear(err);
 	return true;
 }
@@ -328,7 +329,7 @@ ledger_read_timeline(Sql *server, uint32_t *out, Error *err)
 
 	*out = 0;
 	if (!sql_value(server, err, text, sizeof(text), LEDGER_TIMELINE_SQL))
-		return ledger_no_timeline(err);
+		return ledger_no_timeline("target", err);
 	*out = (uint32_t)strtoul(text, NULL, 10);
 	return true;
 }

@@ -83,8 +83,8 @@ MUST_CHECK bool ledger_get_state(Sql *target, const Ledger *ledger, char out[32]
 /* By it; 0: a service does not let us know. A standby has none yet: ERROR_NETWORK, since it may be
  * promoted. */
 MUST_CHECK bool ledger_read_timeline(Sql *server, uint32_t *out, Error *err);
-/* What the query's failure means: true, and no error, when it only is not known. */
-MUST_CHECK bool ledger_no_timeline(Error *err);
+/* What the query's failure on that side means: true, and no error, when it only is not known. */
+MUST_CHECK bool ledger_no_timeline(const char *side, Error *err);
 /* ERROR_NETWORK: it may be that of Ledger.timeline again, or become that. */
 MUST_CHECK bool ledger_same_timeline(const Ledger *ledger, uint32_t now, Error *err);
 /* What was confirmed to the source, on which of its timelines: noted durably before that is done

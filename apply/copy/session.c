@@ -72,13 +72,8 @@ is_followed_source(Wire *source, TxLog *log, Error *err)
 	WireResult *result = NULL;
 	TxLogState state;
 
-	if (!copy_query(source, "source", LEDGER_TIMELINE_SQL, &result, err)) {
-		if (error_has_sqlstate(err, "55000"))
-			return error_set(err, ERROR_NETWORK,
-			                 "the source is a standby: waiting until it is "
-			                 "promoted, or the address leads to the primary");
-		return false;
-	}
+	if (!copy_query(source, "source", LEDGER_TIMELINE_SQL, &result, err))
+		return ledger_no_timeline("source", err);
 	uint32_t now = (uint32_t)strtoul(wire_result_get(result, 0, 0), NULL, 10);
 	wire_result_free(result);
 	if (log == NULL)
@@ -124,7 +119,7 @@ is_same_target(Wire *target, const Ledger *ledger, Error *err)
 	WireResult *result = NULL;
 
 	if (!copy_query(target, "target", LEDGER_TIMELINE_SQL, &result, err))
-		return ledger_no_timeline(err);
+		return ledger_no_timeline("target", err);
 	const char *now = wire_result_get(result, 0, 0);
 	bool same = ledger_same_timeline(ledger, (uint32_t)strtoul(now, NULL, 10), err);
 	wire_result_free(result);

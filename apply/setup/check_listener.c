@@ -134,11 +134,12 @@ check_role(Check *check, const PGresult *ours, int i, const PGresult *theirs, bo
 	                               &fix);
 
 	if (why != NULL)
-		findings_add(check->findings, FINDING_WARNING, "listener_role",
-		             check_text(check, "role %s", name), fix,
-		             "it can log in on the source (sessions now: %s) and %s: the listener cannot move its"
-		             " sessions",
-		             sessions, why);
+		findings_add(
+			check->findings, FINDING_WARNING, "listener_role", check_text(check, "role %s", name),
+			fix,
+			"it can log in on the source (sessions now: %s) and %s: the listener cannot move its"
+			" sessions",
+			sessions, why);
 	return why == NULL;
 }
 

@@ -251,6 +251,15 @@ MUST_CHECK bool phase_settle_target(Migration *m, MigrationState state, Error *e
 MUST_CHECK bool phase_check_selection(Migration *m, const Selection *selection, Catalog **catalog,
                                       Error *err);
 
+/* ---- copy_watch.c ---- */
+
+typedef struct CopyWatch CopyWatch;
+/* From now on copy_watch_stop's is requested with the migration's, and when the way forth has failed. */
+CopyWatch *copy_watch_begin(Migration *m, Error *err);
+const Stop *copy_watch_stop(const CopyWatch *watch);
+/* Frees it. False: why the way has failed (err may be NULL). */
+MUST_CHECK bool copy_watch_end(CopyWatch *watch, Error *err);
+
 /* ---- cutover/ ---- */
 
 /* One cutover, or its rehearsal, with its attempts. False: aborted, everything undone, `from`

@@ -295,12 +295,10 @@ has_stream(Migration *m, Error *err)
 	return false;
 }
 
-bool
-phase_copy(Migration *m, Error *err)
+/* The rows, with the indexes as tables fill, and the large objects. */
+static bool
+copy_all(Migration *m, const Stop *stop, Error *err)
 {
-	m->fresh = false;
-	if (!has_stream(m, err))
-		return false;
 	CopyOptions options = {
 		.source = m->config->source,
 		.target = m->config->target,
@@ -312,13 +310,11 @@ phase_copy(Migration *m, Error *err)
 		.log = m->log,
 		.throttle = m->throttle,
 		.workers = &m->workers,
-		.stop = m->stop,
+		.stop = stop,
 	};
 	SchemaWork work = migration_schema_work(m);
 
-	if (!phase_settle_target(m, STATE_COPYING, err))
-		return false;
-	migration_set_detail(m, "rows and indexes");
+	work.stop = stop;
 	options.build = build_open(&work, m->config->schema_copy, err);
 	if (options.build == NULL)
 		return false;
@@ -332,6 +328,20 @@ phase_copy(Migration *m, Error *err)
 	}
 	show_build(m, NULL);
 	build_close(options.build);
+	return ok;
+}
+
+bool
+phase_copy(Migration *m, Error *err)
+{
+	m->fresh = false;
+	if (!has_stream(m, err) || !phase_settle_target(m, STATE_COPYING, err))
+		return false;
+	migration_set_detail(m, "rows and indexes");
+	CopyWatch *watch = copy_watch_begin(m, err);
+	bool ok = watch != NULL && copy_all(m, copy_watch_stop(watch), err);
+	if (watch != NULL)
+		ok = copy_watch_end(watch, err) && ok;
 	return ok;
 }
 

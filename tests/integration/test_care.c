@@ -218,6 +218,29 @@ START_TEST(the_copy_rests_for_a_standby)
 }
 END_TEST
 
+/* What is copied without a stream is copied for nothing: minutes are left of it. */
+START_TEST(a_lost_slot_ends_the_copy)
+{
+	static const char *const args[] = {"--copy-rate", "20kB", NULL};
+
+	open_sides("slotless");
+	db_exec(source, "CREATE TABLE more AS SELECT i, repeat('y', 100) AS y"
+	                " FROM generate_series(1, 60000) i; ALTER TABLE more ADD PRIMARY KEY (i)");
+	Pgbaton *p = begin("slotless", args);
+	pgbaton_wait_state(p, "copying", 60);
+	for (char state[6]; !db_try(source, state, "SELECT pg_drop_replication_slot('slotless')");)
+		db_exec(source, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+		                " WHERE slot_name = 'slotless' AND active");
+	pgbaton_wait_state(p, "failed", 60);
+	char *why = pgbaton_status_text(p, "error.message");
+	ck_assert_msg(strstr(why, "\"slotless\"") != NULL, "%s", why);
+	free(why);
+	ck_assert_ptr_nonnull(strstr(pgbaton_log(p), "its stream is lost"));
+	end(p);
+	close_sides();
+}
+END_TEST
+
 /* ---- the index phase ---- */
 
 /* An index that waits in the middle of its scan, for a lock that only the target's have. */
@@ -391,6 +414,7 @@ make_care(void)
 	tcase_add_unchecked_fixture(tc, start_clusters, stop_clusters);
 	tcase_set_timeout(tc, 180);
 	tcase_add_test(tc, the_copy_rests_for_a_standby);
+	tcase_add_test(tc, a_lost_slot_ends_the_copy);
 	tcase_add_test(tc, an_index_is_told_while_it_is_built);
 	tcase_add_test(tc, a_slot_in_danger_is_told);
 	tcase_add_test(tc, who_holds_up_the_apply_is_told);
