@@ -64,7 +64,9 @@ typedef struct {
 	bool log_json;             /* --log-format text|json */
 	LogLevel log_level;        /* --log-level */
 	bool admin_given;          /* --admin or PGBATON_ADMIN, not the default */
-	ListenerOptions listen;    /* --listen..., --auth-file; address_count 0: no listener */
+	bool name_given;
+	bool state_dir_given;
+	ListenerOptions listen; /* --listen..., --auth-file; address_count 0: no listener */
 
 	/* of the commands that talk to a running process (proxy/cli) */
 	bool json;                 /* --json */

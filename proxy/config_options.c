@@ -44,6 +44,7 @@ set_name(ConfigDraft *draft, const char *value, Error *err)
 		                 "and _, at most 41 characters",
 		                 value);
 	draft->config->name = arena_strdup(draft->config->arena, value);
+	draft->config->name_given = true;
 	return true;
 }
 
@@ -83,6 +84,7 @@ set_text(ConfigDraft *draft, const char *name, const char *value, const char **o
 static bool
 set_state_dir(ConfigDraft *draft, const char *value, Error *err)
 {
+	draft->config->state_dir_given = true;
 	return set_text(draft, "--state-dir", value, &draft->config->state_dir, err);
 }
 

@@ -28,6 +28,7 @@ struct Admin {
 	struct MHD_Daemon *daemon;
 	Migration *migration;
 	AdminGuard guard;
+	char *name;
 	char *state_dir; /* absolute where that can be had */
 };
 
@@ -420,6 +421,28 @@ header(struct MHD_Connection *connection, const char *name)
 	return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
 }
 
+/* A command that did not name this port may have come to it by default, or by what a killed
+ * process has left in its state directory: it says whom it means. */
+static bool
+is_meant(const Admin *admin, struct MHD_Connection *connection)
+{
+	const char *name = header(connection, ADMIN_HEADER_NAME);
+	const char *state_dir = header(connection, ADMIN_HEADER_STATE_DIR);
+
+	return (name == NULL || strcmp(name, admin->name) == 0) &&
+	       (state_dir == NULL || strcmp(state_dir, admin->state_dir) == 0);
+}
+
+static enum MHD_Result
+refuse_misdirected(const Admin *admin, struct MHD_Connection *connection)
+{
+	Error err = ERROR_INIT;
+
+	error_set(&err, ERROR_CONFIG, "another migration answers there: \"%s\", state directory %s",
+	          admin->name, admin->state_dir);
+	return answer_failure(connection, MHD_HTTP_MISDIRECTED_REQUEST, &err);
+}
+
 /* True when the headers are fine; else the answer is queued and *result set. */
 static bool
 admit(Admin *admin, struct MHD_Connection *connection, const Resource *resource, const char *method,
@@ -441,6 +464,8 @@ admit(Admin *admin, struct MHD_Connection *connection, const Resource *resource,
 		*result = refuse(connection, MHD_HTTP_UNAUTHORIZED, "the token is missing or wrong",
 		                 MHD_HTTP_HEADER_WWW_AUTHENTICATE,
 		                 "Basic realm=\"pgbaton: any name, the token as password\"");
+	else if (!is_meant(admin, connection))
+		*result = refuse_misdirected(admin, connection);
 	else if (resource == NULL)
 		*result = refuse(connection, MHD_HTTP_NOT_FOUND, "there is no such path", NULL, NULL);
 	else if (resource->get != NULL ? !get : !post)
@@ -645,6 +670,7 @@ admin_start(const Config *config, Migration *migration, Error *err)
 
 	admin->migration = migration;
 	snprintf(admin->guard.host, sizeof(admin->guard.host), "%s", config->admin_host);
+	admin->name = mem_strdup(config->name);
 	admin->state_dir = mem_strdup(
 		realpath(config->state_dir, absolute) != NULL ? absolute : config->state_dir);
 	if (config->admin_token_file != NULL) {
@@ -677,6 +703,7 @@ admin_stop(Admin *admin)
 	if (admin->daemon != NULL)
 		MHD_stop_daemon(admin->daemon);
 	mem_wipe_free_cstr(admin->guard.token);
+	free(admin->name);
 	free(admin->state_dir);
 	free(admin);
 }

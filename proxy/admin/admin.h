@@ -18,7 +18,8 @@
  *
  * Loopback needs no token; anywhere else --admin-token-file does, sent as
  * "Authorization: Bearer TOKEN". Host must be the address listened on or localhost, and an
- * Origin, if sent, its own: a page in a browser must not steer a migration.
+ * Origin, if sent, its own: a page in a browser must not steer a migration. A request may say
+ * which migration it means, in the headers below: 421 from another one.
  */
 #ifndef PGBATON_PROXY_ADMIN_ADMIN_H
 #define PGBATON_PROXY_ADMIN_ADMIN_H
@@ -27,6 +28,9 @@
 
 #include "proxy/config.h"
 #include "proxy/migration/migration.h"
+
+#define ADMIN_HEADER_NAME "Pgbaton-Name"           /* --name */
+#define ADMIN_HEADER_STATE_DIR "Pgbaton-State-Dir" /* as the status has it */
 
 typedef struct Admin Admin;
 

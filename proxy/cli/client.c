@@ -1,17 +1,20 @@
 #include "proxy/cli/client.h"
 
 #include <curl/curl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/bytes.h"
 #include "common/memory.h"
+#include "proxy/admin/admin.h"
 #include "proxy/cli/statedir.h"
 
 enum {
 	CONNECT_TIMEOUT_MS = 5000,
 	REQUEST_TIMEOUT_MS = 30000,
+	MISDIRECTED = 421,
 	ANSWER_MAX = 256 * 1024 * 1024 /* a status with very many tables */
 };
 
@@ -20,7 +23,37 @@ struct Client {
 	CURL *curl;
 	struct curl_slist *headers; /* may hold the token: wiped */
 	char *state_dir;            /* as the process itself named it; NULL: not yet */
+	bool says_state_dir;        /* in the headers */
 };
+
+static void
+say(Client *client, const char *header, const char *value)
+{
+	char *line = mem_printf("%s: %s", header, value);
+
+	client->headers = curl_slist_append(client->headers, line);
+	mem_wipe_free_cstr(line);
+}
+
+/* Whom we mean, where the address does not say it: so that a command for a process that has ended
+ * is not done by another one, which has the default port, or the port it had. */
+static void
+say_state_dir(Client *client)
+{
+	char absolute[PATH_MAX];
+	const char *path = client->config->state_dir;
+
+	if (!client->says_state_dir)
+		say(client, ADMIN_HEADER_STATE_DIR, realpath(path, absolute) != NULL ? absolute : path);
+	client->says_state_dir = true;
+}
+
+/* Port 0 (a configuration file that run and the others share) is whichever was free. */
+static bool
+is_told_where(const Config *config)
+{
+	return config->admin_given && config->admin_port != 0;
+}
 
 Client *
 client_new(const Config *config, Error *err)
@@ -35,11 +68,15 @@ client_new(const Config *config, Error *err)
 			client_free(client);
 			return NULL;
 		}
-		char *line = mem_printf("Authorization: Bearer %s", token);
-		client->headers = curl_slist_append(client->headers, line);
-		mem_wipe_free_cstr(line);
+		char *value = mem_printf("Bearer %s", token);
+		say(client, "Authorization", value);
+		mem_wipe_free_cstr(value);
 		mem_wipe_free_cstr(token);
 	}
+	if (config->name_given)
+		say(client, ADMIN_HEADER_NAME, config->name);
+	if (config->state_dir_given && !is_told_where(config))
+		say_state_dir(client);
 	client->curl = curl_easy_init();
 	if (client->curl == NULL || client->headers == NULL) {
 		client_free(client);
@@ -64,19 +101,19 @@ client_free(Client *client)
 
 /* Where the process is believed to be; free it. */
 static char *
-base_url(const Client *client)
+base_url(Client *client)
 {
 	const Config *config = client->config;
 	char found[300];
 	const char *host = config->admin_host;
 	int port = config->admin_port;
 
-	/* Port 0 (a configuration file that run and the others share) is whichever was free. */
-	if (!config->admin_given || port == 0) {
+	if (!is_told_where(config)) {
 		int found_port;
 		if (statedir_read_port(config->state_dir, found, sizeof(found), &found_port)) {
 			host = found;
 			port = found_port;
+			say_state_dir(client);
 		}
 	}
 	bool v6 = strchr(host, ':') != NULL;
@@ -138,7 +175,10 @@ refusal(long status, const json_t *answer, Error *err)
 	if (!doc_error(answer, "error", err))
 		return error_set(err, ERROR_PROTOCOL,
 		                 "HTTP status %ld from something that does not seem to be pgbaton", status);
-	if (status == 401) {
+	if (status == MISDIRECTED) {
+		err->class = ERROR_NETWORK; /* the one that was meant does not answer */
+		error_set_hint(err, "is `pgbaton run` running? --admin or --state-dir say where");
+	} else if (status == 401) {
 		err->class = ERROR_AUTH;
 		error_set_hint(err, "--admin-token-file FILE, the same token as the process has");
 	}

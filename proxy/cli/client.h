@@ -3,7 +3,9 @@
  *
  * Finds the process by --admin or PGBATON_ADMIN, else by admin.port in the state
  * directory (asked again for every request: it may start later), else at the
- * default address. No proxy, no redirect: the token goes nowhere else.
+ * default address. No proxy, no redirect: the token goes nowhere else. With each request goes which
+ * migration is meant (a --name that was given; the state directory, unless the address was): where
+ * another one answers it is as if nobody did.
  */
 #ifndef PGBATON_PROXY_CLI_CLIENT_H
 #define PGBATON_PROXY_CLI_CLIENT_H

@@ -4,9 +4,10 @@
 #include "proxy/cli/cli.h"
 #include "proxy/config_internal.h"
 
-#define CLIENT_TEXT                                                                \
-	"The process is found by --admin, PGBATON_ADMIN, the file admin.port in the\n" \
-	"state directory, or at 127.0.0.1:7430, in this order.\n"
+#define CLIENT_TEXT                                                                      \
+	"The process is found by --admin, PGBATON_ADMIN, the file admin.port in the\n"       \
+	"state directory, or at 127.0.0.1:7430, in this order. One that works for another\n" \
+	"migration than --name and --state-dir say is not asked.\n"
 
 const CliCommand cli_commands[] = {
 	{"check", cmd_check, "say everything that would go wrong, before anything is touched",

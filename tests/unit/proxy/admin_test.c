@@ -40,7 +40,7 @@ setup(void)
 	snprintf(port_file, sizeof(port_file), "%s/admin.port", dir);
 	snprintf(last_file, sizeof(last_file), "%s/last_status.json", dir);
 	snprintf(lock_file, sizeof(lock_file), "%s/run.lock", dir);
-	config = (Config){.admin_host = "127.0.0.1", .state_dir = dir};
+	config = (Config){.name = "shop", .admin_host = "127.0.0.1", .state_dir = dir};
 	migration = fake_migration_new();
 	catalog = fake_catalog_new();
 	fake_status_fill(&migration->status, catalog);

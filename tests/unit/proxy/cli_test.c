@@ -53,7 +53,7 @@ setup(void)
 	unsetenv("PGBATON_SOURCE");
 	unsetenv("PGBATON_TARGET");
 	dir = scratch_dir_new("cli");
-	config = (Config){.admin_host = "127.0.0.1", .state_dir = dir};
+	config = (Config){.name = "shop", .admin_host = "127.0.0.1", .state_dir = dir};
 	migration = fake_migration_new();
 	catalog = fake_catalog_new();
 	fake_status_fill(&migration->status, catalog);
@@ -580,6 +580,35 @@ START_TEST(admin_from_environment)
 }
 END_TEST
 
+/* Its process was killed and has left its port, which another migration's process has by now. */
+START_TEST(another_migration_answers)
+{
+	char address[32];
+	char *other = scratch_dir_new("cli");
+	char *left = mem_printf("%s/admin.port", other);
+
+	start_admin();
+	snprintf(address, sizeof(address), "127.0.0.1:%d", admin_port(admin));
+	FILE *file = fopen(left, "w");
+	ck_assert_ptr_nonnull(file);
+	fprintf(file, "%d\n127.0.0.1\n", admin_port(admin));
+	fclose(file);
+	ck_assert_int_eq(pgbaton("cancel", "--state-dir", other, NULL), 1);
+	assert_err("another migration answers there: \"shop\"");
+	ck_assert_int_eq(pgbaton("cutover", "--state-dir", other, NULL), 1);
+	ck_assert_int_eq(pgbaton("status", "--state-dir", other, NULL), 1);
+	ck_assert_int_eq(pgbaton("pause", "--name", "store", "--admin", address, NULL), 1);
+	assert_err("another migration answers there");
+	ck_assert_int_eq(fake_migration_commands(migration), 0);
+	ck_assert_int_eq(pgbaton("pause", "--name", "shop", "--state-dir", dir, NULL), 0);
+	/* Who names the address may have the state directory on another machine. */
+	ck_assert_int_eq(pgbaton("pause", "--admin", address, "--state-dir", "/nowhere", NULL), 0);
+	ck_assert_int_eq(fake_migration_commands(migration), 2);
+	free(left);
+	scratch_dir_free(other);
+}
+END_TEST
+
 static Suite *
 cli_suite(void)
 {
@@ -614,6 +643,7 @@ cli_suite(void)
 	tcase_add_test(tests, plain_commands);
 	tcase_add_test(tests, finish_and_cancel);
 	tcase_add_test(tests, admin_from_environment);
+	tcase_add_test(tests, another_migration_answers);
 	suite_add_tcase(suite, tests);
 	return suite;
 }
