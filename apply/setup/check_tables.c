@@ -297,23 +297,50 @@ check_unlogged(Check *check)
 	}
 }
 
-/* The fence locks all of them in one transaction. */
+/* Room for locks of relations that one transaction can count on, of a server that has others. */
 static void
-check_lock_table(Check *check)
+check_room(Check *check, Sql *sql, const char *server, size_t wanted, const char *what)
 {
-	const char *room = check_value(check, check->source, "locks",
-	                               "SELECT current_setting('max_locks_per_transaction')::bigint"
-	                               " * (current_setting('max_connections')::bigint"
-	                               " + current_setting('max_prepared_transactions')::bigint)");
-	size_t wanted = check->catalog->table_count + check->catalog->parent_count;
+	const char *slots = check_value(check, sql, "locks",
+	                                "SELECT current_setting('max_connections')::bigint"
+	                                " + current_setting('max_prepared_transactions')::bigint");
+	size_t sessions = slots != NULL ? strtoull(slots, NULL, 10) : 0;
+	size_t each = strtoull(check_setting(check, sql, "max_locks_per_transaction"), NULL, 10);
+	size_t fit = 512;
 
-	if (room != NULL && wanted * 2 > strtoull(room, NULL, 10))
-		findings_add(
-			check->findings, FINDING_WARNING, "lock_table", "source",
-			check_setting_fix(check, "max_locks_per_transaction", "512", true),
-			"%zu tables are locked together at the cutover, and the server has room for %s "
-			"locks in all",
-			wanted, room);
+	if (sessions == 0 || each == 0 || wanted <= each * sessions)
+		return;
+	while (fit * sessions < wanted)
+		fit *= 2;
+	findings_add(
+		check->findings, FINDING_WARNING, "lock_table", server,
+		check_setting_fix(check, "max_locks_per_transaction", check_text(check, "%zu", fit), true),
+		"%s, and the server has room for %zu locks in all", what, each * sessions);
+}
+
+/* pg_dump locks all of them in one transaction, and so does the fence; one more makes them all on
+ * the target: each with its TOAST table and that one's index. */
+static void
+check_lock_tables(Check *check)
+{
+	const Catalog *catalog = check->catalog;
+	bool copied = check->options->schema_copy && !check->options->resuming;
+	size_t tables = catalog->table_count + catalog->parent_count;
+
+	if (copied || check->options->online)
+		check_room(check, check->source, "source", tables * 2,
+		           check_text(check, "%zu tables are locked together %s%s%s", tables,
+		                      copied ? "by pg_dump" : "",
+		                      copied && check->options->online ? " and " : "",
+		                      check->options->online ? "at the cutover" : ""));
+	if (copied)
+		check_room(check, check->target, "target",
+		           3 * (catalog->table_count + catalog->rowless_count) + catalog->parent_count +
+		               catalog->sequence_count,
+		           check_text(check,
+		                      "%zu tables are created in one transaction, each with its TOAST "
+		                      "table and that one's index",
+		                      tables + catalog->rowless_count));
 }
 
 void
@@ -326,13 +353,13 @@ check_source_tables(Check *check)
 		             "there is no table to migrate");
 	check_reading(check);
 	check_sequences(check);
+	check_lock_tables(check);
 	check_row_security(check);
 	if (check->options->online || !check->options->schema_copy)
 		check_target_row_security(check);
 	if (!check->options->online)
 		return;
 	check_ownership(check);
-	check_lock_table(check);
 	check_unlogged(check);
 	if (!check->options->resuming)
 		check_identities(check);

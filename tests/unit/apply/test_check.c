@@ -863,6 +863,42 @@ START_TEST(server_settings_block)
 }
 END_TEST
 
+/* Locks on 40 tables fit here; 40 tables that are made at once with all that is theirs do not. */
+START_TEST(lock_tables_are_measured)
+{
+	Cluster *own = servers_start(0, "max_locks_per_transaction = 10\nmax_connections = 10\n"
+	                                "max_prepared_transactions = 0\n");
+	PGconn *conn = db_connect(own, "source");
+
+	db_exec(conn, "DO $$BEGIN FOR i IN 1..40 LOOP EXECUTE"
+	              " 'CREATE TABLE t' || i || ' (id int PRIMARY KEY, v text)'; END LOOP; END$$");
+	options = (CheckOptions){
+		.online = true, .schema_copy = true, .replica_identity = "full", .name = "pgbaton"};
+	Findings *findings = run_on(own, "source", "target", NULL);
+	expect(findings, FINDING_WARNING, "lock_table", "target", "max_locks_per_transaction = '512'");
+	ck_assert_msg(find(findings, "lock_table", "source") == NULL, "%s", listing(findings));
+	findings_free(findings);
+
+	db_exec(conn, "DO $$BEGIN FOR i IN 41..80 LOOP EXECUTE"
+	              " 'CREATE TABLE t' || i || ' (id int PRIMARY KEY, v text)'; END LOOP; END$$");
+	findings = run_on(own, "source", "target", NULL);
+	expect(findings, FINDING_WARNING, "lock_table", "source", "max_locks_per_transaction = '512'");
+	findings_free(findings);
+	/* pg_dump does so offline, too. */
+	options.online = false;
+	findings = run_on(own, "source", "target", NULL);
+	expect(findings, FINDING_WARNING, "lock_table", "source", NULL);
+	findings_free(findings);
+	/* The schema is there, and no fence will be. */
+	options.schema_copy = false;
+	findings = run_on(own, "source", "target", NULL);
+	expect_none(findings, "lock_table");
+	findings_free(findings);
+	PQfinish(conn);
+	cluster_free(own);
+}
+END_TEST
+
 /* Every query runs on every version; on one server older than 15 that cannot be a target. */
 static bool
 has_pg_dump(int major)
@@ -955,6 +991,7 @@ make_check(void)
 
 	tcase_set_timeout(servers, 60);
 	tcase_add_test(servers, server_settings_block);
+	tcase_add_test(servers, lock_tables_are_measured);
 	tcase_add_test(servers, pg_dump_is_looked_for);
 	tcase_add_loop_test(servers, all_versions_can_be_asked, CLUSTER_OLDEST, CLUSTER_NEWEST + 1);
 	suite_add_tcase(suite, servers);
