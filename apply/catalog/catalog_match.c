@@ -31,6 +31,7 @@ typedef struct {
 	Catalog *catalog;
 	const PGresult *rows;
 	TypeSet *types;
+	bool takes_other_oids; /* array_recv and record_recv of 14 and newer (types.h) */
 	Problems problems;
 } Matcher;
 
@@ -119,7 +120,9 @@ match_column(Matcher *matcher, Table *table, int row)
 		problem(&matcher->problems, "column %s of %s is generated on the %s only", column->name,
 		        table->qualified, column->generated ? "source" : "target");
 	column->binary_safe = column->binary_safe &&
-	                      types_binary_safe(matcher->types, column->target_type_oid);
+	                      types_binary_safe(matcher->types, column->target_type_oid) &&
+	                      (matcher->takes_other_oids ||
+	                       !types_name_others(matcher->types, column->target_type_oid));
 }
 
 static void
@@ -203,7 +206,8 @@ compare_types(Matcher *matcher)
 bool
 catalog_match_target(Catalog *catalog, Sql *target, Error *err)
 {
-	Matcher matcher = {.catalog = catalog};
+	Matcher matcher = {.catalog = catalog,
+	                   .takes_other_oids = sql_server_version(target) >= 140000};
 	PGresult *rows = query_target(target, err);
 
 	if (rows == NULL)

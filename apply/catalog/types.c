@@ -28,7 +28,8 @@ struct TypeSet {
 	Map *by_oid;
 };
 
-enum { DEPTH_LIMIT = 64 };
+/* FIRST_OWN_OID: below it they are assigned by hand (FirstGenbkiObjectId), the same everywhere. */
+enum { DEPTH_LIMIT = 64, FIRST_OWN_OID = 10000 };
 
 /*
  * Built-in base types whose binary form has been the same from 12 to 18 and does not
@@ -241,6 +242,29 @@ bool
 types_binary_safe(const TypeSet *types, uint32_t oid)
 {
 	return all_inside(types, oid, 0, base_is_safe, false);
+}
+
+static bool
+named_in_binary(const TypeSet *types, uint32_t oid, int depth)
+{
+	const Type *type = type_find(types, oid);
+
+	if (type == NULL || depth > DEPTH_LIMIT)
+		return true;
+	for (size_t i = 0; i < type->field_count; i++) {
+		if (type->fields[i] >= FIRST_OWN_OID || named_in_binary(types, type->fields[i], depth + 1))
+			return true;
+	}
+	if (type->inner == 0)
+		return false;
+	return (type->is_array && type->inner >= FIRST_OWN_OID) ||
+	       named_in_binary(types, type->inner, depth + 1);
+}
+
+bool
+types_name_others(const TypeSet *types, uint32_t oid)
+{
+	return named_in_binary(types, oid, 0);
 }
 
 static bool

@@ -22,6 +22,9 @@ void types_free(TypeSet *types); /* NULL is allowed */
 /* Written and read by send and receive functions whose form is the same in all
  * servers that we speak to. Unknown types: false. */
 bool types_binary_safe(const TypeSet *types, uint32_t oid);
+/* Its binary form names a type that has another OID in another database (of an array's elements, of
+ * a composite's fields), which servers before 14 refuse to read. */
+bool types_name_others(const TypeSet *types, uint32_t oid);
 /* Has `=` of a default btree or hash operator class. */
 bool types_has_equality(const TypeSet *types, uint32_t oid);
 /* That operator as SQL: "=" where it is in pg_catalog, otherwise OPERATOR(schema.=). Lives in

@@ -729,11 +729,26 @@ START_TEST(other_majors)
 	TEST_NEEDS_MAJOR(18);
 	start_majors(12, 18);
 	case_open(&c, "majors");
+	/* Types of its own, which have other OIDs on the other side. */
+	db_exec(c.conn[TARGET], "CREATE TYPE other AS ENUM (); DROP TYPE other");
+	db_exec(c.conn[SOURCE],
+	        "CREATE TYPE colour AS ENUM ('red', 'green'); CREATE TYPE pair AS (a colour, b int);"
+	        "CREATE TABLE own (id int PRIMARY KEY, c colour[], p pair, ps pair[]);"
+	        "INSERT INTO own VALUES (1, '{red,green}')");
 	case_run(&c, NULL);
 	pgbaton_wait_state(c.p, "following", 60);
+	ck_assert_int_ne(db_int(c.conn[SOURCE], "SELECT 'colour'::regtype::oid::int"),
+	                 db_int(c.conn[TARGET], "SELECT 'colour'::regtype::oid::int"));
 	case_switch(&c);
 	case_wait_follows(&c);
 	writer_progress(&c.writer, 100);
+	db_exec(c.conn[TARGET], "UPDATE own SET c = c || c, p = ROW(c[1], id); INSERT INTO own VALUES"
+	                        " (4, '{green}', ROW('red', 4), ARRAY[ROW('red', 5)::pair])");
+	db_wait_until(c.conn[SOURCE],
+	              "SELECT string_agg(own::text, ' ' ORDER BY id) ="
+	              " '(1,\"{red,green,red,green}\",\"(red,1)\",) (4,{green},\"(red,4)\","
+	              "\"{\"\"(red,5)\"\"}\")' FROM own",
+	              30);
 	case_ask(&c, "failback");
 	ck_assert(!writable(&c, TARGET));
 	c.writer.side = SOURCE;
