@@ -189,6 +189,9 @@ migration_command(Migration *migration, const MigrationRequest *request, uint64_
 	           request->command == COMMAND_FAILBACK)) {
 		uint64_t id = migration->cutover.id + 1;
 		migration->cutover_stop = stop_new();
+		/* Asked for while the process is stopping: what stops it has passed here already. */
+		if (stop_requested(migration->stop))
+			stop_request(migration->cutover_stop);
 		migration->cutover = (CutoverStatus){
 			.id = id, .outcome = CUTOVER_RUNNING, .failback = request->command == COMMAND_FAILBACK};
 	}

@@ -411,6 +411,33 @@ START_TEST(asked_for_at_once)
 }
 END_TEST
 
+/* A failback that comes while the process is stopping, and would wait for a way back that does not come
+ * any more, does not keep it. */
+START_TEST(asked_for_while_it_stops)
+{
+	Case c;
+
+	case_open(&c, "stopping");
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "following", 60);
+	case_switch(&c);
+	writer_progress(&c.writer, 20);
+	ck_assert_int_eq(pgbaton_stop(c.p, SIGTERM), 0);
+	cluster_freeze(clusters[SOURCE]);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	kill(pgbaton_pid(c.p), SIGTERM);
+	Process *failback = pgbaton_cli_start(c.p, "failback", NULL);
+	ck_assert_int_eq(pgbaton_wait_exit(c.p, 30), 0);
+	cluster_thaw(clusters[SOURCE]);
+	process_free(failback);
+	case_run(&c, NULL);
+	pgbaton_wait_state(c.p, "switched", 60);
+	case_finish(&c);
+	case_close(&c);
+}
+END_TEST
+
 START_TEST(refused_without_a_way_back)
 {
 	Case c;
@@ -781,6 +808,7 @@ failback_suite(void)
 	tcase_add_loop_test(tc, asked_for_at_once, 0, 2);
 	tcase_add_test(tc, refused_without_a_way_back);
 	tcase_add_test(tc, undone_keeps_no_slot);
+	tcase_add_test(add_case(suite, "stopping"), asked_for_while_it_stops);
 	tcase_add_test(add_case(suite, "killed"), killed_there_and_back);
 	tc = add_case(suite, "restarts");
 	tcase_add_test(tc, servers_restart);

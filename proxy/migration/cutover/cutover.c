@@ -248,8 +248,6 @@ cutover_run(const Way *way, const MigrationRequest *request, CutoverOutcome *out
 	                                               : m->config->hold_timeout_ms,
 	};
 	c.way.stop = m->cutover_stop;
-	if (stop_requested(m->stop))
-		stop_request(m->cutover_stop);
 	bool ok = cutover_prepare(&c, err) && attempts(&c, err);
 
 	*outcome = c.outcome_unknown ? CUTOVER_UNKNOWN
