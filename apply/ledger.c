@@ -387,7 +387,8 @@ ledger_get_confirmed(Sql *target, const Ledger *ledger, uint32_t *timeline, Lsn 
 	PGresult *row = sql_queryf(
 		target, err,
 		"SELECT coalesce(source_timeline, 0), coalesce(confirmed_lsn, '0/0'),"
-		" coalesce((SELECT max(commit_lsn) FROM %s.progress), '0/0')"
+		" coalesce((SELECT commit_lsn FROM %s.progress"
+		" ORDER BY commit_lsn DESC NULLS LAST LIMIT 1), '0/0')"
 		" FROM %s.migration",
 		ledger->schema, ledger->schema);
 
